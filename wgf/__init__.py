@@ -1,0 +1,17 @@
+"""Finite Transformers, the Wasserstein-flow PDE that they converge to, and the distance between the two."""
+
+import importlib.metadata
+
+from . import (
+    encoders as encoders,
+    flows as flows,
+    measures as measures,
+    models as models,
+    objective as objective,
+    prompts as prompts,
+)
+from .flows import flow as flow, train as train, velocity as velocity
+from .models import AveragedODE as AveragedODE, Transformer as Transformer
+from .objective import Objective as Objective
+
+__version__ = importlib.metadata.version("wgf")

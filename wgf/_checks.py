@@ -1,0 +1,53 @@
+"""Checks of arguments: static facts raise `ValueError`, traced facts go through `eqx.error_if`."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+
+def is_traced(*arrays: Any) -> bool:
+    """Whether any of the arrays is known only at run time (under `jit`, `vmap` or `grad`)."""
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def at_least(argument: str, value: int, minimum: int) -> int:
+    """Return `value` as an int; raise `ValueError` unless it is a whole number >= `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(f"`{argument}` must be a whole number of at least {minimum}; got {value!r}.")
+    return int(value)
+
+
+def not_negative(argument: str, value: ArrayLike) -> Array:
+    """Return the scalar `value` as an array; raise unless it is finite and >= 0."""
+    array = jnp.asarray(value, jnp.result_type(float))
+    if array.shape != ():
+        raise ValueError(f"`{argument}` must be one number; got an array of shape {array.shape}.")
+    return holds(
+        array,
+        (array >= 0) & jnp.isfinite(array),
+        f"`{argument}` must be finite and not negative",
+        None if is_traced(array) else array.item(),
+    )
+
+
+def finite(argument: str, value: ArrayLike) -> Array:
+    """Return `value` as an inexact array; raise if an entry is NaN or infinite."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        array = array.astype(jnp.result_type(float))
+    bad = ~jnp.isfinite(array)
+    got = None if is_traced(array) else f"{int(bad.sum())} entries that are NaN or infinite"
+    return holds(array, ~bad.any(), f"`{argument}` must be finite", got)
+
+
+def holds(value: Any, condition: Any, rule: str, got: Any = None) -> Any:
+    """Return `value`; raise if `condition` is false: now where it is known, in the compiled run where not."""
+    if is_traced(condition):
+        return eqx.error_if(value, ~condition, f"{rule}.")
+    if not bool(condition):
+        raise ValueError(f"{rule}; got {got}.")
+    return value

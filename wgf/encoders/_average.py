@@ -1,0 +1,64 @@
+"""The averaged encoder g = ½ (f + h): one particle is a head and a neuron."""
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+
+
+class Pair(NamedTuple):
+    """A particle θ = (θ_f, θ_h) of the averaged encoder."""
+
+    f: PyTree[Array]
+    h: PyTree[Array]
+
+
+class Average(AbstractFusedEncoder, AbstractOddEncoder):
+    r"""The average of two encoders, \( g(T, \theta) = \tfrac12 \big(f(T, \theta_f) + h(T, \theta_h)\big) \).
+
+    In the finite [`wgf.Transformer`][] the two act in turn, each for half a step (self-attention, then feed-forward); in the
+    limit of small steps that is g.
+
+    **Arguments:**
+
+    - `f`, `h`: any two encoders on tokens of the same dimension; [`wgf.encoders.Zero`][] leaves a half out.
+
+    Particles are [`wgf.encoders.Pair`][]s. The reflection is that of both halves.
+
+    **Raises:** `ValueError` from `reflect` if a half has no reflection.
+
+    **Source:** arXiv:2410.23610, equation 2.4 and section 3.1.
+    """
+
+    f: AbstractEncoder
+    h: AbstractEncoder
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Pair:
+        """Draw both halves independently."""
+        f_key, h_key = jax.random.split(key)
+        return Pair(self.f.sample(f_key, shape), self.h.sample(h_key, shape))
+
+    def __call__(self, particle: Pair, tokens: Tokens) -> Tokens:
+        """Average the two halves on one prompt."""
+        return (self.f(particle.f, tokens) + self.h(particle.h, tokens)) / 2
+
+    def fused_mean(self, particles: Pair, weights: Float[Array, " width"], tokens: Batch) -> Batch:
+        """Average the means of the two halves."""
+        return (
+            self.f.mean(particles.f, weights, tokens) + self.h.mean(particles.h, weights, tokens)
+        ) / 2
+
+    def reflect(self, particle: Pair) -> Pair:
+        """Reflect both halves."""
+        return Pair(_reflect(self.f, particle.f), _reflect(self.h, particle.h))
+
+
+def _reflect(encoder: AbstractEncoder, particle: PyTree[Array]) -> PyTree[Array]:
+    if not isinstance(encoder, AbstractOddEncoder):
+        raise ValueError(
+            "`reflect` must be defined by both halves of the average: derive the encoder from "
+            f"wgf.encoders.AbstractOddEncoder; got {type(encoder).__name__}."
+        )
+    return encoder.reflect(particle)

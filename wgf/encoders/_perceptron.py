@@ -1,0 +1,77 @@
+"""A perceptron applied token by token: one particle is one neuron."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._checks import at_least
+from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+
+
+class Neuron(NamedTuple):
+    """The parameters of one neuron: P = 2D + 1 numbers, 2D without a bias."""
+
+    w_in: Float[Array, "*shape token_dim"]
+    w_out: Float[Array, "*shape token_dim"]
+    bias: Float[Array, "*shape"] | None
+
+
+class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
+    r"""One hidden neuron, \( h(T, \theta) = w_{out} \, \sigma(w_{in}^\top T + b) \), token by token.
+
+    **Arguments:**
+
+    - `token_dim`: the dimension D of a token.
+    - `activation`: σ, an elementwise function of arrays. Give a named function (`jnp.tanh`, `jax.nn.gelu`); a fresh
+      `lambda` each time compiles afresh each time.
+    - `use_bias`: whether neurons have a bias b; without one a neuron has P = 2D.
+
+    Particles are [`wgf.encoders.Neuron`][]s. The reflection is \( w_{out} \to -w_{out} \). The encoder is 1-homogeneous in
+    \( w_{out} \) for any σ. Cost of a mean: O(M B N D).
+
+    **Source:** arXiv:2410.23610, section 2.2.
+    """
+
+    token_dim: int = eqx.field(static=True)
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    use_bias: bool = eqx.field(static=True)
+
+    def __init__(
+        self, token_dim: int, activation: Callable[[Array], Array] = jnp.tanh, *, use_bias: bool = True
+    ):
+        self.token_dim = at_least("token_dim", token_dim, 1)
+        if not callable(activation):
+            raise ValueError(f"`activation` must be a function of an array, e.g. jnp.tanh; got {activation!r}.")
+        self.activation = activation
+        self.use_bias = use_bias
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Neuron:
+        """Draw standard normal neurons with leading axes `shape`."""
+        in_key, out_key, bias_key = jax.random.split(key, 3)
+        return Neuron(
+            jax.random.normal(in_key, (*shape, self.token_dim)),
+            jax.random.normal(out_key, (*shape, self.token_dim)),
+            jax.random.normal(bias_key, shape) if self.use_bias else None,
+        )
+
+    def __call__(self, particle: Neuron, tokens: Tokens) -> Tokens:
+        """Apply one neuron to one prompt."""
+        drive = particle.w_in @ tokens
+        if particle.bias is not None:
+            drive = drive + particle.bias
+        return particle.w_out[:, None] * self.activation(drive)
+
+    def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
+        """The average over neurons as two matrix products: a hidden layer of width M."""
+        drive = jnp.einsum("mi,bin->bnm", particles.w_in, tokens)
+        if particles.bias is not None:
+            drive = drive + particles.bias
+        return jnp.einsum("mj,bnm->bjn", weights[:, None] * particles.w_out, self.activation(drive))
+
+    def reflect(self, particle: Neuron) -> Neuron:
+        """Flip the sign of the output weights."""
+        return particle._replace(w_out=-particle.w_out)

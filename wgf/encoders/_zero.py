@@ -1,0 +1,29 @@
+"""The encoder that does nothing: it leaves a half of the average out."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+
+
+class Zero(AbstractFusedEncoder, AbstractOddEncoder):
+    r"""The encoder \( g \equiv 0 \), whose particles have no parameters.
+
+    `Average(f, Zero())` is attention-only (h ≡ 0), `Average(Zero(), h)` a mean-field residual network (f ≡ 0).
+    """
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> tuple[()]:
+        """Return the empty particle."""
+        return ()
+
+    def __call__(self, particle: tuple[()], tokens: Tokens) -> Tokens:
+        """Return zeros."""
+        return jnp.zeros_like(tokens)
+
+    def fused_mean(self, particles: tuple[()], weights: Float[Array, " width"], tokens: Batch) -> Batch:
+        """Return zeros."""
+        return jnp.zeros_like(tokens)
+
+    def reflect(self, particle: tuple[()]) -> tuple[()]:
+        """Return the empty particle."""
+        return particle

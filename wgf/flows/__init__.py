@@ -1,0 +1,12 @@
+"""Flows: the velocity field, gradient flow in continuous time, and training by optimisers."""
+
+from ._flow import flow as flow
+from ._norm import ParticleNorm as ParticleNorm
+from ._solution import (
+    AbstractSolution as AbstractSolution,
+    FlowSolution as FlowSolution,
+    RESULTS as RESULTS,
+    TrainSolution as TrainSolution,
+)
+from ._train import train as train
+from ._velocity import tracer_velocity as tracer_velocity, velocity as velocity

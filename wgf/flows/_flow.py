@@ -1,0 +1,241 @@
+"""`flow`: gradient flow of either model by one Diffrax solve."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+
+from .._checks import at_least, finite, holds, is_traced
+from ..models import AbstractModel
+from ..objective import Objective
+from ._evaluate import evaluate, place, repeat_model
+from ._norm import ParticleNorm
+from ._solution import RESULTS, FlowSolution
+from ._velocity import dissipation, objective_and_velocity, tracer_velocity
+
+
+def flow(
+    objective: Objective,
+    model: AbstractModel,
+    taus: ArrayLike,
+    *,
+    solver: diffrax.AbstractSolver = diffrax.Tsit5(),  # noqa: B008 (an immutable module)
+    rtol: float | Array = 1e-4,
+    atol: float | Array = 1e-6,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    dt0: float | Array | None = None,
+    steady: float | Array | None = None,
+    max_steps: int = 4096,
+    adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(),  # noqa: B008
+    progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),  # noqa: B008
+    throw: bool = True,
+) -> FlowSolution:
+    r"""Move every particle by \( \dot\theta = v(\theta, t) = -\nabla_\theta\,\delta Q/\delta\rho \).
+
+    For a [`wgf.Transformer`][] this is its gradient flow; for a [`wgf.AveragedODE`][] it solves the Wasserstein-flow PDE
+    \( \partial_\tau \rho = \nabla_\theta \cdot (\rho \nabla_\theta\,\delta Q/\delta\rho) \) along characteristics. Pure:
+    works under `jit`, `vmap` and `grad`.
+
+    **Arguments:**
+
+    - `objective`: Q, [`wgf.Objective`][].
+    - `model`: where the flow starts, at `taus[0]`; its `tracers` move along.
+    - `taus`: the training times to save at, increasing, at least two.
+    - `solver`: any Diffrax solver for the outer flow.
+    - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst particle's
+      RMS error). Good values: 1e-3 to 1e-6 in float32, where below 1e-6 rounding rules; to 1e-10 in float64.
+    - `controller`: a step size controller in place of the default `PIDController(rtol, atol)`; `ConstantStepSize()` needs
+      `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient descent of learning rate h·LM.
+    - `dt0`: the first step; chosen automatically by default.
+    - `steady`: stop where the dissipation has fallen to this fraction of its initial value; costs one more velocity a step.
+    - `max_steps`: the most steps taken. Lower it when differentiating: the memory of the backward pass grows with it.
+    - `adjoint`: how Diffrax differentiates the solve.
+    - `progress_meter`: e.g. `diffrax.TqdmProgressMeter()`.
+    - `throw`: whether a failed solve raises; if not, its `result` says why, and unreached rows are NaN.
+
+    **Returns:** [`wgf.flows.FlowSolution`][].
+
+    **Raises:** `ValueError` if `taus` do not increase, tolerances are negative or a number is not finite;
+    `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`.
+
+    Cost: one value and gradient of Q a stage (Tsit5: 6 a step), the working memory of the solver in copies of the
+    particles, and one copy a saved τ.
+
+    **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
+    """
+    dtype = model.measure.weights.dtype
+    taus = _check_taus(taus).astype(dtype)
+    options = _Options(
+        solver=solver,
+        controller=_controller(controller, rtol, atol, model),
+        dt0=None if dt0 is None else jnp.asarray(dt0, dtype),
+        steady=None if steady is None else _check_positive("steady", steady).astype(dtype),
+        max_steps=at_least("max_steps", max_steps, 1),
+        adjoint=adjoint,
+        progress_meter=progress_meter,
+    )
+    if options.dt0 is None and isinstance(options.controller, diffrax.ConstantStepSize):
+        raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
+    solution = _flow(objective, model, taus, options)
+    # Outside the compiled solve: a check inside would keep it out of JAX's persistent compilation cache.
+    return solution.result.error_if(solution, _failed(solution.result)) if throw else solution
+
+
+class _Options(eqx.Module):
+    solver: diffrax.AbstractSolver
+    controller: diffrax.AbstractStepSizeController
+    dt0: Array | None
+    steady: Array | None
+    max_steps: int = eqx.field(static=True)
+    adjoint: diffrax.AbstractAdjoint
+    progress_meter: diffrax.AbstractProgressMeter
+
+
+class _State(eqx.Module):
+    """What the outer solver moves: particles, tracers, and the objective dissipated so far.
+
+    Lists of leaves, since Diffrax's loops cannot hold the empty tuples that a PyTree of a user's own may contain.
+    """
+
+    particles: list[Array]
+    tracers: list[list[Array]]
+    dissipated: Float[Array, ""]
+
+    def place(self, model: AbstractModel) -> AbstractModel:
+        """The model with this state's particles and tracers."""
+        tracers = zip(self.tracers, model.tracers, strict=True)
+        return place(
+            model,
+            _like(self.particles, model.measure.particles),
+            tuple(_like(leaves, measure.particles) for leaves, measure in tracers),
+        )
+
+
+def _like(leaves: list[Array], particles: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.unflatten(jax.tree.structure(particles), leaves)
+
+
+def _start(model: AbstractModel) -> _State:
+    return _State(
+        jax.tree.leaves(model.measure.particles),
+        [jax.tree.leaves(measure.particles) for measure in model.tracers],
+        jnp.zeros((), model.measure.weights.dtype),
+    )
+
+
+def _field(tau, state: _State, args: tuple[Objective, AbstractModel]) -> _State:
+    objective, model = args
+    model = state.place(model)
+    _, velocities = objective_and_velocity(objective, model)
+    rate = dissipation(velocities, model.measure.masses)
+    tracers = [jax.tree.leaves(v) for v in tracer_velocity(objective, model)]
+    return _State(jax.tree.leaves(velocities), tracers, rate)
+
+
+class _StateNorm(eqx.Module):
+    """The norm of the particles alone: tracers and the dissipated objective have no say in the steps."""
+
+    norm: ParticleNorm
+
+    def __call__(self, state: _State) -> Float[Array, ""]:
+        return self.norm(state.particles)
+
+
+class _Steady(eqx.Module):
+    """The event that the dissipation is down at a threshold."""
+
+    threshold: Float[Array, ""]
+
+    def __call__(self, tau, state: _State, args, **kwargs: Any) -> Bool[Array, ""]:
+        objective, model = args
+        _, velocities = objective_and_velocity(objective, state.place(model))
+        return dissipation(velocities, model.measure.masses) <= self.threshold
+
+
+@eqx.filter_jit
+def _flow(objective: Objective, model: AbstractModel, taus: Array, options: _Options) -> FlowSolution:
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(_field),
+        options.solver,
+        taus[0],
+        taus[-1],
+        options.dt0,
+        _start(model),
+        (objective, model),
+        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
+        stepsize_controller=options.controller,
+        event=_event(objective, model, options.steady),
+        max_steps=options.max_steps,
+        adjoint=options.adjoint,
+        progress_meter=options.progress_meter,
+        throw=False,
+    )
+    states, reached = _fill(solution)
+    models = states.place(repeat_model(model, taus.size))
+    q, risk, rate = evaluate(objective, model, models.measure.particles)
+    return FlowSolution(
+        taus=taus,
+        models=models,
+        objective=q,
+        risk=risk,
+        dissipation=rate,
+        dissipated=states.dissipated,
+        reached=reached,
+        stats=solution.stats,
+        result=_result(solution.result, jnp.all(jnp.where(reached, jnp.isfinite(q), True))),
+    )
+
+
+def _event(objective: Objective, model: AbstractModel, steady: Array | None) -> diffrax.Event | None:
+    if steady is None:
+        return None
+    _, velocities = objective_and_velocity(objective, model)
+    return diffrax.Event(_Steady(steady * dissipation(velocities, model.measure.masses)))
+
+
+def _fill(solution: diffrax.Solution) -> tuple[_State, Bool[Array, " saves"]]:
+    """Rows beyond the end of the solve: the final state after a steady stop, NaN after a failure."""
+    saved, final = solution.ys
+    reached = jnp.isfinite(solution.ts[0])
+    steady = diffrax.is_okay(solution.result)
+
+    def fill(rows, last):
+        beyond = jnp.where(steady, last[-1], jnp.nan)
+        return jnp.where(reached.reshape(-1, *(1,) * (rows.ndim - 1)), rows, beyond)
+
+    return jax.tree.map(fill, saved, final), reached
+
+
+def _result(result: diffrax.RESULTS, is_finite: Bool[Array, ""]) -> RESULTS:
+    ours = RESULTS.promote(result)
+    ours = RESULTS.where(ours == RESULTS.max_steps_reached, RESULTS.stalled, ours)
+    return RESULTS.where(is_finite, ours, RESULTS.not_finite)
+
+
+def _failed(result: RESULTS) -> Bool[Array, ""]:
+    return (result != RESULTS.successful) & (result != RESULTS.event_occurred)
+
+
+def _controller(controller, rtol, atol, model: AbstractModel) -> diffrax.AbstractStepSizeController:
+    if controller is not None:
+        return controller
+    dtype = model.measure.weights.dtype
+    rtol, atol = (_check_positive(n, v).astype(dtype) for n, v in (("rtol", rtol), ("atol", atol)))
+    return diffrax.PIDController(rtol, atol, norm=_StateNorm(ParticleNorm(model.measure.weights)))
+
+
+def _check_taus(taus: ArrayLike) -> Float[Array, " saves"]:
+    taus = finite("taus", taus)
+    if taus.ndim != 1 or taus.shape[0] < 2:
+        raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")
+    got = None if is_traced(taus) else taus.tolist()
+    return holds(taus, jnp.all(jnp.diff(taus) > 0), "`taus` must increase", got)
+
+
+def _check_positive(argument: str, value: ArrayLike) -> Array:
+    value = finite(argument, value)
+    got = None if is_traced(value) else value.tolist()
+    return holds(value, jnp.all(value > 0), f"`{argument}` must be positive", got)

@@ -1,0 +1,77 @@
+"""What a flow or a training run returns."""
+
+import diffrax
+import equinox as eqx
+import jax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ..models import AbstractModel
+
+
+class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+    """How a flow ended: Diffrax's codes, and what it does not tell apart."""
+
+    successful = ""
+    not_finite = (
+        "The flow stopped being finite: particles or the objective are NaN or infinite. Tighten `rtol` (or lower the step "
+        "of a constant step size), or raise the objective's `weight_decay`."
+    )
+    stalled = (
+        "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take an implicit "
+        "`solver` if the problem is stiff (see `stats` for the steps accepted and rejected)."
+    )
+
+
+class AbstractSolution(eqx.Module):
+    """Models along a run, with their objective, risk and dissipation."""
+
+    models: eqx.AbstractVar[AbstractModel]
+    objective: eqx.AbstractVar[Float[Array, " saves"]]
+    risk: eqx.AbstractVar[Float[Array, " saves"]]
+    dissipation: eqx.AbstractVar[Float[Array, " saves"]]
+    result: eqx.AbstractVar[RESULTS]
+
+    def model_at(self, index: int) -> AbstractModel:
+        """The model at one save; negative indices count from the last."""
+        return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, self.models)
+
+
+class FlowSolution(AbstractSolution):
+    r"""A gradient flow at the saved times.
+
+    - `taus`: the training times τ, `[saves]`.
+    - `models`: the models, every array with leading axis `[saves]` (use `model_at` or `jax.vmap`).
+    - `objective`, `risk`: Q and R, `[saves]`.
+    - `dissipation`: \( \int \|v\|^2 d\rho = -dQ/d\tau \), `[saves]`.
+    - `dissipated`: its integral from the first τ, \( Q(\tau_0) - Q(\tau) \) but for the solver's error, `[saves]`.
+    - `reached`: whether the solve reached each τ. After a steady-state stop later rows hold the steady model; after a
+      failure they are NaN.
+    - `stats`: steps taken, accepted and rejected.
+    - `result`: one of [`wgf.flows.RESULTS`][].
+    """
+
+    taus: Float[Array, " saves"]
+    models: AbstractModel
+    objective: Float[Array, " saves"]
+    risk: Float[Array, " saves"]
+    dissipation: Float[Array, " saves"]
+    dissipated: Float[Array, " saves"]
+    reached: Bool[Array, " saves"]
+    stats: dict[str, PyTree]
+    result: RESULTS
+
+
+class TrainSolution(AbstractSolution):
+    """A training run by an optimiser.
+
+    - `steps`: the number of updates done at each save, `[saves]`.
+    - `models`, `objective`, `risk`, `dissipation`: as in [`wgf.flows.FlowSolution`][], over the whole data measure.
+    - `result`: one of [`wgf.flows.RESULTS`][].
+    """
+
+    steps: Int[Array, " saves"]
+    models: AbstractModel
+    objective: Float[Array, " saves"]
+    risk: Float[Array, " saves"]
+    dissipation: Float[Array, " saves"]
+    result: RESULTS

@@ -1,0 +1,107 @@
+"""`train`: the same models and objectives, moved by an Optax optimiser."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from .._checks import at_least
+from ..models import AbstractModel
+from ..objective import Objective
+from ..prompts import Prompts
+from ._evaluate import evaluate, repeat_model
+from ._solution import RESULTS, TrainSolution
+from ._velocity import objective_and_velocity
+
+
+def train(
+    objective: Objective,
+    model: AbstractModel,
+    optimiser: optax.GradientTransformation,
+    *,
+    steps: int,
+    save_every: int | None = None,
+    batch: int | None = None,
+    key: PRNGKeyArray | None = None,
+    throw: bool = True,
+) -> TrainSolution:
+    r"""Train by an optimiser on the mean-field gradient \( -v = LM\,\nabla Q \).
+
+    In this scale a step does not shrink as the model grows: `optax.sgd(h)` is the explicit Euler scheme of step h for
+    [`wgf.flow`][], for any width and depth, and converges to it at first order in h.
+
+    **Arguments:**
+
+    - `objective`, `model`: as in [`wgf.flow`][]; the model's tracers stay where they are.
+    - `optimiser`: any Optax gradient transformation. The objective's weight decay is part of the gradient; `optax.adamw`
+      adds a decoupled one of its own.
+    - `steps`: the number of updates.
+    - `save_every`: save after each so many updates, and at the start; must divide `steps`. Default: start and end.
+    - `batch`: prompts drawn for each update, with replacement, by their weights; default all. Needs `key`.
+    - `key`: the random key of the batches.
+    - `throw`: whether a run that stops being finite raises.
+
+    **Returns:** [`wgf.flows.TrainSolution`][].
+
+    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, or `batch` comes without `key`;
+    `eqx.EquinoxRuntimeError` if the run stops being finite and `throw=True`.
+    """
+    steps = at_least("steps", steps, 1)
+    save_every = steps if save_every is None else at_least("save_every", save_every, 1)
+    if steps % save_every:
+        raise ValueError(f"`save_every` must divide `steps` = {steps}; got {save_every}.")
+    if batch is not None and (at_least("batch", batch, 1) and key is None):
+        raise ValueError("`key` must be given with `batch`, to draw prompts; got None.")
+    solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
+    failed = solution.result == RESULTS.not_finite
+    return solution.result.error_if(solution, failed) if throw else solution
+
+
+@eqx.filter_jit
+def _train(
+    objective: Objective,
+    model: AbstractModel,
+    optimiser: optax.GradientTransformation,
+    saves: int,
+    every: int,
+    batch: int | None,
+    key: PRNGKeyArray | None,
+) -> TrainSolution:
+    def update(carry: tuple[PyTree[Array], Any, Any], _):
+        particles, state, key = carry
+        seen, key = _minibatch(objective, batch, key)
+        _, velocities = objective_and_velocity(seen, model.with_particles(particles))
+        gradient = jax.tree.map(jnp.negative, velocities)
+        updates, state = optimiser.update(gradient, state, particles)
+        return (optax.apply_updates(particles, updates), state, key), None
+
+    def save(carry, _):
+        carry, _ = jax.lax.scan(update, carry, length=every)
+        return carry, carry[0]
+
+    start = model.measure.particles
+    _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
+    particles = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
+    q, risk, rate = evaluate(objective, model, particles)
+    return TrainSolution(
+        steps=jnp.arange(saves + 1) * every,
+        models=repeat_model(model, saves + 1).with_particles(particles),
+        objective=q,
+        risk=risk,
+        dissipation=rate,
+        result=RESULTS.where(jnp.all(jnp.isfinite(q)), RESULTS.successful, RESULTS.not_finite),
+    )
+
+
+def _minibatch(objective: Objective, batch: int | None, key: PRNGKeyArray | None):
+    if batch is None:
+        return objective, key
+    key, draw_key = jax.random.split(key)
+    prompts = objective.prompts
+    rows = jax.random.choice(draw_key, prompts.batch, (batch,), p=prompts.weights)
+    drawn = Prompts(prompts.tokens[rows], prompts.labels[rows], label_row=prompts.label_row)
+    return eqx.tree_at(lambda o: o.prompts, objective, drawn), key
+

@@ -1,0 +1,16 @@
+"""The measure ρ(θ, t) over particles and depth, and the initial laws ρ₀."""
+
+from ._base import AbstractMeasure as AbstractMeasure, coordinates as coordinates
+from ._initial import (
+    AbstractInitialLaw as AbstractInitialLaw,
+    EncoderLaw as EncoderLaw,
+    Gaussian as Gaussian,
+)
+from ._layered import Layered as Layered
+from ._sampling import (
+    AbstractSampling as AbstractSampling,
+    Independent as Independent,
+    SignPairs as SignPairs,
+    Sobol as Sobol,
+)
+from ._spectral import Spectral as Spectral

@@ -1,0 +1,104 @@
+"""What a measure over depth is: atoms θ_ij with depth weights w_i and particle weights a_ij."""
+
+import abc
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from .._checks import finite, holds, is_traced
+
+
+class AbstractMeasure(eqx.Module):
+    r"""A measure \( \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}} \), uniform in depth t ∈ [0, 1].
+
+    `particles` is a PyTree of arrays with leading axes `[depth, width]`, `weights` the a_ij as `[depth, width]`, each row of
+    sum 1. A particle of weight zero is a tracer: it feels the velocity field and makes none.
+
+    **Source:** arXiv:2410.23610, section 3.1.
+    """
+
+    particles: eqx.AbstractVar[PyTree[Array]]
+    weights: eqx.AbstractVar[Float[Array, "depth width"]]
+
+    @property
+    @abc.abstractmethod
+    def depths(self) -> Float[Array, " depth"]:
+        """The depths t_i in [0, 1] at which the atoms sit."""
+
+    @property
+    @abc.abstractmethod
+    def depth_weights(self) -> Float[Array, " depth"]:
+        """The depth weights w_i, of sum 1."""
+
+    @abc.abstractmethod
+    def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
+        """The law at one depth t: particles with leading axis `[width]`, and their weights."""
+
+    @property
+    def masses(self) -> Float[Array, "depth width"]:
+        """The mass of every atom, w_i a_ij, of total 1."""
+        return self.depth_weights[:, None] * self.weights
+
+    @property
+    def width(self) -> int:
+        """The number of particles at each depth, M."""
+        return self.weights.shape[1]
+
+    def second_moment(self) -> Float[Array, ""]:
+        r"""\( \int_0^1 \int \|\theta\|^2 \rho(d\theta, t)\,dt = \sum_{ij} w_i a_{ij} \|\theta_{ij}\|^2 \)."""
+        return jnp.sum(self.masses * square_norms(self.particles, self.weights))
+
+    def with_particles(self, particles: PyTree[Array]) -> Self:
+        """The same measure with other particles of the same structure and shapes."""
+        return eqx.tree_at(lambda measure: measure.particles, self, particles)
+
+
+def square_norms(
+    particles: PyTree[Array], weights: Float[Array, "depth width"]
+) -> Float[Array, "depth width"]:
+    """‖θ_ij‖² of every particle, summed over its leaves."""
+    leaves = jax.tree.leaves(particles)
+    return sum((_sum_trailing(leaf**2) for leaf in leaves), jnp.zeros_like(weights))
+
+
+def _sum_trailing(leaf: Array) -> Array:
+    return jnp.sum(leaf, axis=tuple(range(2, leaf.ndim)))
+
+
+def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
+    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`."""
+    leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(particles)]
+    return jnp.concatenate(leaves, axis=-1)
+
+
+def check_particles(particles: PyTree[ArrayLike], axes: str) -> tuple[PyTree[Array], tuple[int, int]]:
+    """Return the particles as arrays with their two leading sizes; raise `ValueError` if these do not agree."""
+    particles = jax.tree.map(lambda leaf: finite("particles", leaf), particles)
+    shapes = {leaf.shape[:2] for leaf in jax.tree.leaves(particles)}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or 0 in shape:
+        found = sorted({leaf.shape for leaf in jax.tree.leaves(particles)})
+        raise ValueError(
+            f"`particles` must be arrays that share leading axes {axes}, none of them 0; got shapes {found}."
+        )
+    return particles, shape
+
+
+def check_weights(weights: ArrayLike | None, particles: PyTree[Array]) -> Float[Array, "depth width"]:
+    """Return weights `[depth, width]`, uniform by default; raise unless they are >= 0 with rows of sum 1."""
+    leaves = jax.tree.leaves(particles)
+    shape, dtype = leaves[0].shape[:2], jnp.result_type(*leaves)
+    if weights is None:
+        return jnp.full(shape, 1 / shape[1], dtype)
+    weights = finite("weights", weights).astype(dtype)
+    if weights.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"`weights` must have shape [width] = {shape[1:]} or [depth, width] = {shape}; got {weights.shape}."
+        )
+    weights = jnp.broadcast_to(weights, shape)
+    sums = weights.sum(axis=1)
+    valid = jnp.all(weights >= 0) & jnp.all(jnp.abs(sums - 1) < 1e-4)
+    got = None if is_traced(weights) else f"least weight {float(weights.min())}, sums {sums.tolist()}"
+    return holds(weights, valid, "`weights` must be non-negative with sum 1 at each depth", got)

@@ -1,0 +1,52 @@
+"""The finite model's measure: constant in depth over each layer."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ._base import AbstractMeasure, check_particles, check_weights
+
+
+class Layered(AbstractMeasure):
+    r"""Layer ℓ's particles hold on \( t \in [\ell/L, (\ell+1)/L) \): the measure of a finite Transformer.
+
+    **Arguments:**
+
+    - `particles`: arrays with leading axes `[L, M]`.
+    - `weights`: `[L, M]` or `[M]`, not negative, of sum 1 over M; default 1/M. Zero makes a tracer.
+
+    **Raises:** `ValueError` naming the argument if shapes do not fit or numbers are not finite.
+
+    **Source:** arXiv:2410.23610, equation 2.5.
+    """
+
+    particles: PyTree[Array]
+    weights: Float[Array, "depth width"]
+
+    def __init__(self, particles: PyTree[ArrayLike], weights: ArrayLike | None = None):
+        self.particles, _ = check_particles(particles, "[depth, width]")
+        self.weights = check_weights(weights, self.particles)
+
+    @property
+    def depths(self) -> Float[Array, " depth"]:
+        """The depths ℓ/L at which the layers begin."""
+        layers = self.weights.shape[0]
+        return jnp.arange(layers, dtype=self.weights.dtype) / layers
+
+    @property
+    def depth_weights(self) -> Float[Array, " depth"]:
+        """1/L each."""
+        layers = self.weights.shape[0]
+        return jnp.full(layers, 1 / layers, self.weights.dtype)
+
+    def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
+        """The particles and weights of the layer that holds t; t = 1 belongs to the last."""
+        layer = self.layer(depth)
+        return jax.tree.map(lambda leaf: leaf[layer], self.particles), self.weights[layer]
+
+    def layer(self, depth: ArrayLike) -> Array:
+        """The index of the layer that holds depth t."""
+        layers = self.weights.shape[0]
+        # A depth that was computed as l/L may lie an ulp below it; it is meant to open layer l.
+        slack = 8 * jnp.finfo(self.weights.dtype).eps
+        return jnp.clip(jnp.floor(layers * (jnp.asarray(depth) + slack)), 0, layers - 1).astype(int)

@@ -1,0 +1,92 @@
+"""The limit's measure: particles at quadrature nodes in depth, interpolated by polynomials between them."""
+
+from functools import cache
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+from numpy.polynomial import Legendre
+
+from .._checks import at_least
+from ._base import AbstractMeasure, check_particles, check_weights
+
+Rule = Literal["gauss", "lobatto"]
+
+
+class Spectral(AbstractMeasure):
+    r"""Particle j sits at node t_i as θ_ij and at any depth t as \( \theta_j(t) = \sum_i \ell_i(t)\,\theta_{ij} \).
+
+    The ℓ_i are the Lagrange polynomials of the nodes and the w_i their quadrature weights. Where the particles of all nodes
+    start from one shared sample, the solution of the Wasserstein flow is smooth in t and the error of its outputs falls
+    geometrically with the number of nodes.
+
+    **Arguments:**
+
+    - `particles`: arrays with leading axes `[nodes, M]`.
+    - `weights`: `[M]` or `[nodes, M]`, not negative, of sum 1 over M; default 1/M. Zero makes a tracer. Weights that
+      differ between nodes are interpolated too.
+    - `rule`: `"gauss"` (Gauss–Legendre: exact to degree 2n − 1) or `"lobatto"` (both ends are nodes; degree 2n − 3).
+
+    Good values: 3 or 4 nodes; each further node gains a factor of 10 to 50 in the outputs.
+
+    **Raises:** `ValueError` naming the argument if shapes do not fit, numbers are not finite or the rule is unknown.
+
+    **Source:** L. N. Trefethen, *Approximation Theory and Approximation Practice*, chapters 5 and 19.
+    """
+
+    particles: PyTree[Array]
+    weights: Float[Array, "depth width"]
+    rule: Rule = eqx.field(static=True)
+
+    def __init__(
+        self,
+        particles: PyTree[ArrayLike],
+        weights: ArrayLike | None = None,
+        *,
+        rule: Rule = "gauss",
+    ):
+        self.particles, (nodes, _) = check_particles(particles, "[nodes, width]")
+        self.weights = check_weights(weights, self.particles)
+        quadrature(nodes, rule)
+        self.rule = rule
+
+    @property
+    def depths(self) -> Float[Array, " depth"]:
+        """The nodes t_i."""
+        return jnp.asarray(quadrature(self.weights.shape[0], self.rule)[0], self.weights.dtype)
+
+    @property
+    def depth_weights(self) -> Float[Array, " depth"]:
+        """The quadrature weights w_i."""
+        return jnp.asarray(quadrature(self.weights.shape[0], self.rule)[1], self.weights.dtype)
+
+    def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
+        """The particles and weights interpolated to depth t."""
+        basis = self.basis(depth)
+        return jax.tree.map(lambda leaf: jnp.tensordot(basis, leaf, 1), self.particles), basis @ self.weights
+
+    def basis(self, depth: ArrayLike) -> Float[Array, " depth"]:
+        r"""The Lagrange polynomials at depth t, \( \ell_i(t) = \prod_{k \ne i} (t - t_k)/(t_i - t_k) \)."""
+        nodes, _ = quadrature(self.weights.shape[0], self.rule)
+        spread = nodes[:, None] - nodes
+        np.fill_diagonal(spread, 1.0)
+        factors = (jnp.asarray(depth) - nodes.astype(self.weights.dtype)) / spread.astype(self.weights.dtype)
+        return jnp.prod(jnp.where(np.eye(len(nodes), dtype=bool), 1, factors), axis=1)
+
+
+@cache
+def quadrature(nodes: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights (of sum 1) of a quadrature rule on [0, 1]."""
+    if rule == "gauss":
+        points, weights = np.polynomial.legendre.leggauss(at_least("nodes", nodes, 1))
+    elif rule == "lobatto":
+        # The ends and the roots of P'_{n-1}; w_i = 2 / (n (n-1) P_{n-1}(x_i)²), of sum 2 as for Gauss.
+        polynomial = Legendre.basis(at_least("nodes", nodes, 2) - 1)
+        points = np.concatenate([[-1.0], polynomial.deriv().roots().real, [1.0]])
+        weights = 2 / (nodes * (nodes - 1) * polynomial(points) ** 2)
+    else:
+        raise ValueError(f"`rule` must be one of {get_args(Rule)}; got {rule!r}.")
+    return (points + 1) / 2, weights / 2

@@ -1,0 +1,6 @@
+"""Models: how a measure pushes prompts through depth."""
+
+from ._adjoint import AbstractAdjoint as AbstractAdjoint
+from ._averaged_ode import AveragedODE as AveragedODE
+from ._base import AbstractModel as AbstractModel
+from ._transformer import Transformer as Transformer

@@ -1,0 +1,160 @@
+"""The finite Transformer: alternating half steps of width M and depth L."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from ..encoders import AbstractEncoder, Average
+from ..measures import Layered
+from ._adjoint import AbstractAdjoint
+from ._base import AbstractModel, Batch, check_depths
+
+
+class Transformer(AbstractModel):
+    r"""The residual network of L layers and M particles a layer, with Δt = 1/L:
+
+    \[ T(t + \tfrac{\Delta t}{2}) = T(t) + \tfrac{\Delta t}{2} \sum_j a_{tj} f(T(t), \theta_{tj}), \qquad
+       T(t + \Delta t) = T(t + \tfrac{\Delta t}{2}) + \tfrac{\Delta t}{2} \sum_j a_{tj} h(T(t + \tfrac{\Delta t}{2}), \theta_{tj}). \]
+
+    With a bare encoder e in place of [`wgf.encoders.Average`][], a layer is the plain residual step T += Δt · mean e.
+
+    **Arguments:**
+
+    - `encoder`: what a particle does.
+    - `measure`: [`wgf.measures.Layered`][], its particles with leading axes `[L, M]`.
+
+    Cost: L·M encoder evaluations a prompt; gradients keep the tokens of each layer and recompute the rest.
+
+    **Raises:** `ValueError` if the measure is not layered.
+
+    **Source:** arXiv:2410.23610, equation 2.5.
+    """
+
+    encoder: AbstractEncoder
+    measure: Layered
+    tracers: tuple[Layered, ...]
+
+    def __init__(self, encoder: AbstractEncoder, measure: Layered):
+        if not isinstance(measure, Layered):
+            raise ValueError(f"`measure` must be wgf.measures.Layered; got {type(measure).__name__}.")
+        self.encoder = encoder
+        self.measure = measure
+        self.tracers = ()
+
+    def __call__(self, tokens: Batch) -> Batch:
+        """Push prompts `[B, D, N+1]` through all layers."""
+
+        @jax.checkpoint
+        def layer(tokens, law):
+            for part in substeps(self.encoder):
+                tokens = tokens + self._step(part, tokens, law)
+            return tokens, None
+
+        return jax.lax.scan(layer, tokens, self._laws())[0]
+
+    def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
+        """The tokens at the given depths; linear within each substep, as the update is.
+
+        **Raises:** `ValueError` if `depths` is not a vector.
+        """
+        depths = check_depths(depths)
+        states = self._substates(tokens)
+        count = states.shape[0] - 1
+        place = jnp.clip(depths, 0, 1) * count
+        below = jnp.clip(jnp.floor(place), 0, count - 1).astype(int)
+        share = (place - below)[:, None, None, None].astype(states.dtype)
+        return (1 - share) * states[below] + share * states[below + 1]
+
+    def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "LayerAdjoint":
+        """The exact adjoint of the discrete layers, substep by substep."""
+        states = self._substates(tokens)
+        parts = len(substeps(self.encoder))
+        before = states[:-1].reshape(-1, parts, *tokens.shape)
+
+        def layer(costate, inputs):
+            states, law = inputs
+            after = []
+            for index, part in reversed(list(enumerate(substeps(self.encoder)))):
+                after.append(costate)
+                _, pull = jax.vjp(lambda tokens, part=part: self._step(part, tokens, law), states[index])
+                costate = costate + pull(costate)[0]
+            return costate, jnp.stack(after[::-1])
+
+        first, after = jax.lax.scan(layer, terminal(states[-1]), (before, self._laws()), reverse=True)
+        return LayerAdjoint(self, states, jnp.concatenate([first[None], after.reshape(states[1:].shape)]))
+
+    def _laws(self):
+        return self.measure.particles, self.measure.weights
+
+    def _step(self, part: "Substep", tokens: Batch, law) -> Batch:
+        particles, weights = law
+        size = part.share / self.measure.weights.shape[0]
+        return size * part.encoder.mean(part.select(particles), weights, tokens)
+
+    def _substates(self, tokens: Batch) -> Float[Array, "states batch token_dim length"]:
+        def layer(tokens, law):
+            states = []
+            for part in substeps(self.encoder):
+                states.append(tokens := tokens + self._step(part, tokens, law))
+            return tokens, jnp.stack(states)
+
+        states = jax.lax.scan(layer, tokens, self._laws())[1]
+        return jnp.concatenate([tokens[None], states.reshape(-1, *tokens.shape)])
+
+
+class Substep:
+    """One encoder acting for a share of each layer's Δt, on its part of the particle."""
+
+    def __init__(self, encoder: AbstractEncoder, share: float, select: Callable[[PyTree], PyTree]):
+        self.encoder = encoder
+        self.share = share
+        self.select = select
+
+
+def substeps(encoder: AbstractEncoder) -> tuple[Substep, ...]:
+    """The alternating halves of an average; one whole step of any other encoder."""
+    if isinstance(encoder, Average):
+        return (
+            Substep(encoder.f, 0.5, lambda particle: particle.f),
+            Substep(encoder.h, 0.5, lambda particle: particle.h),
+        )
+    return (Substep(encoder, 1.0, lambda particle: particle),)
+
+
+class LayerAdjoint(AbstractAdjoint):
+    """States and adjoints after every substep of a Transformer, `[substeps·L + 1, B, D, N+1]` each."""
+
+    model: Transformer
+    states: Float[Array, "states batch token_dim length"]
+    adjoints: Float[Array, "states batch token_dim length"]
+
+    def tokens(self, depth: ArrayLike) -> Batch:
+        """T at the beginning of the layer that holds t; T(1) at t = 1."""
+        return self.states[self._index(depth)]
+
+    def costates(self, depth: ArrayLike) -> Batch:
+        """p at the beginning of the layer that holds t; p(1) at t = 1."""
+        return self.adjoints[self._index(depth)]
+
+    def pairing(
+        self,
+        particles: PyTree[Array],
+        masses: Float[Array, " count"],
+        depth: ArrayLike,
+        prompt_weights: Float[Array, " batch"],
+    ) -> Float[Array, ""]:
+        """Pair each substep's encoder with the state before and the adjoint after it: the exact discrete gradient."""
+        parts = substeps(self.model.encoder)
+        start = len(parts) * self.model.measure.layer(depth)
+        total = jnp.zeros((), self.states.dtype)
+        for index, part in enumerate(parts):
+            mean = part.encoder.mean(part.select(particles), masses, self.states[start + index])
+            paired = jnp.sum(mean * self.adjoints[start + index + 1], axis=(1, 2))
+            total = total + part.share * jnp.sum(prompt_weights * paired)
+        return total
+
+    def _index(self, depth: ArrayLike) -> Array:
+        parts, last = len(substeps(self.model.encoder)), self.states.shape[0] - 1
+        return jnp.where(jnp.asarray(depth) >= 1, last, parts * self.model.measure.layer(depth))

@@ -1,0 +1,14 @@
+"""The objective: readout, loss, weight decay; risk R, objective Q, first variation δQ/δρ."""
+
+from ._first_variation import FirstVariation as FirstVariation
+from ._loss import (
+    AbstractLoss as AbstractLoss,
+    CrossEntropy as CrossEntropy,
+    HalfSquaredError as HalfSquaredError,
+)
+from ._objective import Objective as Objective
+from ._readout import (
+    AbstractReadout as AbstractReadout,
+    QueryEntry as QueryEntry,
+    QueryRows as QueryRows,
+)

@@ -1,0 +1,89 @@
+"""The risk R and the objective Q = R + λ/2 ∫‖θ‖² dρ."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from .._checks import not_negative
+from ..models import AbstractAdjoint, AbstractModel
+from ..prompts import Prompts
+from ._first_variation import FirstVariation
+from ._loss import AbstractLoss, HalfSquaredError
+from ._readout import AbstractReadout, QueryEntry
+
+
+class Objective(eqx.Module):
+    r"""The regularised risk of a model on a data measure,
+
+    \[ Q(\rho) = E_\mu\, \ell\big(\mathrm{Read}\,T_\rho(H, 1),\, y\big)
+                 + \frac{\lambda}{2} \int_0^1\!\!\int \|\theta\|^2 \rho(d\theta, t)\,dt. \]
+
+    **Arguments:**
+
+    - `prompts`: the data measure μ.
+    - `weight_decay`: λ ≥ 0. Good values: 1e-5 to 1e-2; the bound on the final risk is proportional to λ.
+    - `loss`: [`wgf.objective.HalfSquaredError`][] (the default, the paper's) or [`wgf.objective.CrossEntropy`][].
+    - `readout`: default [`wgf.objective.QueryEntry`][] at `prompts.label_row`.
+
+    **Raises:** `ValueError` if λ is negative, or readout, loss and labels do not fit together.
+
+    **Source:** arXiv:2410.23610, equations 2.6 and 3.2.
+    """
+
+    prompts: Prompts
+    weight_decay: Float[Array, ""]
+    loss: AbstractLoss
+    readout: AbstractReadout
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        weight_decay: ArrayLike = 0.0,
+        *,
+        loss: AbstractLoss = HalfSquaredError(),  # noqa: B008 (an immutable module)
+        readout: AbstractReadout | None = None,
+    ):
+        self.prompts = prompts
+        self.weight_decay = not_negative("weight_decay", weight_decay).astype(prompts.tokens.dtype)
+        self.loss = loss
+        self.readout = QueryEntry(prompts.label_row) if readout is None else readout
+        self.readout.check(prompts.token_dim)
+        self.loss.check(jax.eval_shape(self.readout, prompts.tokens).shape, prompts.labels)
+
+    def __call__(self, model: AbstractModel) -> Float[Array, ""]:
+        """The objective Q of a model."""
+        return self.risk(model) + self.penalty(model)
+
+    def risk(self, model: AbstractModel) -> Float[Array, ""]:
+        """The risk R of a model, \\( E_\\mu\\,\\ell \\)."""
+        return self.prompts.expect(self.loss(self.outputs(model), self.prompts.labels))
+
+    def penalty(self, model: AbstractModel) -> Float[Array, ""]:
+        """The weight decay's part of Q, \\( (\\lambda/2) \\int \\|\\theta\\|^2 d\\rho \\)."""
+        return self.weight_decay / 2 * model.measure.second_moment()
+
+    def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:
+        """What the model answers to each prompt: the readout of its final tokens."""
+        return self.readout(model(self.prompts.tokens))
+
+    def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
+        r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).
+
+        Exact for the finite model; to the accuracy of the model's own depth solve for the limit. The adjoint is not
+        weighted by μ.
+
+        **Source:** arXiv:2410.23610, section 3.2.
+        """
+
+        def terminal(tokens):
+            return jax.grad(lambda t: jnp.sum(self.loss(self.readout(t), self.prompts.labels)))(tokens)
+
+        return model.adjoint(self.prompts.tokens, terminal)
+
+    def first_variation(self, model: AbstractModel) -> FirstVariation:
+        r"""The first variation δQ/δρ at a model, a function of `(particle, t)`.
+
+        Costs one forward and one backward solve; evaluations after that cost B encoder evaluations each.
+        """
+        return FirstVariation(self.adjoint(model), self.prompts.weights, self.weight_decay)

@@ -1,0 +1,57 @@
+"""Readouts: what the loss sees of the final tokens."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from .._checks import at_least
+
+Batch = Float[Array, "batch token_dim length"]
+
+
+class AbstractReadout(eqx.Module):
+    """A map of final tokens `[B, D, N+1]` to outputs `[B]` or `[B, C]`."""
+
+    @abc.abstractmethod
+    def __call__(self, tokens: Batch) -> Float[Array, " batch"] | Float[Array, "batch classes"]:
+        """Read the outputs."""
+
+    @abc.abstractmethod
+    def check(self, token_dim: int) -> None:
+        """Raise `ValueError` if the readout does not fit tokens of this dimension."""
+
+
+class QueryEntry(AbstractReadout):
+    r"""One entry of the query column, \( \mathrm{Read}(T) = T_{row, N} \).
+
+    **Source:** arXiv:2410.23610, section 2.2.
+    """
+
+    row: int = eqx.field(static=True)
+
+    def __call__(self, tokens: Batch) -> Float[Array, " batch"]:
+        """Read one number a prompt."""
+        return tokens[:, self.row, -1]
+
+    def check(self, token_dim: int) -> None:
+        """Raise `ValueError` unless 0 <= row < D."""
+        if at_least("row", self.row, 0) >= token_dim:
+            raise ValueError(f"`readout` must read a row below the token dimension {token_dim}; got {self.row}.")
+
+
+class QueryRows(AbstractReadout):
+    """The first `count` rows of the query column from `start` on: a vector, or the logits of `count` classes."""
+
+    start: int = eqx.field(static=True)
+    count: int = eqx.field(static=True)
+
+    def __call__(self, tokens: Batch) -> Float[Array, "batch classes"]:
+        """Read `count` numbers a prompt."""
+        return tokens[:, self.start : self.start + self.count, -1]
+
+    def check(self, token_dim: int) -> None:
+        """Raise `ValueError` unless the rows lie within the tokens."""
+        end = at_least("start", self.start, 0) + at_least("count", self.count, 1)
+        if end > token_dim:
+            raise ValueError(f"`readout` must read rows below the token dimension {token_dim}; got up to {end}.")

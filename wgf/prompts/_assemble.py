@@ -1,0 +1,33 @@
+"""Stacking inputs, labels and positional encodings into prompts."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._checks import at_least
+from ._prompts import Prompts
+
+
+def positional_encoding(dim: int, length: int) -> Float[Array, "dim length"]:
+    r"""Points on circles, \( (\cos 2\pi k i/\ell, \sin 2\pi k i/\ell)_{k = 1, \dots, d_{pos}/2} \) at i = 0…ℓ−1.
+
+    Distinct positions get distinct encodings, which the universality argument of arXiv:2410.23610 asks of prompts.
+    """
+    if at_least("positions", dim, 0) % 2:
+        raise ValueError(f"`positions` must be even (a cosine and a sine for each frequency); got {dim}.")
+    angles = 2 * np.pi * np.arange(1, dim // 2 + 1)[:, None] * np.arange(length) / length
+    waves = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return jnp.asarray(waves.reshape(dim, length), jnp.result_type(float))
+
+
+def assemble(
+    inputs: Float[Array, "batch dim length"], labels: Float[Array, "batch length"], positions: int
+) -> Prompts:
+    """Stack `[x; y; p]` into tokens, with the query's y hidden (set to 0) and kept as the label."""
+    batch, dim, length = inputs.shape
+    hidden = labels.at[:, -1].set(0)
+    encoding = positional_encoding(positions, length).astype(inputs.dtype)
+    tokens = jnp.concatenate(
+        [inputs, hidden[:, None], jnp.broadcast_to(encoding, (batch, positions, length))], axis=1
+    )
+    return Prompts(tokens, labels[:, -1], label_row=dim)

@@ -1,0 +1,106 @@
+"""`Prompts`: the data measure μ as a weighted set of prompts with labels."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._checks import at_least, finite, holds, is_traced
+
+
+class Prompts(eqx.Module):
+    r"""A weighted set of prompts, the data measure \( \mu = \sum_b \mu_b \delta_{(H_b, y_b)} \).
+
+    The columns of a prompt H are its tokens; the last column is the query, whose label is hidden (0 in row
+    `label_row`) and stored in `labels`.
+
+    **Arguments:**
+
+    - `tokens`: the prompts, `[B, D, N+1]`, with N ≥ 1 examples before the query.
+    - `labels`: `[B]` (a number each, or a class as an integer) or `[B, C]` (a vector each).
+    - `label_row`: the row of a token that holds y; the default readout reads it at the query.
+    - `weights`: `[B]`, not negative, of sum 1. Default: uniform.
+
+    **Raises:** `ValueError` naming the argument if a shape does not fit, an entry is not finite, or the weights
+    are negative or do not sum to 1.
+
+    **Source:** arXiv:2410.23610, section 2.1.
+    """
+
+    tokens: Float[Array, "batch token_dim length"]
+    labels: Float[Array, " batch"] | Float[Array, "batch classes"] | Int[Array, " batch"]
+    weights: Float[Array, " batch"]
+    label_row: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        tokens: ArrayLike,
+        labels: ArrayLike,
+        *,
+        label_row: int,
+        weights: ArrayLike | None = None,
+    ):
+        self.tokens = _check_tokens(tokens)
+        batch, dim, _ = self.tokens.shape
+        self.labels = _check_labels(labels, batch, self.tokens.dtype)
+        self.weights = _check_weights(weights, batch, self.tokens.dtype)
+        if not 0 <= at_least("label_row", label_row, 0) < dim:
+            raise ValueError(f"`label_row` must be a row of the tokens, 0 to {dim - 1}; got {label_row}.")
+        self.label_row = label_row
+
+    @property
+    def batch(self) -> int:
+        """The number of prompts, B."""
+        return self.tokens.shape[0]
+
+    @property
+    def token_dim(self) -> int:
+        """The dimension of a token, D."""
+        return self.tokens.shape[1]
+
+    @property
+    def examples(self) -> int:
+        """The number of labelled examples before the query, N."""
+        return self.tokens.shape[2] - 1
+
+    def expect(self, values: Float[Array, " batch"]) -> Float[Array, ""]:
+        r"""The mean over the data, \( E_\mu[v] = \sum_b \mu_b v_b \)."""
+        return jnp.sum(self.weights * values)
+
+    def label_rms(self) -> Float[Array, ""]:
+        """The root mean square of the labels: the scale that output errors are judged by."""
+        squares = jnp.sum(jnp.reshape(self.labels.astype(self.tokens.dtype), (self.batch, -1)) ** 2, axis=1)
+        return jnp.sqrt(self.expect(squares))
+
+
+def _check_tokens(tokens: ArrayLike) -> Array:
+    tokens = finite("tokens", tokens)
+    if tokens.ndim != 3 or 0 in tokens.shape:
+        raise ValueError(f"`tokens` must have shape [B, D, N+1], none of them 0; got shape {tokens.shape}.")
+    if tokens.shape[2] < 2:
+        raise ValueError(
+            f"`tokens` must hold at least one example before the query (N >= 1); got shape {tokens.shape}, "
+            f"that is N = {tokens.shape[2] - 1}."
+        )
+    return tokens
+
+
+def _check_labels(labels: ArrayLike, batch: int, dtype) -> Array:
+    labels = jnp.asarray(labels)
+    if labels.ndim not in (1, 2) or labels.shape[0] != batch:
+        raise ValueError(
+            f"`labels` must have shape [B] or [B, C] with B = {batch} as in `tokens`; got shape {labels.shape}."
+        )
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        return labels
+    return finite("labels", labels).astype(dtype)
+
+
+def _check_weights(weights: ArrayLike | None, batch: int, dtype) -> Array:
+    if weights is None:
+        return jnp.full((batch,), 1 / batch, dtype)
+    weights = finite("weights", weights).astype(dtype)
+    if weights.shape != (batch,):
+        raise ValueError(f"`weights` must have shape [B] = [{batch}]; got shape {weights.shape}.")
+    valid = jnp.all(weights >= 0) & (jnp.abs(weights.sum() - 1) < 1e-4)
+    got = None if is_traced(weights) else f"sum {float(weights.sum())}, least {float(weights.min())}"
+    return holds(weights, valid, "`weights` must be non-negative with sum 1 (divide by their sum)", got)

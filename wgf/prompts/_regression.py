@@ -1,0 +1,66 @@
+"""Synthetic in-context linear regression."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from .._checks import at_least, not_negative
+from ._assemble import assemble
+from ._prompts import Prompts
+
+Inputs = Literal["uniform", "gaussian"]
+
+
+def linear_regression(
+    key: PRNGKeyArray,
+    *,
+    batch: int,
+    examples: int,
+    dim: int,
+    inputs: Inputs = "uniform",
+    noise: float | Array = 0.0,
+    positions: int = 2,
+) -> Prompts:
+    r"""Prompts of in-context linear regression: \( y_i = \langle w, x_i \rangle + \sigma \xi_i \), a new w each.
+
+    Each prompt has its own task vector w, uniform on the unit sphere of \( R^d \); its inputs \( x_i \) are uniform on
+    \( [-1, 1]^d \) or standard normal; ξ is standard normal. A token is \( (x_i, y_i, p_i) \), the query's y is 0.
+
+    **Arguments:**
+
+    - `key`: a JAX random key.
+    - `batch`: the number of prompts B.
+    - `examples`: the labelled examples N of each; prompts have N + 1 columns.
+    - `dim`: the dimension d of an input.
+    - `inputs`: `"uniform"` (label RMS 1/√3 ≈ 0.577 without noise) or `"gaussian"` (label RMS 1).
+    - `noise`: the standard deviation σ of the label noise.
+    - `positions`: rows of positional encoding (even; 0 for none). Tokens have D = d + 1 + `positions` rows.
+
+    **Returns:** [`wgf.prompts.Prompts`][] with `label_row = dim`.
+
+    **Raises:** `ValueError` if a count is below 1, `inputs` is unknown, `noise` negative or `positions` odd.
+
+    **Source:** arXiv:2410.23610, section 2.1.
+    """
+    batch, examples, dim = (
+        at_least(name, value, 1) for name, value in (("batch", batch), ("examples", examples), ("dim", dim))
+    )
+    noise = not_negative("noise", noise)
+    draw = _draw_inputs(inputs)
+    input_key, task_key, noise_key = jax.random.split(key, 3)
+    x = draw(input_key, (batch, dim, examples + 1))
+    tasks = jax.random.normal(task_key, (batch, dim))
+    tasks = tasks / jnp.linalg.norm(tasks, axis=1, keepdims=True)
+    y = jnp.einsum("bd,bdn->bn", tasks, x)
+    y = y + noise.astype(y.dtype) * jax.random.normal(noise_key, y.shape)
+    return assemble(x, y, positions)
+
+
+def _draw_inputs(inputs: str):
+    if inputs == "uniform":
+        return lambda key, shape: jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+    if inputs == "gaussian":
+        return jax.random.normal
+    raise ValueError(f"`inputs` must be one of {get_args(Inputs)}; got {inputs!r}.")

@@ -1,0 +1,132 @@
+"""In-context regression prompts drawn from the rows of a real table."""
+
+import csv
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, PRNGKeyArray
+from sklearn.datasets import load_diabetes
+from sklearn.preprocessing import StandardScaler
+
+from .._checks import at_least
+from ._assemble import assemble
+from ._prompts import Prompts
+
+
+def from_table(
+    key: PRNGKeyArray,
+    features: ArrayLike,
+    target: ArrayLike,
+    *,
+    batch: int,
+    examples: int,
+    dim: int = 2,
+    positions: int = 2,
+) -> Prompts:
+    r"""In-context regression prompts from a table: N + 1 random rows and `dim` random feature columns each.
+
+    Features and target are standardised over the whole table (mean 0, variance 1; a constant column becomes 0). Rows and
+    columns of a prompt are drawn without replacement; the last row's label is hidden.
+
+    **Arguments:**
+
+    - `key`: a JAX random key.
+    - `features`: `[rows, columns]`, finite numbers.
+    - `target`: `[rows]`, finite numbers.
+    - `batch`, `examples`: the number of prompts B, and of labelled examples N in each.
+    - `dim`: how many feature columns a prompt sees.
+    - `positions`: rows of positional encoding (even; 0 for none).
+
+    **Returns:** [`wgf.prompts.Prompts`][] with `label_row = dim` and D = dim + 1 + positions.
+
+    **Raises:** `ValueError` if shapes do not fit, entries are not finite, or rows or columns are too few.
+    """
+    features, target = _check_table(features, target)
+    batch, examples, dim = (
+        at_least(name, value, 1) for name, value in (("batch", batch), ("examples", examples), ("dim", dim))
+    )
+    rows, columns = features.shape
+    if rows < examples + 1:
+        raise ValueError(f"`examples` must be below the table's number of rows, {rows}; got {examples}.")
+    if columns < dim:
+        raise ValueError(f"`dim` must be at most the table's number of feature columns, {columns}; got {dim}.")
+    standard = StandardScaler().fit_transform(np.column_stack([features, target]))
+    x, y = jnp.asarray(standard[:, :-1]), jnp.asarray(standard[:, -1])
+
+    def draw(key):
+        row_key, column_key = jax.random.split(key)
+        row = jax.random.choice(row_key, rows, (examples + 1,), replace=False)
+        column = jax.random.choice(column_key, columns, (dim,), replace=False)
+        return x[row][:, column].T, y[row]
+
+    inputs, labels = jax.vmap(draw)(jax.random.split(key, batch))
+    return assemble(inputs, labels, positions)
+
+
+def diabetes(
+    key: PRNGKeyArray, *, batch: int, examples: int, dim: int = 2, positions: int = 2
+) -> Prompts:
+    """In-context regression prompts from scikit-learn's bundled diabetes table (442 patients, 10 features).
+
+    **Arguments**, **Returns**, **Raises:** as [`wgf.prompts.from_table`][].
+
+    **Source:** B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, *Least Angle Regression*, Annals of Statistics 32
+    (2004); the copy that scikit-learn ships.
+    """
+    features, target = load_diabetes(return_X_y=True)
+    return from_table(
+        key, features, target, batch=batch, examples=examples, dim=dim, positions=positions
+    )
+
+
+def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a CSV file with a header line into `(features [rows, columns], target [rows])`.
+
+    **Arguments:**
+
+    - `path`: the file; commas between the cells, a number in every cell below the header.
+    - `target`: the name of the column to predict; all the others are features.
+
+    **Raises:** `ValueError` if the column is unknown, a row has another length than the header, or a cell is no finite
+    number (its line and column are named).
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
+    if target not in header:
+        raise ValueError(f"`target` must be a column of {path}, one of {header}; got {target!r}.")
+    if len(header) < 2 or not rows:
+        raise ValueError(f"`path` must hold a feature column and a row of data besides the target; got {path}.")
+    table = np.array([_numbers(row, header, line) for line, row in enumerate(rows, start=2)])
+    column = header.index(target)
+    return np.delete(table, column, axis=1), table[:, column]
+
+
+def _numbers(row: list[str], header: list[str], line: int) -> list[float]:
+    if len(row) != len(header):
+        raise ValueError(f"`path`: line {line} must have {len(header)} cells as the header has; got {len(row)}.")
+    return [_number(cell, name, line) for cell, name in zip(row, header, strict=True)]
+
+
+def _number(cell: str, name: str, line: int) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise ValueError(f"`path`: line {line}, column {name!r} must be a finite number; got {cell!r}.")
+    return value
+
+
+def _check_table(features: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    features, target = np.asarray(features, float), np.asarray(target, float)
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"`features` must have shape [rows, columns]; got shape {features.shape}.")
+    if target.shape != features.shape[:1]:
+        raise ValueError(f"`target` must have shape [rows] = [{features.shape[0]}]; got shape {target.shape}.")
+    for name, array in (("features", features), ("target", target)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"`{name}` must be finite; got {int((~np.isfinite(array)).sum())} entries that are not.")
+    return features, target
+
