@@ -3,13 +3,16 @@
 import importlib.metadata
 
 from . import (
+    analysis as analysis,
     encoders as encoders,
     flows as flows,
     measures as measures,
     models as models,
     objective as objective,
     prompts as prompts,
+    transport as transport,
 )
+from .analysis import gap as gap
 from .flows import flow as flow, train as train, velocity as velocity
 from .models import AveragedODE as AveragedODE, Transformer as Transformer
 from .objective import Objective as Objective

@@ -11,10 +11,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 from .._checks import at_least, finite, holds, is_traced
 from ..models import AbstractModel
 from ..objective import Objective
-from ._evaluate import evaluate, place, repeat_model
 from ._norm import ParticleNorm
 from ._solution import RESULTS, FlowSolution
-from ._velocity import dissipation, objective_and_velocity, tracer_velocity
+from ._survey import place, repeat_model, survey
+from ._velocity import evaluate, tracer_velocity
 
 
 def flow(
@@ -129,10 +129,9 @@ def _start(model: AbstractModel) -> _State:
 def _field(tau, state: _State, args: tuple[Objective, AbstractModel]) -> _State:
     objective, model = args
     model = state.place(model)
-    _, velocities = objective_and_velocity(objective, model)
-    rate = dissipation(velocities, model.measure.masses)
+    now = evaluate(objective, model)
     tracers = [jax.tree.leaves(v) for v in tracer_velocity(objective, model)]
-    return _State(jax.tree.leaves(velocities), tracers, rate)
+    return _State(jax.tree.leaves(now.velocity), tracers, now.dissipation)
 
 
 class _StateNorm(eqx.Module):
@@ -151,8 +150,7 @@ class _Steady(eqx.Module):
 
     def __call__(self, tau, state: _State, args, **kwargs: Any) -> Bool[Array, ""]:
         objective, model = args
-        _, velocities = objective_and_velocity(objective, state.place(model))
-        return dissipation(velocities, model.measure.masses) <= self.threshold
+        return evaluate(objective, state.place(model)).dissipation <= self.threshold
 
 
 @eqx.filter_jit
@@ -175,25 +173,26 @@ def _flow(objective: Objective, model: AbstractModel, taus: Array, options: _Opt
     )
     states, reached = _fill(solution)
     models = states.place(repeat_model(model, taus.size))
-    q, risk, rate = evaluate(objective, model, models.measure.particles)
+    saved = survey(objective, models)
     return FlowSolution(
         taus=taus,
         models=models,
-        objective=q,
-        risk=risk,
-        dissipation=rate,
+        objective=saved.objective,
+        risk=saved.risk,
+        dissipation=saved.dissipation,
         dissipated=states.dissipated,
+        outputs=saved.outputs,
+        prompt_weights=objective.prompts.weights,
         reached=reached,
         stats=solution.stats,
-        result=_result(solution.result, jnp.all(jnp.where(reached, jnp.isfinite(q), True))),
+        result=_result(solution.result, jnp.all(jnp.where(reached, jnp.isfinite(saved.objective), True))),
     )
 
 
 def _event(objective: Objective, model: AbstractModel, steady: Array | None) -> diffrax.Event | None:
     if steady is None:
         return None
-    _, velocities = objective_and_velocity(objective, model)
-    return diffrax.Event(_Steady(steady * dissipation(velocities, model.measure.masses)))
+    return diffrax.Event(_Steady(steady * evaluate(objective, model).dissipation))
 
 
 def _fill(solution: diffrax.Solution) -> tuple[_State, Bool[Array, " saves"]]:

@@ -29,6 +29,8 @@ class AbstractSolution(eqx.Module):
     objective: eqx.AbstractVar[Float[Array, " saves"]]
     risk: eqx.AbstractVar[Float[Array, " saves"]]
     dissipation: eqx.AbstractVar[Float[Array, " saves"]]
+    outputs: eqx.AbstractVar[Float[Array, "saves batch *classes"]]
+    prompt_weights: eqx.AbstractVar[Float[Array, " batch"]]
     result: eqx.AbstractVar[RESULTS]
 
     def model_at(self, index: int) -> AbstractModel:
@@ -44,6 +46,7 @@ class FlowSolution(AbstractSolution):
     - `objective`, `risk`: Q and R, `[saves]`.
     - `dissipation`: \( \int \|v\|^2 d\rho = -dQ/d\tau \), `[saves]`.
     - `dissipated`: its integral from the first τ, \( Q(\tau_0) - Q(\tau) \) but for the solver's error, `[saves]`.
+    - `outputs`: the readout for every prompt, `[saves, B]`; `prompt_weights`: the data measure's weights.
     - `reached`: whether the solve reached each τ. After a steady-state stop later rows hold the steady model; after a
       failure they are NaN.
     - `stats`: steps taken, accepted and rejected.
@@ -56,6 +59,8 @@ class FlowSolution(AbstractSolution):
     risk: Float[Array, " saves"]
     dissipation: Float[Array, " saves"]
     dissipated: Float[Array, " saves"]
+    outputs: Float[Array, "saves batch *classes"]
+    prompt_weights: Float[Array, " batch"]
     reached: Bool[Array, " saves"]
     stats: dict[str, PyTree]
     result: RESULTS
@@ -65,7 +70,7 @@ class TrainSolution(AbstractSolution):
     """A training run by an optimiser.
 
     - `steps`: the number of updates done at each save, `[saves]`.
-    - `models`, `objective`, `risk`, `dissipation`: as in [`wgf.flows.FlowSolution`][], over the whole data measure.
+    - `models`, `objective`, `risk`, `dissipation`, `outputs`, `prompt_weights`: as in [`wgf.flows.FlowSolution`][], over the whole data measure.
     - `result`: one of [`wgf.flows.RESULTS`][].
     """
 
@@ -74,4 +79,6 @@ class TrainSolution(AbstractSolution):
     objective: Float[Array, " saves"]
     risk: Float[Array, " saves"]
     dissipation: Float[Array, " saves"]
+    outputs: Float[Array, "saves batch *classes"]
+    prompt_weights: Float[Array, " batch"]
     result: RESULTS

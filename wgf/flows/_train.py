@@ -12,9 +12,9 @@ from .._checks import at_least
 from ..models import AbstractModel
 from ..objective import Objective
 from ..prompts import Prompts
-from ._evaluate import evaluate, repeat_model
 from ._solution import RESULTS, TrainSolution
-from ._velocity import objective_and_velocity
+from ._survey import repeat_model, survey
+from ._velocity import evaluate
 
 
 def train(
@@ -73,8 +73,8 @@ def _train(
     def update(carry: tuple[PyTree[Array], Any, Any], _):
         particles, state, key = carry
         seen, key = _minibatch(objective, batch, key)
-        _, velocities = objective_and_velocity(seen, model.with_particles(particles))
-        gradient = jax.tree.map(jnp.negative, velocities)
+        field = evaluate(seen, model.with_particles(particles)).velocity
+        gradient = jax.tree.map(jnp.negative, field)
         updates, state = optimiser.update(gradient, state, particles)
         return (optax.apply_updates(particles, updates), state, key), None
 
@@ -85,14 +85,17 @@ def _train(
     start = model.measure.particles
     _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
     particles = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
-    q, risk, rate = evaluate(objective, model, particles)
+    models = repeat_model(model, saves + 1).with_particles(particles)
+    saved = survey(objective, models)
     return TrainSolution(
         steps=jnp.arange(saves + 1) * every,
-        models=repeat_model(model, saves + 1).with_particles(particles),
-        objective=q,
-        risk=risk,
-        dissipation=rate,
-        result=RESULTS.where(jnp.all(jnp.isfinite(q)), RESULTS.successful, RESULTS.not_finite),
+        models=models,
+        objective=saved.objective,
+        risk=saved.risk,
+        dissipation=saved.dissipation,
+        outputs=saved.outputs,
+        prompt_weights=objective.prompts.weights,
+        result=RESULTS.where(jnp.all(jnp.isfinite(saved.objective)), RESULTS.successful, RESULTS.not_finite),
     )
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._outline import outline
 from ..measures import Layered
 from ..models import AbstractModel
 from ..objective import Objective
@@ -30,21 +31,30 @@ def velocity(objective: Objective, model: AbstractModel) -> PyTree[Array]:
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
-    return objective_and_velocity(objective, model)[1]
+    return evaluate(objective, model).velocity
 
 
-def objective_and_velocity(
-    objective: Objective, model: AbstractModel
-) -> tuple[Float[Array, ""], PyTree[Array]]:
-    """The objective Q and the velocity, from one value and gradient."""
+class Evaluation(eqx.Module):
+    """One value and gradient of Q: the objective, the outputs, the velocity and the dissipation."""
+
+    objective: Float[Array, ""]
+    outputs: Float[Array, "batch *classes"]
+    velocity: PyTree[Array]
+    dissipation: Float[Array, ""]
+
+
+@outline
+def evaluate(objective: Objective, model: AbstractModel) -> Evaluation:
+    """Evaluate Q and its velocity field at a model."""
     massive = _with_vestigial_masses(model)
 
     def value(particles):
-        return objective(massive.with_particles(particles))
+        return objective.value_and_outputs(massive.with_particles(particles))
 
-    q, gradient = jax.value_and_grad(value)(model.measure.particles)
+    (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(model.measure.particles)
     masses = massive.measure.masses
-    return q, jax.tree.map(lambda leaf: -leaf / _expand(masses, leaf), gradient)
+    velocities = jax.tree.map(lambda leaf: -leaf / _expand(masses, leaf), gradient)
+    return Evaluation(q, outputs, velocities, dissipation(velocities, model.measure.masses))
 
 
 def dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) -> Float[Array, ""]:
@@ -53,6 +63,7 @@ def dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) 
     return sum((jnp.sum(_expand(masses, leaf) * leaf**2) for leaf in leaves), jnp.zeros((), masses.dtype))
 
 
+@outline
 def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[Array], ...]:
     r"""The velocity \( -\nabla_\theta\,\delta Q/\delta\rho(\theta, t) \) of the model's tracers at their own depths.
 

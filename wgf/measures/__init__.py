@@ -12,5 +12,6 @@ from ._sampling import (
     Independent as Independent,
     SignPairs as SignPairs,
     Sobol as Sobol,
+    coordinate_names as coordinate_names,
 )
 from ._spectral import Spectral as Spectral

@@ -69,7 +69,7 @@ def _sum_trailing(leaf: Array) -> Array:
 
 
 def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
-    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`."""
+    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf after leaf."""
     leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(particles)]
     return jnp.concatenate(leaves, axis=-1)
 

@@ -91,3 +91,14 @@ def particle_space(encoder: AbstractEncoder) -> tuple[int, eqx.Partial]:
     if vector.size == 0:
         raise ValueError("`encoder` must have particles with at least one parameter; got none.")
     return vector.size, eqx.Partial(unravel)
+
+
+def coordinate_names(encoder: AbstractEncoder) -> list[str]:
+    """The name of each coordinate of [`wgf.measures.coordinates`][], such as `f.value[0,1]`."""
+    particle = jax.eval_shape(lambda: encoder.sample(jax.random.key(0), ()))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(particle)
+    return [
+        jax.tree_util.keystr(path).lstrip(".") + (f"[{','.join(map(str, index))}]" if index else "")
+        for path, leaf in leaves
+        for index in np.ndindex(leaf.shape)
+    ]

@@ -53,11 +53,22 @@ class Objective(eqx.Module):
 
     def __call__(self, model: AbstractModel) -> Float[Array, ""]:
         """The objective Q of a model."""
-        return self.risk(model) + self.penalty(model)
+        return self.value_and_outputs(model)[0]
+
+    def value_and_outputs(
+        self, model: AbstractModel
+    ) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
+        """The objective Q, and the outputs it was computed from."""
+        outputs = self.outputs(model)
+        return self.score(outputs) + self.penalty(model), outputs
 
     def risk(self, model: AbstractModel) -> Float[Array, ""]:
         """The risk R of a model, \\( E_\\mu\\,\\ell \\)."""
-        return self.prompts.expect(self.loss(self.outputs(model), self.prompts.labels))
+        return self.score(self.outputs(model))
+
+    def score(self, outputs: Float[Array, "batch *classes"]) -> Float[Array, ""]:
+        """The risk of given outputs."""
+        return self.prompts.expect(self.loss(outputs, self.prompts.labels))
 
     def penalty(self, model: AbstractModel) -> Float[Array, ""]:
         """The weight decay's part of Q, \\( (\\lambda/2) \\int \\|\\theta\\|^2 d\\rho \\)."""

@@ -1,0 +1,3 @@
+"""Analysis: what two solutions, or one, tell."""
+
+from ._gap import Gap as Gap, gap as gap

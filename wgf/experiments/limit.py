@@ -1,0 +1,251 @@
+"""The main job: finite Transformers of growing size against the Wasserstein-flow PDE."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from .. import plot
+from ..analysis import Gap, gap
+from ..encoders import Average, Perceptron, SoftmaxAttention
+from ..flows import FlowSolution, flow
+from ..measures import AbstractMeasure, Gaussian, coordinate_names, coordinates
+from ..models import AveragedODE, Transformer
+from ..objective import Objective
+from ._data import load_prompts
+from ._progress import Progress
+from ._results import results_folder, save_arrays, save_config
+
+
+@dataclass(frozen=True)
+class LimitConfig:
+    """Train finite Transformers of growing width and depth, solve their mean-field PDE once, measure the distance."""
+
+    data: str = "synthetic"
+    """Where prompts come from: 'synthetic' (in-context linear regression), 'diabetes' (scikit-learn's bundled table), or
+    the path of a CSV file of numbers with a header line."""
+    target: str | None = None
+    """The column to predict, where the data is a CSV file."""
+    batch: int = 32
+    """The number of prompts B."""
+    examples: int = 8
+    """The number of labelled examples N in each prompt, before the query."""
+    dim: int = 2
+    """The number of input features of each example."""
+    sizes: tuple[tuple[int, int], ...] = ((4, 16), (8, 32), (16, 64), (32, 128))
+    """The finite models, as pairs of depth L and width M: 4 16 8 32 means (4, 16) and (8, 32)."""
+    nodes: int = 4
+    """Gauss-Legendre nodes in depth of the PDE's measure."""
+    width: int = 1024
+    """Particles at each depth node of the PDE's measure."""
+    steps: int = 2
+    """Tsit5 steps in depth of the PDE's model."""
+    taus: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0)
+    """The training times at which everything is saved and compared."""
+    key_dim: int = 2
+    """The dimension k of keys and queries."""
+    scale: float = 0.7
+    """The standard deviation of the initial law of the particles."""
+    weight_decay: float = 1e-3
+    """The weight decay lambda."""
+    rtol: float = 1e-3
+    """The relative tolerance of the flow in training time, for the worst particle."""
+    seed: int = 0
+    """The seed of every random draw."""
+    quick: bool = False
+    """A size that takes seconds: fewer prompts, particles, layers and times, unless these are given."""
+    out: Path | None = None
+    """The results folder; by default a new one under results/."""
+
+    @classmethod
+    def quick_default(cls) -> Self:
+        """The defaults of `--quick`."""
+        return cls(
+            batch=8, examples=4, sizes=((2, 8), (4, 16)), nodes=2, width=64, taus=(0.0, 1.0, 2.0, 4.0), quick=True
+        )
+
+
+@dataclass(frozen=True)
+class LimitResult:
+    """The flows and gaps of one run of the main job."""
+
+    config: LimitConfig
+    objective: Objective
+    limit: FlowSolution
+    finite: tuple[FlowSolution, ...]
+    gaps: tuple[Gap, ...]
+
+    def table(self) -> str:
+        """The table that the command prints: a line for each size and training time."""
+        head = (
+            f"{'L':>4} {'M':>5} {'tau':>6} {'Q finite':>10} {'Q PDE':>10} {'risk gap':>10} {'output gap':>10} "
+            f"{'Sinkhorn':>10} {'floor':>10} {'excess':>10} {'epsilon':>8} {'coupling':>10}"
+        )
+        lines = [head, "-" * len(head)]
+        for (depth, width), finite, gap_ in zip(self.config.sizes, self.finite, self.gaps, strict=True):
+            lines += [
+                f"{depth:4d} {width:5d} {tau:6.4g} {finite.objective[i]:10.6f} {self.limit.objective[i]:10.6f} "
+                f"{gap_.risk[i]:+10.2e} {gap_.output[i]:10.2e} {gap_.sinkhorn.value[i]:10.4f} "
+                f"{gap_.sinkhorn.floor[i]:10.4f} {gap_.sinkhorn.excess[i]:+10.2e} {gap_.sinkhorn.epsilon[i]:8.3g} "
+                f"{gap_.coupling[i]:10.2e}" + ("" if gap_.sinkhorn.converged[i] else "  Sinkhorn not converged")
+                for i, tau in enumerate(np.asarray(self.limit.taus))
+            ]
+        lines += ["-" * len(head), *self._notes()]
+        return "\n".join(lines)
+
+    def arrays(self) -> dict[str, Any]:
+        """The named arrays of `result.npz`: axes `[size, tau, ...]` for finite models, `[tau, ...]` for the limit."""
+        prompts = self.objective.prompts
+        fields = ("objective", "risk", "dissipation", "outputs")
+        gaps = ("objective", "risk", "output", "coupling")
+        sinkhorn = ("value", "floor", "excess", "epsilon", "converged")
+        return {
+            "taus": self.limit.taus,
+            "sizes": np.array(self.config.sizes),
+            "tokens": prompts.tokens,
+            "labels": prompts.labels,
+            **{f"limit_{name}": getattr(self.limit, name) for name in fields},
+            **{f"finite_{name}": np.stack([getattr(s, name) for s in self.finite]) for name in fields},
+            **{f"gap_{name}": np.stack([getattr(g, name) for g in self.gaps]) for name in gaps},
+            **{f"sinkhorn_{name}": np.stack([getattr(g.sinkhorn, name) for g in self.gaps]) for name in sinkhorn},
+            "coordinate_names": np.array(coordinate_names(self.limit.models.encoder)),
+            "limit_depths": self.limit.model_at(-1).measure.depths,
+            "limit_particles": coordinates(self.limit.model_at(-1).measure.particles),
+            **{
+                f"finite_particles_{depth}x{width}": coordinates(s.model_at(-1).measure.particles)
+                for (depth, width), s in zip(self.config.sizes, self.finite, strict=True)
+            },
+        }
+
+    def figure(self) -> Figure:
+        """Risk curves, gaps against τ, and particle clouds of the largest model over the limit's."""
+        taus = np.asarray(self.limit.taus)
+        names = [f"L = {depth}, M = {width}" for depth, width in self.config.sizes]
+        figure = Figure(figsize=(12.5, 7.2), layout="constrained")
+        grid = figure.subplots(2, 3)
+        plot.risk_curves(
+            grid[0, 0], taus, {n: s.risk for n, s in zip(names, self.finite, strict=True)}, self.limit.risk
+        )
+        plot.gap_curves(grid[0, 1], taus, {n: g.output for n, g in zip(names, self.gaps, strict=True)}, "output gap (RMS)")
+        plot.gap_curves(
+            grid[0, 2], taus, {n: g.coupling for n, g in zip(names, self.gaps, strict=True)}, "coupling distance"
+        )
+        self._clouds(grid[1])
+        return figure
+
+    def _clouds(self, axes) -> None:
+        largest = self.finite[-1].model_at(-1)
+        limit = self.limit.model_at(-1)
+        x, y = self._moved_coordinates()
+        labels = coordinate_names(largest.encoder)
+        for axis, depth in zip(axes, (0.0, 0.5, 0.999), strict=True):
+            clouds = [_cloud(model.measure, depth)[:, [x, y]] for model in (limit, largest)]
+            plot.clouds(axis, clouds[0], clouds[1], (labels[x], labels[y]), f"particles at t = {depth:.2g}")
+
+    def _moved_coordinates(self) -> tuple[int, int]:
+        """The two coordinates whose law moved most under the limit's flow."""
+        start, end = (coordinates(self.limit.model_at(i).measure.particles) for i in (0, -1))
+        moved = np.mean(np.asarray(end - start) ** 2, axis=(0, 1))
+        x, y = np.sort(np.argsort(moved)[-2:])
+        return int(x), int(y)
+
+    def _notes(self) -> list[str]:
+        rms = float(self.objective.prompts.label_rms())
+        config = self.config
+        return [
+            f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, label RMS {rms:.3f}; "
+            f"lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
+            f"PDE: {config.nodes} depth nodes x {config.width} particles, {int(self.limit.stats['num_steps'])} steps in tau",
+            "gaps are finite minus PDE; output gap: RMS over prompts; Sinkhorn and coupling: squared distances; floor: two "
+            "independent samples of the PDE's law",
+        ]
+
+
+def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResult:
+    """Run the main job: every finite flow, the PDE's flow with their particles as tracers, and the gaps.
+
+    **Arguments:**
+
+    - `config`: [`wgf.experiments.LimitConfig`][].
+    - `show_progress`: whether to draw a progress bar; None for one where standard error is a terminal.
+
+    **Returns:** [`wgf.experiments.LimitResult`][].
+
+    **Raises:** `ValueError` naming the option that cannot be used, before anything is compiled.
+    """
+    data_key, limit_key, *keys = jax.random.split(jax.random.key(config.seed), 2 + len(config.sizes))
+    prompts = load_prompts(
+        data_key, config.data, config.target, batch=config.batch, examples=config.examples, dim=config.dim
+    )
+    objective = Objective(prompts, config.weight_decay)
+    encoder = Average(
+        SoftmaxAttention(prompts.token_dim, key_dim=config.key_dim), Perceptron(prompts.token_dim, jnp.tanh)
+    )
+    initial = Gaussian(encoder, config.scale)
+    finite = [
+        Transformer(encoder, initial.layered(depth, width, key))
+        for (depth, width), key in zip(_distinct(config.sizes), keys, strict=True)
+    ]
+    limit = AveragedODE(
+        encoder, initial.spectral(config.nodes, config.width, limit_key), steps=config.steps
+    ).with_tracers(*finite)
+    return _solve(config, objective, finite, limit, show_progress)
+
+
+def save(result: LimitResult) -> Path:
+    """Write the results folder: `limit.png`, `result.npz`, `config.json` and `table.txt`; return its path."""
+    folder = results_folder(result.config.out, "limit")
+    save_config(folder, "limit", result.config)
+    save_arrays(folder, result.arrays())
+    (folder / "table.txt").write_text(result.table() + "\n")
+    result.figure().savefig(folder / "limit.png", dpi=130)
+    return folder
+
+
+def config_from(fields: dict[str, Any]) -> LimitConfig:
+    """Build a config from the fields of a `config.json`.
+
+    **Raises:** `ValueError` if a field is unknown.
+    """
+    known = {field.name for field in dataclasses.fields(LimitConfig)}
+    if unknown := set(fields) - known:
+        raise ValueError(f"`config` must have fields of {sorted(known)}; got {sorted(unknown)} besides.")
+    lists = {"sizes": tuple(tuple(size) for size in fields.get("sizes", LimitConfig.sizes))}
+    lists["taus"] = tuple(fields.get("taus", LimitConfig.taus))
+    return LimitConfig(**{**fields, **lists})
+
+
+def _solve(config, objective, finite, limit, show_progress) -> LimitResult:
+    progress = Progress(2 * len(finite) + 1, show_progress)
+    solutions, gaps = [], []
+    for (depth, width), model in zip(config.sizes, finite, strict=True):
+        with progress.stage(f"Transformer of {depth} layers, width {width}") as meter:
+            solutions.append(
+                jax.block_until_ready(flow(objective, model, config.taus, rtol=config.rtol, progress_meter=meter))
+            )
+    with progress.stage("Wasserstein-flow PDE") as meter:
+        solved = jax.block_until_ready(
+            flow(objective, limit, config.taus, rtol=config.rtol, progress_meter=meter)
+        )
+    for (depth, width), solution in zip(config.sizes, solutions, strict=True):
+        with progress.stage(f"distances at {depth} layers, width {width}"):
+            gaps.append(jax.block_until_ready(gap(solution, solved)))
+    progress.close()
+    return LimitResult(config, objective, solved, tuple(solutions), tuple(gaps))
+
+
+def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    if not sizes or len(set(sizes)) != len(sizes):
+        raise ValueError(f"`sizes` must be distinct pairs of depth and width, at least one; got {sizes}.")
+    return sizes
+
+
+def _cloud(measure: AbstractMeasure, depth: float) -> np.ndarray:
+    particles, _ = measure.at(depth)
+    return np.asarray(coordinates(jax.tree.map(lambda leaf: leaf[None], particles))[0])
+

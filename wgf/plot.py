@@ -1,0 +1,62 @@
+"""Drawing of plain results on given axes. Nothing is computed here."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import ArrayLike
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+
+_LIMIT = "black"
+_CLOUD = "#8a8a8a"
+
+
+def risk_curves(
+    axes: Axes, taus: ArrayLike, finite: Mapping[str, ArrayLike], limit: ArrayLike
+) -> None:
+    """Risk against training time: a coloured curve for each finite model, the limit in black.
+
+    **Arguments:** axes; the times `[saves]`; for each name risks `[saves]`; the limit's risks `[saves]`.
+    """
+    for colour, (name, risk) in zip(_colours(len(finite)), finite.items(), strict=True):
+        axes.plot(taus, risk, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
+    axes.plot(taus, limit, color=_LIMIT, linestyle="--", linewidth=1.8, label="PDE (limit)")
+    _finish(axes, "training time τ", "risk R", "Risk: finite models against the PDE")
+
+
+def gap_curves(axes: Axes, taus: ArrayLike, gaps: Mapping[str, ArrayLike], label: str) -> None:
+    """A gap against training time on a log scale, one coloured curve for each size. Zeros are left out.
+
+    **Arguments:** axes; the times `[saves]`; for each name gaps `[saves]`; the gap's name.
+    """
+    for colour, (name, gap) in zip(_colours(len(gaps)), gaps.items(), strict=True):
+        shown = np.where(np.asarray(gap) > 0, gap, np.nan)
+        axes.plot(taus, shown, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
+    axes.set_yscale("log")
+    _finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE")
+
+
+def clouds(
+    axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str
+) -> None:
+    """Two coordinates of the particles at one depth: the limit in grey, a finite model in colour on top.
+
+    **Arguments:** axes; points `[n, 2]` of the limit and of the finite model; the coordinates' names; the title.
+    """
+    for points, colour, size, name in ((limit, _CLOUD, 6, "PDE"), (finite, _colours(1)[0], 12, "finite model")):
+        x, y = np.asarray(points).T
+        axes.scatter(x, y, s=size, color=colour, alpha=0.55, linewidths=0, label=name)
+    _finish(axes, labels[0], labels[1], title)
+
+
+def _colours(count: int) -> list:
+    return [colormaps["viridis"](place) for place in np.linspace(0.05, 0.85, count)[::-1]]
+
+
+def _finish(axes: Axes, x: str, y: str, title: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)

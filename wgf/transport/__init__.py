@@ -1,0 +1,6 @@
+"""Transport: how far apart two laws, or two measures over depth, are."""
+
+from ._conditional import conditional_divergence as conditional_divergence
+from ._coupling import coupling_distance as coupling_distance
+from ._epsilon import epsilon_from_scale as epsilon_from_scale
+from ._sinkhorn import Divergence as Divergence, Excess as Excess, sinkhorn_divergence as sinkhorn_divergence
