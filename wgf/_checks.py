@@ -1,5 +1,6 @@
 """Checks of arguments: static facts raise `ValueError`, traced facts go through `eqx.error_if`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -34,7 +35,7 @@ def not_negative(argument: str, value: ArrayLike) -> Array:
     )
 
 
-def finite(argument: str, value: ArrayLike) -> Array:
+def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
     """Return `value` as an inexact array; raise if an entry is NaN or infinite."""
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.inexact):

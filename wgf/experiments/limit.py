@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class LimitConfig:
     """The results folder; by default a new one under results/."""
 
     @classmethod
-    def quick_default(cls) -> Self:
+    def quick_default(cls) -> "LimitConfig":
         """The defaults of `--quick`."""
         return cls(
             batch=8, examples=4, sizes=((2, 8), (4, 16)), nodes=2, width=64, taus=(0.0, 1.0, 2.0, 4.0), quick=True

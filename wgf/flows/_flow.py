@@ -1,5 +1,6 @@
 """`flow`: gradient flow of either model by one Diffrax solve."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
@@ -20,7 +21,7 @@ from ._velocity import evaluate, tracer_velocity
 def flow(
     objective: Objective,
     model: AbstractModel,
-    taus: ArrayLike,
+    taus: ArrayLike | Sequence[float],
     *,
     solver: diffrax.AbstractSolver = diffrax.Tsit5(),  # noqa: B008 (an immutable module)
     rtol: float | Array = 1e-4,
@@ -226,7 +227,7 @@ def _controller(controller, rtol, atol, model: AbstractModel) -> diffrax.Abstrac
     return diffrax.PIDController(rtol, atol, norm=_StateNorm(ParticleNorm(model.measure.weights)))
 
 
-def _check_taus(taus: ArrayLike) -> Float[Array, " saves"]:
+def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
     taus = finite("taus", taus)
     if taus.ndim != 1 or taus.shape[0] < 2:
         raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")

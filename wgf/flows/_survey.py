@@ -13,10 +13,10 @@ from ._velocity import evaluate
 class Survey(eqx.Module):
     """What a row of models amounts to, each with leading axis `[saves]`."""
 
-    objective: Float[Array, " saves"]
-    risk: Float[Array, " saves"]
-    dissipation: Float[Array, " saves"]
-    outputs: Float[Array, "saves batch *classes"]
+    objective: Float[Array, "*saves"]
+    risk: Float[Array, "*saves"]
+    dissipation: Float[Array, "*saves"]
+    outputs: Float[Array, "..."]
 
 
 def survey(objective: Objective, models: AbstractModel) -> Survey:

@@ -1,7 +1,7 @@
 """What a measure over depth is: atoms θ_ij with depth weights w_i and particle weights a_ij."""
 
 import abc
-from typing import Self
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import finite, holds, is_traced
+
+_Measure = TypeVar("_Measure", bound="AbstractMeasure")
 
 
 class AbstractMeasure(eqx.Module):
@@ -51,7 +53,7 @@ class AbstractMeasure(eqx.Module):
         r"""\( \int_0^1 \int \|\theta\|^2 \rho(d\theta, t)\,dt = \sum_{ij} w_i a_{ij} \|\theta_{ij}\|^2 \)."""
         return jnp.sum(self.masses * square_norms(self.particles, self.weights))
 
-    def with_particles(self, particles: PyTree[Array]) -> Self:
+    def with_particles(self: _Measure, particles: PyTree[Array]) -> _Measure:
         """The same measure with other particles of the same structure and shapes."""
         return eqx.tree_at(lambda measure: measure.particles, self, particles)
 

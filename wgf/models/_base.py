@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Self
+from typing import TypeVar
 
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -13,6 +13,7 @@ from ..measures import AbstractMeasure, Layered
 from ._adjoint import AbstractAdjoint
 
 Batch = Float[Array, "batch token_dim length"]
+_Model = TypeVar("_Model", bound="AbstractModel")
 
 
 class AbstractModel(eqx.Module):
@@ -38,11 +39,11 @@ class AbstractModel(eqx.Module):
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> AbstractAdjoint:
         """Push prompts forward, then pull the adjoint \\( p(1) = \\) `terminal(T(1))` back through depth."""
 
-    def with_particles(self, particles: PyTree[Array]) -> Self:
+    def with_particles(self: _Model, particles: PyTree[Array]) -> _Model:
         """The same model with other particles of the same structure and shapes."""
         return eqx.tree_at(lambda model: model.measure, self, self.measure.with_particles(particles))
 
-    def with_tracers(self, *models: "AbstractModel") -> Self:
+    def with_tracers(self: _Model, *models: "AbstractModel") -> _Model:
         """Let the particles of other (finite) models ride along as tracers, at their own depths.
 
         **Arguments:**
@@ -66,12 +67,12 @@ class AbstractModel(eqx.Module):
                 )
         return self._with_tracer_measures(tuple(model.measure for model in models))
 
-    def with_tracer_particles(self, particles: tuple[PyTree[Array], ...]) -> Self:
+    def with_tracer_particles(self: _Model, particles: tuple[PyTree[Array], ...]) -> _Model:
         """The same model with other tracer particles, one PyTree for each of its `tracers`."""
         moved = (measure.with_particles(p) for measure, p in zip(self.tracers, particles, strict=True))
         return self._with_tracer_measures(tuple(moved))
 
-    def _with_tracer_measures(self, tracers: tuple[Layered, ...]) -> Self:
+    def _with_tracer_measures(self: _Model, tracers: tuple[Layered, ...]) -> _Model:
         return eqx.tree_at(
             lambda model: model.tracers, self, tracers, is_leaf=lambda x: isinstance(x, tuple) and not x
         )

@@ -1,0 +1,238 @@
+import json
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from wgf.cli import main
+from wgf.experiments import LimitConfig, Progress, limit
+from wgf.experiments._results import load_config, results_folder, save_arrays, save_config
+
+TINY = LimitConfig(batch=4, examples=2, sizes=((1, 2), (2, 4)), nodes=1, width=8, taus=(0.0, 1.0))
+SIZES, SAVES, PARTICLE = 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
+
+
+@pytest.fixture(scope="module")
+def result():
+    """One run of the tiny job."""
+    return limit.run(TINY)
+
+
+@pytest.fixture(scope="module")
+def folder(result, tmp_path_factory):
+    """The folder that the run is saved to when none is named."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("work")
+        patch.chdir(place)
+        return place / limit.save(result)
+
+
+def test_the_table_has_every_column_and_a_line_for_each_size_and_time(result):
+    head, rule, *lines = result.table().splitlines()
+    for column in ("L", "M", "tau", "Q finite", "Q PDE", "risk gap", "output gap", "Sinkhorn", "floor", "excess", "epsilon", "coupling"):
+        assert f" {column}" in head, (column, head)
+    rows = [line.split() for line in lines[: lines.index(rule)]]
+    assert [row[:3] for row in rows] == [["1", "2", "0"], ["1", "2", "1"], ["2", "4", "0"], ["2", "4", "1"]]
+    assert all(np.isfinite([float(cell) for cell in row[:12]]).all() for row in rows), rows
+
+
+def test_the_table_shows_the_numbers_of_the_arrays(result):
+    arrays, last = result.arrays(), result.table().splitlines()[5].split()
+    shown = {3: "finite_objective", 5: "gap_risk", 6: "gap_output", 8: "sinkhorn_floor", 9: "sinkhorn_excess", 11: "gap_coupling"}
+    for place, name in shown.items():
+        np.testing.assert_allclose(float(last[place]), arrays[name][1, 1], rtol=1e-2, err_msg=name)
+    np.testing.assert_allclose(float(last[4]), arrays["limit_objective"][1], rtol=1e-4)
+
+
+def test_the_table_ends_with_what_was_run(result):
+    notes = result.table()
+    for fact in ("B = 4 prompts of N = 2 examples", "lambda = 0.001", "N(0, 0.7^2)", "1 depth nodes x 8 particles"):
+        assert fact in notes, (fact, notes)
+
+
+def test_a_sinkhorn_value_that_is_not_to_be_trusted_is_marked(result):
+    marked = result.table().count("Sinkhorn not converged")
+    assert marked == int(np.sum(~result.arrays()["sinkhorn_converged"])), result.table()
+
+
+def test_the_saved_arrays_are_named_and_shaped(folder):
+    shapes = {
+        "taus": (SAVES,),
+        "sizes": (SIZES, 2),
+        "tokens": (4, 5, 3),
+        "labels": (4,),
+        **{f"limit_{name}": (SAVES,) for name in ("objective", "risk", "dissipation")},
+        "limit_outputs": (SAVES, 4),
+        **{f"finite_{name}": (SIZES, SAVES) for name in ("objective", "risk", "dissipation")},
+        "finite_outputs": (SIZES, SAVES, 4),
+        **{f"gap_{name}": (SIZES, SAVES) for name in ("objective", "risk", "output", "coupling")},
+        **{f"sinkhorn_{name}": (SIZES, SAVES) for name in ("value", "floor", "excess", "epsilon", "converged")},
+        "coordinate_names": (PARTICLE,),
+        "limit_depths": (1,),
+        "limit_particles": (1, 8, PARTICLE),
+        "finite_particles_1x2": (1, 2, PARTICLE),
+        "finite_particles_2x4": (2, 4, PARTICLE),
+    }
+    with np.load(folder / "result.npz") as arrays:
+        assert {name: arrays[name].shape for name in arrays} == shapes
+        assert all(np.isfinite(arrays[name]).all() for name in arrays if arrays[name].dtype.kind == "f")
+
+
+def test_gaps_are_the_differences_of_the_saved_runs(folder):
+    with np.load(folder / "result.npz") as a:
+        np.testing.assert_allclose(a["gap_risk"], a["finite_risk"] - a["limit_risk"], atol=1e-14)
+        difference = a["finite_outputs"] - a["limit_outputs"]
+        np.testing.assert_allclose(a["gap_output"], np.sqrt(np.mean(difference**2, axis=-1)), rtol=1e-10)
+        np.testing.assert_allclose(a["sinkhorn_excess"], a["sinkhorn_value"] - a["sinkhorn_floor"], atol=1e-12)
+
+
+def test_tracers_start_on_the_particles_they_follow(folder):
+    with np.load(folder / "result.npz") as a:
+        np.testing.assert_array_equal(a["gap_coupling"][:, 0], 0)
+        assert np.all(a["gap_coupling"][:, 1] > 0), a["gap_coupling"]
+
+
+def test_the_objective_falls(folder):
+    with np.load(folder / "result.npz") as a:
+        assert np.all(a["finite_objective"][:, 1] < a["finite_objective"][:, 0]), a["finite_objective"]
+        assert a["limit_objective"][1] < a["limit_objective"][0], a["limit_objective"]
+
+
+def test_the_figure_is_drawn(folder):
+    picture = imread(folder / "limit.png")
+    height, width = picture.shape[:2]
+    assert height > 500, picture.shape
+    assert width > 1000, picture.shape
+    ink = np.mean(np.any(picture[..., :3] < 0.99, axis=-1))
+    assert 0.01 < ink < 0.5, ink
+
+
+def test_the_figure_has_six_panels_with_titles_and_labels(result):
+    axes = result.figure().axes
+    assert len(axes) == 6
+    assert all(a.get_title() and a.get_xlabel() and a.get_ylabel() for a in axes)
+    assert [len(a.lines) for a in axes[:3]] == [3, 2, 2]
+    assert [len(a.collections) for a in axes[3:]] == [2, 2, 2]
+
+
+def test_the_table_is_saved(folder, result):
+    assert (folder / "table.txt").read_text() == result.table() + "\n"
+
+
+def test_the_default_folder_is_a_new_one_under_results(folder):
+    assert folder.parent.name == "results"
+    assert folder.name.startswith("limit-")
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "limit.png", "result.npz", "table.txt"]
+
+
+def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, capsys):
+    main(["rerun", str(folder), "--out", str(tmp_path / "again")])
+    printed = capsys.readouterr()
+    assert printed.out.startswith((folder / "table.txt").read_text())
+    assert printed.out.endswith(f"results: {tmp_path / 'again'}\n")
+    # Standard error is captured, hence no terminal: there must be no bar.
+    assert printed.err == ""
+    with np.load(folder / "result.npz") as first, np.load(tmp_path / "again" / "result.npz") as second:
+        assert set(first) == set(second)
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_the_saved_config_names_its_experiment_and_every_field(folder):
+    record = json.loads((folder / "config.json").read_text())
+    assert record.pop("experiment") == "limit"
+    assert set(record) == set(LimitConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("config", [TINY, LimitConfig(), LimitConfig.quick_default(), LimitConfig(data="a.csv", target="y", seed=3)])
+def test_a_config_comes_back_from_its_file(config, tmp_path):
+    save_config(tmp_path, "limit", config)
+    for path in (tmp_path, tmp_path / "config.json"):
+        name, fields = load_config(path)
+        assert (name, limit.config_from(fields)) == ("limit", config)
+
+
+def test_the_folder_of_a_run_is_not_part_of_its_saved_config(tmp_path):
+    save_config(tmp_path, "limit", LimitConfig(out=tmp_path))
+    assert limit.config_from(load_config(tmp_path)[1]).out is None
+
+
+def test_a_partial_config_takes_the_defaults():
+    assert limit.config_from({"seed": 7}) == LimitConfig(seed=7)
+
+
+def test_a_config_with_an_unknown_field_is_refused():
+    with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"):
+        limit.config_from({"depth": 3, "seed": 1})
+
+
+def test_a_config_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`config` must be a config.json or the folder of a run; got .*config.json"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '"limit"'])
+def test_a_config_without_an_experiment_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="`config` must name its experiment"):
+        load_config(tmp_path)
+
+
+def test_a_named_folder_is_made_with_its_parents(tmp_path):
+    assert results_folder(tmp_path / "a" / "b", "limit").is_dir()
+    assert results_folder(tmp_path / "a" / "b", "limit") == tmp_path / "a" / "b"
+
+
+def test_default_folders_never_repeat(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {results_folder(None, "limit") for _ in range(5)}
+    assert len(folders) == 5
+    assert all(folder.is_dir() and folder.parent.name == "results" for folder in folders)
+
+
+def test_arrays_come_back_from_their_file(tmp_path):
+    save_arrays(tmp_path, {"a": np.arange(3), "names": np.array(["x", "y"])})
+    with np.load(tmp_path / "result.npz") as arrays:
+        np.testing.assert_array_equal(arrays["a"], [0, 1, 2])
+        assert list(arrays["names"]) == ["x", "y"]
+
+
+@pytest.mark.parametrize("sizes", [(), ((1, 2), (1, 2))])
+def test_sizes_that_are_not_distinct_are_refused(sizes):
+    with pytest.raises(ValueError, match="`sizes` must be distinct pairs of depth and width, at least one"):
+        limit.run(LimitConfig(batch=4, examples=2, sizes=sizes))
+
+
+@pytest.mark.parametrize("name", ["batch", "examples", "dim", "nodes", "width", "steps", "key_dim"])
+def test_a_count_below_one_is_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1; got 0"):
+        limit.run(LimitConfig(**{"batch": 4, "examples": 2, "sizes": ((1, 2),), "width": 2, name: 0}))
+
+
+def test_a_bar_is_drawn_where_it_is_asked_for_and_cleared_at_the_end(capsys):
+    progress = Progress(2, show=True)
+    with progress.stage("first") as meter:
+        meter.report(0.5)
+    with progress.stage("second") as meter:
+        meter.report(1.0)
+        meter.report(0.2)
+    progress.close()
+    assert "second" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("show", [None, False])
+def test_no_bar_is_drawn_without_a_terminal_or_where_it_is_not_wanted(show, capsys):
+    progress = Progress(1, show)
+    with progress.stage("only") as meter:
+        meter.report(0.5)
+    progress.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stage_counts_to_its_end_and_never_back():
+    progress = Progress(2, show=True)
+    with progress.stage("first") as meter:
+        meter.report(0.8)
+        meter.report(0.3)
+        assert progress._bar.n == 79
+    assert progress._bar.n == 100
+    progress.close()
