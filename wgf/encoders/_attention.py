@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from ._attention_kernel import suits, sum_of_heads
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
 
 
@@ -55,13 +56,19 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
         return particle.value @ tokens @ jax.nn.softmax(scores, axis=0)
 
     def fused_mean(self, particles: Head, weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """The average over heads, with heads along the fastest axis and one matrix product for the values."""
+        """The average over heads, with heads along the fastest axis."""
+        # Weights go into the values, in which the encoder is linear: gradients of a head are then its weight times
+        # an accurate number, however small the weight.
+        value = weights[:, None, None] * particles.value
+        query = particles.query / math.sqrt(self.key_dim)
+        if suits(tokens.shape[1], tokens.shape[2], self.key_dim):
+            return sum_of_heads(value, particles.key, query, tokens)
         keys = jnp.einsum("mki,bin->bnkm", particles.key, tokens)
-        queries = jnp.einsum("mki,bin->bnkm", particles.query / math.sqrt(self.key_dim), tokens)
+        queries = jnp.einsum("mki,bin->bnkm", query, tokens)
         scores = jnp.sum(keys[:, :, None] * queries[:, None], axis=3)
         attention = jax.nn.softmax(scores, axis=1)
         attended = jnp.einsum("bin,bnqm->bqim", tokens, attention)
-        return jnp.einsum("mji,bqim->bjq", weights[:, None, None] * particles.value, attended)
+        return jnp.einsum("mji,bqim->bjq", value, attended)
 
     def reflect(self, particle: Head) -> Head:
         """Flip the sign of the value matrix."""

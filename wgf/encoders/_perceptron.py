@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+from ._contract import contract
+from ._tiles import tiled_sum
 
 
 class Neuron(NamedTuple):
@@ -66,11 +68,18 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
         return particle.w_out[:, None] * self.activation(drive)
 
     def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """The average over neurons as two matrix products: a hidden layer of width M."""
-        drive = jnp.einsum("mi,bin->bnm", particles.w_in, tokens)
-        if particles.bias is not None:
-            drive = drive + particles.bias
-        return jnp.einsum("mj,bnm->bjn", weights[:, None] * particles.w_out, self.activation(drive))
+        """The average over neurons: a hidden layer of width M, in tiles."""
+        bias = () if particles.bias is None else (particles.bias[None],)
+        strip = (particles.w_in.T, (weights[:, None] * particles.w_out).T, *bias)
+        return tiled_sum(self._hidden, strip, tokens, numbers=tokens.shape[2], most_particles=256)
+
+    def _hidden(self, tokens: Float[Array, "token_dim prompts length"], neurons: tuple[Array, ...]) -> Array:
+        """The sum over the neurons of one tile. Letters: d, e entries of a token, b prompts, n tokens, m neurons."""
+        w_in, w_out, *bias = neurons
+        drive = contract("dbn,dm->bnm", tokens, w_in)
+        if bias:
+            drive = drive + bias[0][None]
+        return contract("em,bnm->ebn", w_out, self.activation(drive))
 
     def reflect(self, particle: Neuron) -> Neuron:
         """Flip the sign of the output weights."""

@@ -1,5 +1,6 @@
 """The finite Transformer: alternating half steps of width M and depth L."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -46,10 +47,14 @@ class Transformer(AbstractModel):
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
 
-        @jax.checkpoint
+        # A checkpoint each substep, not each layer: an encoder that keeps only its inputs is then run once forward.
+        @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+        def step(part, tokens, law):
+            return tokens + self._step(part, tokens, law)
+
         def layer(tokens, law):
             for part in substeps(self.encoder):
-                tokens = tokens + self._step(part, tokens, law)
+                tokens = step(part, tokens, law)
             return tokens, None
 
         return jax.lax.scan(layer, tokens, self._laws())[0]

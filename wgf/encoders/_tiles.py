@@ -1,0 +1,63 @@
+"""Sums over particles in tiles of prompts and particles that stay in a CPU's cache."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ._base import Batch
+
+# The most numbers of one array in a tile: half a megabyte of float32 lies in the second-level cache.
+_TILE = 2**17
+
+
+def tiled_sum(
+    tile: Callable[..., Float[Array, "token_dim prompts length"]],
+    particles: PyTree[Float[Array, "..."]],
+    tokens: Batch,
+    *,
+    numbers: int,
+    most_particles: int,
+) -> Batch:
+    r"""Add up what all particles do to all prompts, tile by tile.
+
+    Intermediate arrays of a tile are made, used and forgotten while they are in the cache; the backward pass makes them
+    again rather than read them from memory. Only `tokens` and `particles` are kept for it.
+
+    **Arguments:**
+
+    - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to their sum `[D, b, N+1]` over these m particles;
+      particles that are zero in every entry must add nothing.
+    - `particles`: arrays `[..., M]`.
+    - `tokens`: `[B, D, N+1]`.
+    - `numbers`: how many numbers a tile's largest array has for each prompt and particle.
+    - `most_particles`: the most particles m of a tile.
+    """
+    batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[-1]
+    m, strips = _split(width, most_particles)
+    b, blocks = _split(batch, max(1, _TILE // (m * numbers)))
+    particles = jax.tree.map(lambda leaf: jnp.moveaxis(_fold(leaf, -1, strips, m), -2, 0), particles)
+    prompts = _fold(tokens, 0, blocks, b).swapaxes(1, 2)
+    tile = jax.checkpoint(tile, prevent_cse=False)
+
+    def add(total, strip):
+        return total + jax.lax.map(lambda block: tile(block, strip), prompts), None
+
+    total = jax.lax.scan(add, jnp.zeros_like(prompts), particles)[0]
+    return total.swapaxes(1, 2).reshape(blocks * b, *tokens.shape[1:])[:batch]
+
+
+def _split(size: int, most: int) -> tuple[int, int]:
+    """The size of a piece and the number of pieces: as equal as can be, none longer than `most`."""
+    pieces = math.ceil(size / most)
+    return math.ceil(size / pieces), pieces
+
+
+def _fold(array: Array, axis: int, pieces: int, size: int) -> Array:
+    """Cut an axis into `[pieces, size]`, filled up with zeros."""
+    axis %= array.ndim
+    padding = [(0, 0)] * array.ndim
+    padding[axis] = (0, pieces * size - array.shape[axis])
+    return jnp.pad(array, padding).reshape(*array.shape[:axis], pieces, size, *array.shape[axis + 1 :])
