@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from wgf import cli
 from wgf.experiments import LimitConfig, limit
 from wgf.experiments._data import load_prompts
@@ -67,7 +68,23 @@ def test_limit_alone_runs_the_defaults(ran, capsys, tmp_path):
 
 
 def test_options_reach_the_config(ran):
-    cli.main(["limit", "--sizes", "1", "2", "3", "4", "--taus", "0", "0.5", "--weight-decay", "1e-2", "--data", "diabetes"])
+    cli.main(
+        [
+            "limit",
+            "--sizes",
+            "1",
+            "2",
+            "3",
+            "4",
+            "--taus",
+            "0",
+            "0.5",
+            "--weight-decay",
+            "1e-2",
+            "--data",
+            "diabetes",
+        ]
+    )
     expected = LimitConfig(sizes=((1, 2), (3, 4)), taus=(0.0, 0.5), weight_decay=1e-2, data="diabetes")
     assert ran == [expected]
 
@@ -82,7 +99,10 @@ def test_rerun_runs_the_saved_config_into_the_folder_given(ran, tmp_path):
     save_config(tmp_path, "limit", LimitConfig(seed=5, sizes=((1, 2),)))
     cli.main(["rerun", str(tmp_path), "--out", str(tmp_path / "new")])
     cli.main(["rerun", str(tmp_path / "config.json")])
-    assert ran == [LimitConfig(seed=5, sizes=((1, 2),), out=tmp_path / "new"), LimitConfig(seed=5, sizes=((1, 2),))]
+    assert ran == [
+        LimitConfig(seed=5, sizes=((1, 2),), out=tmp_path / "new"),
+        LimitConfig(seed=5, sizes=((1, 2),)),
+    ]
 
 
 def test_an_unknown_option_ends_with_usage(capsys):
@@ -96,10 +116,22 @@ def test_an_unknown_option_ends_with_usage(capsys):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--data", "none.csv"], "wgf: `data` must be 'synthetic', 'diabetes' or a CSV file that exists; got 'none.csv'"),
-        (["--target", "y"], "wgf: `target` goes with a CSV file as `data`; got target 'y' with data 'synthetic'"),
-        (["--data", "diabetes", "--target", "y"], "wgf: `target` goes with a CSV file as `data`; got target 'y'"),
-        (["--data", "diabetes", "--examples", "442"], "wgf: `examples` must be below the table's number of rows, 442"),
+        (
+            ["--data", "none.csv"],
+            "wgf: `data` must be 'synthetic', 'diabetes' or a CSV file that exists; got 'none.csv'",
+        ),
+        (
+            ["--target", "y"],
+            "wgf: `target` goes with a CSV file as `data`; got target 'y' with data 'synthetic'",
+        ),
+        (
+            ["--data", "diabetes", "--target", "y"],
+            "wgf: `target` goes with a CSV file as `data`; got target 'y'",
+        ),
+        (
+            ["--data", "diabetes", "--examples", "442"],
+            "wgf: `examples` must be below the table's number of rows, 442",
+        ),
         (["--batch", "0"], "wgf: `batch` must be a whole number of at least 1; got 0"),
         (["--width", "0"], "wgf: `width` must be a whole number of at least 1; got 0"),
         (["--sizes", "0", "2"], "wgf: `depth` must be a whole number of at least 1; got 0"),
@@ -120,30 +152,38 @@ def test_an_option_that_cannot_be_used_ends_with_one_line(options, text, monkeyp
 
 
 def test_a_csv_without_a_target_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="wgf: `target` must name the column to predict where `data` is a CSV file"):
+    with pytest.raises(
+        SystemExit, match="wgf: `target` must name the column to predict where `data` is a CSV file"
+    ):
         cli.main([*QUICK, "--data", str(write(tmp_path))])
 
 
 def test_a_csv_with_an_unknown_target_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"wgf: `target` must be a column of .*, one of \['a', 'b', 'y'\]; got 'z'"):
+    with pytest.raises(
+        SystemExit, match=r"wgf: `target` must be a column of .*, one of \['a', 'b', 'y'\]; got 'z'"
+    ):
         cli.main([*QUICK, "--data", str(write(tmp_path)), "--target", "z"])
 
 
 def test_a_csv_with_a_cell_that_is_no_number_ends_with_one_line(tmp_path):
     path = write(tmp_path)
     path.write_text(path.read_text() + "1,2,many\n")
-    with pytest.raises(SystemExit, match="wgf: `path`: line 10, column 'y' must be a finite number; got 'many'"):
+    with pytest.raises(
+        SystemExit, match="wgf: `path`: line 10, column 'y' must be a finite number; got 'many'"
+    ):
         cli.main([*QUICK, "--data", str(path), "--target", "y"])
 
 
 def test_a_rerun_without_a_config_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="wgf: `config` must be a config.json or the folder of a run"):
+    with pytest.raises(SystemExit, match=r"wgf: `config` must be a config.json or the folder of a run"):
         cli.main(["rerun", str(tmp_path)])
 
 
 def test_a_rerun_of_an_unknown_experiment_ends_with_one_line(tmp_path):
     save_config(tmp_path, "voyage", LimitConfig())
-    with pytest.raises(SystemExit, match=r"wgf: `config` must name an experiment of \['limit'\]; got 'voyage'"):
+    with pytest.raises(
+        SystemExit, match=r"wgf: `config` must name an experiment of \['limit'\]; got 'voyage'"
+    ):
         cli.main(["rerun", str(tmp_path)])
 
 

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from matplotlib.image import imread
+
 from wgf.cli import main
 from wgf.experiments import LimitConfig, Progress, limit
 from wgf.experiments._results import load_config, results_folder, save_arrays, save_config
@@ -28,7 +29,20 @@ def folder(result, tmp_path_factory):
 
 def test_the_table_has_every_column_and_a_line_for_each_size_and_time(result):
     head, rule, *lines = result.table().splitlines()
-    for column in ("L", "M", "tau", "Q finite", "Q PDE", "risk gap", "output gap", "Sinkhorn", "floor", "excess", "epsilon", "coupling"):
+    for column in (
+        "L",
+        "M",
+        "tau",
+        "Q finite",
+        "Q PDE",
+        "risk gap",
+        "output gap",
+        "Sinkhorn",
+        "floor",
+        "excess",
+        "epsilon",
+        "coupling",
+    ):
         assert f" {column}" in head, (column, head)
     rows = [line.split() for line in lines[: lines.index(rule)]]
     assert [row[:3] for row in rows] == [["1", "2", "0"], ["1", "2", "1"], ["2", "4", "0"], ["2", "4", "1"]]
@@ -37,7 +51,14 @@ def test_the_table_has_every_column_and_a_line_for_each_size_and_time(result):
 
 def test_the_table_shows_the_numbers_of_the_arrays(result):
     arrays, last = result.arrays(), result.table().splitlines()[5].split()
-    shown = {3: "finite_objective", 5: "gap_risk", 6: "gap_output", 8: "sinkhorn_floor", 9: "sinkhorn_excess", 11: "gap_coupling"}
+    shown = {
+        3: "finite_objective",
+        5: "gap_risk",
+        6: "gap_output",
+        8: "sinkhorn_floor",
+        9: "sinkhorn_excess",
+        11: "gap_coupling",
+    }
     for place, name in shown.items():
         np.testing.assert_allclose(float(last[place]), arrays[name][1, 1], rtol=1e-2, err_msg=name)
     np.testing.assert_allclose(float(last[4]), arrays["limit_objective"][1], rtol=1e-4)
@@ -45,7 +66,12 @@ def test_the_table_shows_the_numbers_of_the_arrays(result):
 
 def test_the_table_ends_with_what_was_run(result):
     notes = result.table()
-    for fact in ("B = 4 prompts of N = 2 examples", "lambda = 0.001", "N(0, 0.7^2)", "1 depth nodes x 8 particles"):
+    for fact in (
+        "B = 4 prompts of N = 2 examples",
+        "lambda = 0.001",
+        "N(0, 0.7^2)",
+        "1 depth nodes x 8 particles",
+    ):
         assert fact in notes, (fact, notes)
 
 
@@ -65,7 +91,10 @@ def test_the_saved_arrays_are_named_and_shaped(folder):
         **{f"finite_{name}": (SIZES, SAVES) for name in ("objective", "risk", "dissipation")},
         "finite_outputs": (SIZES, SAVES, 4),
         **{f"gap_{name}": (SIZES, SAVES) for name in ("objective", "risk", "output", "coupling")},
-        **{f"sinkhorn_{name}": (SIZES, SAVES) for name in ("value", "floor", "excess", "epsilon", "converged")},
+        **{
+            f"sinkhorn_{name}": (SIZES, SAVES)
+            for name in ("value", "floor", "excess", "epsilon", "converged")
+        },
         "coordinate_names": (PARTICLE,),
         "limit_depths": (1,),
         "limit_particles": (1, 8, PARTICLE),
@@ -82,7 +111,9 @@ def test_gaps_are_the_differences_of_the_saved_runs(folder):
         np.testing.assert_allclose(a["gap_risk"], a["finite_risk"] - a["limit_risk"], atol=1e-14)
         difference = a["finite_outputs"] - a["limit_outputs"]
         np.testing.assert_allclose(a["gap_output"], np.sqrt(np.mean(difference**2, axis=-1)), rtol=1e-10)
-        np.testing.assert_allclose(a["sinkhorn_excess"], a["sinkhorn_value"] - a["sinkhorn_floor"], atol=1e-12)
+        np.testing.assert_allclose(
+            a["sinkhorn_excess"], a["sinkhorn_value"] - a["sinkhorn_floor"], atol=1e-12
+        )
 
 
 def test_tracers_start_on_the_particles_they_follow(folder):
@@ -143,7 +174,10 @@ def test_the_saved_config_names_its_experiment_and_every_field(folder):
     assert set(record) == set(LimitConfig.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("config", [TINY, LimitConfig(), LimitConfig.quick_default(), LimitConfig(data="a.csv", target="y", seed=3)])
+@pytest.mark.parametrize(
+    "config",
+    [TINY, LimitConfig(), LimitConfig.quick_default(), LimitConfig(data="a.csv", target="y", seed=3)],
+)
 def test_a_config_comes_back_from_its_file(config, tmp_path):
     save_config(tmp_path, "limit", config)
     for path in (tmp_path, tmp_path / "config.json"):
@@ -161,12 +195,16 @@ def test_a_partial_config_takes_the_defaults():
 
 
 def test_a_config_with_an_unknown_field_is_refused():
-    with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"):
+    with pytest.raises(
+        ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"
+    ):
         limit.config_from({"depth": 3, "seed": 1})
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`config` must be a config.json or the folder of a run; got .*config.json"):
+    with pytest.raises(
+        ValueError, match=r"`config` must be a config.json or the folder of a run; got .*config.json"
+    ):
         load_config(tmp_path)
 
 

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-import wgf
 from helpers import Matrix, averaged
+
+import wgf
 from wgf.encoders import Perceptron
 from wgf.measures import Layered, Spectral, coordinates
 from wgf.measures._spectral import quadrature
@@ -148,7 +149,10 @@ def test_layers_of_a_float32_measure_begin_at_their_depths(layers):
 
 
 def test_at_gives_the_particles_and_weights_of_the_layer(key):
-    particles, weights = jax.random.normal(key, (4, 2, 3)), jnp.array([[0.1, 0.9], [0.5, 0.5], [0.0, 1.0], [0.3, 0.7]])
+    particles, weights = (
+        jax.random.normal(key, (4, 2, 3)),
+        jnp.array([[0.1, 0.9], [0.5, 0.5], [0.0, 1.0], [0.3, 0.7]]),
+    )
     measure = Layered(particles, weights)
     for t, layer in ((0.0, 0), (0.2499, 0), (0.25, 1), (0.6, 2), (0.75, 3), (1.0, 3)):
         found, law = measure.at(t)
@@ -216,7 +220,9 @@ def test_coordinates_leave_an_empty_half_out(key):
 @pytest.mark.parametrize("shapes", [[(3,)], [(3, 0)], [(0, 3)], [(2, 3), (2, 4)], [(2, 3, 1), (1, 3)]])
 def test_particles_without_common_leading_axes_are_refused(kind, shapes):
     name = {Layered: "depth", Spectral: "nodes"}[kind]
-    with pytest.raises(ValueError, match=rf"`particles` must be arrays that share leading axes \[{name}, width\]"):
+    with pytest.raises(
+        ValueError, match=rf"`particles` must be arrays that share leading axes \[{name}, width\]"
+    ):
         kind([jnp.zeros(shape) for shape in shapes])
 
 
@@ -241,7 +247,9 @@ def test_particles_that_stop_being_finite_under_jit_raise_in_the_run(kind):
 @pytest.mark.parametrize("kind", [Layered, Spectral])
 @pytest.mark.parametrize("shape", [(3,), (1, 2), (2, 2, 1), ()])
 def test_weights_of_another_shape_are_refused(kind, shape):
-    with pytest.raises(ValueError, match=r"`weights` must have shape \[width\] = \(2,\) or \[depth, width\] = \(4, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"`weights` must have shape \[width\] = \(2,\) or \[depth, width\] = \(4, 2\)"
+    ):
         kind(jnp.zeros((4, 2)), jnp.full(shape, 0.5))
 
 
@@ -254,7 +262,9 @@ def test_weights_that_are_no_probabilities_are_refused(kind, weights):
 
 @pytest.mark.parametrize("kind", [Layered, Spectral])
 def test_weights_of_a_single_bad_depth_are_refused(kind):
-    with pytest.raises(ValueError, match="`weights` must be non-negative with sum 1 at each depth; got least weight 0.25"):
+    with pytest.raises(
+        ValueError, match=r"`weights` must be non-negative with sum 1 at each depth; got least weight 0.25"
+    ):
         kind(jnp.zeros((2, 2)), jnp.array([[0.5, 0.5], [0.25, 0.5]]))
 
 
@@ -297,7 +307,11 @@ def models(key):
     encoder = averaged(5)
     initial = wgf.measures.Gaussian(encoder, 0.5)
     limit = wgf.AveragedODE(encoder, initial.spectral(2, 4, key))
-    return limit, wgf.Transformer(encoder, initial.layered(2, 3, key)), wgf.Transformer(encoder, initial.layered(4, 2, key))
+    return (
+        limit,
+        wgf.Transformer(encoder, initial.layered(2, 3, key)),
+        wgf.Transformer(encoder, initial.layered(4, 2, key)),
+    )
 
 
 def test_with_tracers_carries_the_measures_of_the_models(key):
@@ -322,12 +336,16 @@ def test_tracers_do_not_change_the_model(key):
 
 def test_tracers_of_a_spectral_measure_are_refused(key):
     limit, first, _ = models(key)
-    with pytest.raises(ValueError, match=r"`with_tracers` takes models whose measure is .*Layered; got Spectral"):
+    with pytest.raises(
+        ValueError, match=r"`with_tracers` takes models whose measure is .*Layered; got Spectral"
+    ):
         limit.with_tracers(first, limit)
 
 
 def test_tracers_of_another_encoder_are_refused(key):
     limit, _, _ = models(key)
     other = wgf.Transformer(Matrix(5), wgf.measures.EncoderLaw(Matrix(5)).layered(2, 3, key))
-    with pytest.raises(ValueError, match=r"(?s)`with_tracers` takes models of the same encoder, Average.*; got Matrix"):
+    with pytest.raises(
+        ValueError, match=r"(?s)`with_tracers` takes models of the same encoder, Average.*; got Matrix"
+    ):
         limit.with_tracers(other)

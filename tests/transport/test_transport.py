@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
+
 from wgf.measures import Layered, Spectral
 from wgf.transport import (
     Divergence,
@@ -40,7 +41,9 @@ def bures(mean, covariance, other_mean, other_covariance):
 
 def gaussians(seed, mean, covariance, count=2000):
     """Two samples of N(0, I) and one of N(mean, covariance), in the plane, in single precision."""
-    first, twin, third = (jax.random.normal(k, (count, 2), jnp.float32) for k in jax.random.split(jax.random.key(seed), 3))
+    first, twin, third = (
+        jax.random.normal(k, (count, 2), jnp.float32) for k in jax.random.split(jax.random.key(seed), 3)
+    )
     return first, twin, jnp.asarray(mean + third @ sqrtm(covariance).real, jnp.float32)
 
 
@@ -182,7 +185,9 @@ def test_points_of_weight_zero_might_as_well_be_left_out(key):
 def test_a_double_weight_is_a_double_point(key):
     x, y = clouds(key)
     once = jnp.full(40, 1 / 40).at[0].set(2 / 40).at[1].set(0)
-    np.testing.assert_allclose(compare(x, y, x_weights=once).value, compare(x.at[1].set(x[0]), y).value, rtol=1e-3)
+    np.testing.assert_allclose(
+        compare(x, y, x_weights=once).value, compare(x.at[1].set(x[0]), y).value, rtol=1e-3
+    )
 
 
 def test_the_divergence_reports_the_epsilon_it_used(key):
@@ -244,7 +249,9 @@ def test_the_conditional_divergence_is_the_weighted_sum_over_depths(key):
     depth_weights = jnp.array([0.2, 0.5, 0.3])
     found = conditional(x, y, depth_weights, epsilon=0.5, x_weights=a, y_weights=b)
     each = [compare(x[i], y[i], 0.5, a[i], b[i]) for i in range(3)]
-    np.testing.assert_allclose(found.value, sum(w * e.value for w, e in zip(depth_weights, each, strict=True)), rtol=1e-10)
+    np.testing.assert_allclose(
+        found.value, sum(w * e.value for w, e in zip(depth_weights, each, strict=True)), rtol=1e-10
+    )
     assert int(found.iterations) == max(int(e.iterations) for e in each)
     assert bool(found.converged)
     assert float(found.epsilon) == 0.5
@@ -280,16 +287,23 @@ def test_a_divergence_passes_through_vmap(key):
     x, y, _, _ = stacks(key)
     together = jax.jit(jax.vmap(lambda x, y: sinkhorn_divergence(x, y, epsilon=0.5)))(x, y)
     assert isinstance(together, Divergence)
-    np.testing.assert_allclose(together.value, [compare(*pair).value for pair in zip(x, y, strict=True)], rtol=1e-3)
+    np.testing.assert_allclose(
+        together.value, [compare(*pair).value for pair in zip(x, y, strict=True)], rtol=1e-3
+    )
 
 
 def test_the_coupling_distance_by_hand():
     particles = {"a": jnp.array([[0.0, 1.0], [2.0, 3.0]]), "b": jnp.zeros((2, 2, 2))}
-    moved = {"a": jnp.array([[1.0, 1.0], [2.0, 5.0]]), "b": jnp.zeros((2, 2, 2)).at[0, 1].set(jnp.array([3.0, 4.0]))}
+    moved = {
+        "a": jnp.array([[1.0, 1.0], [2.0, 5.0]]),
+        "b": jnp.zeros((2, 2, 2)).at[0, 1].set(jnp.array([3.0, 4.0])),
+    }
     weights = jnp.array([[0.25, 0.75], [0.5, 0.5]])
     # Squared distances 1, 25; 0, 4 with masses 1/8, 3/8; 1/4, 1/4.
     expected = 1 / 8 + 25 * 3 / 8 + 4 / 4
-    np.testing.assert_allclose(coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=1e-14
+    )
 
 
 def test_the_coupling_distance_uses_the_depth_weights_of_the_measure():
@@ -298,5 +312,7 @@ def test_the_coupling_distance_uses_the_depth_weights_of_the_measure():
 
 
 def test_coupling_distance_of_measures_of_other_sizes_is_refused():
-    with pytest.raises(ValueError, match=r"`tracers` must have the measure's depth and width, \(2, 3\); got \(3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"`tracers` must have the measure's depth and width, \(2, 3\); got \(3, 2\)"
+    ):
         coupling_distance(Layered(jnp.zeros((2, 3))), Layered(jnp.zeros((3, 2))))

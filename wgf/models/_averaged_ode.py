@@ -128,26 +128,31 @@ class AveragedODE(AbstractModel):
 
 
 def _march(field, tableau: diffrax.ButcherTableau, steps: int, start: Batch) -> Batch:
-    """Explicit Runge–Kutta at `steps` constant steps from depth 0 to 1, each step checkpointed."""
+    """Explicit Runge–Kutta at `steps` constant steps from depth 0 to 1.
+
+    Stages run in a loop over the rows of the tableau, so that the field is compiled once; each is checkpointed, so that
+    gradients hold the tokens of every stage and the inner workings of one.
+    """
     # A last stage without weight in the solution serves error control alone, and there is none here.
     stages = tableau.num_stages - int(tableau.b_sol[-1] == 0)
     nodes = np.concatenate([[0.0], tableau.c])[:stages].astype(start.dtype)
-    rows = [np.zeros(0), *tableau.a_lower][:stages]
-    size = 1 / steps
+    rows = np.zeros((stages, stages), start.dtype)
+    for stage, row in enumerate(tableau.a_lower[: stages - 1], start=1):
+        rows[stage, :stage] = row / steps
+    solution = (tableau.b_sol[:stages] / steps).astype(start.dtype)
 
-    @jax.checkpoint
     def step(tokens, index):
-        slopes: list = []
-        for node, row in zip(nodes, rows, strict=True):
-            slopes.append(field((index + node) / steps, _combine(tokens, size, row, slopes)))
-        return _combine(tokens, size, tableau.b_sol[:stages], slopes), None
+        @jax.checkpoint
+        def stage(slopes, inputs):
+            number, node, row = inputs
+            slope = field((index + node) / steps, tokens + jnp.tensordot(row, slopes, 1))
+            return slopes.at[number].set(slope), None
+
+        slopes = jnp.zeros((stages, *tokens.shape), tokens.dtype)
+        slopes, _ = jax.lax.scan(stage, slopes, (jnp.arange(stages), nodes, rows))
+        return tokens + jnp.tensordot(solution, slopes, 1), None
 
     return jax.lax.scan(step, start, jnp.arange(steps, dtype=start.dtype))[0]
-
-
-def _combine(start: Batch, size: float, coefficients: np.ndarray, slopes: list[Batch]) -> Batch:
-    terms = zip(coefficients, slopes, strict=True)
-    return sum((start.dtype.type(size * c) * slope for c, slope in terms if c != 0), start)
 
 
 class DenseAdjoint(AbstractAdjoint):

@@ -93,12 +93,14 @@ def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     number (its line and column are named).
     """
     with open(path, newline="", encoding="utf-8-sig") as file:
-        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
+        reader = csv.reader(file)
+        numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    (_, header), *rows = numbered or [(1, [])]
     if target not in header:
         raise ValueError(f"`target` must be a column of {path}, one of {header}; got {target!r}.")
     if len(header) < 2 or not rows:
         raise ValueError(f"`path` must hold a feature column and a row of data besides the target; got {path}.")
-    table = np.array([_numbers(row, header, line) for line, row in enumerate(rows, start=2)])
+    table = np.array([_numbers(row, header, line) for line, row in rows])
     column = header.index(target)
     return np.delete(table, column, axis=1), table[:, column]
 

@@ -35,7 +35,8 @@ def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float = 0.05)
     fraction = holds(fraction, 0 < fraction < 1, "`fraction` must lie between 0 and 1", fraction)
     squares = jnp.sum((cloud[:, None] - cloud) ** 2, axis=-1)
     mean = jnp.sum(squares) / (count * (count - 1))
-    ratios = squares / jnp.where(mean > 0, mean, 1)
+    # Coinciding points have no scale: any ratios with a root will do, the result is not used.
+    ratios = jnp.where(mean > 0, squares / jnp.where(mean > 0, mean, 1), 1 - jnp.eye(count, dtype=cloud.dtype))
 
     def surplus(log_ratio, _):
         seen = jnp.sum(jnp.exp(-ratios / jnp.exp(log_ratio))) - count

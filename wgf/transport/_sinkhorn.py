@@ -71,6 +71,12 @@ def sinkhorn_divergence(
 
     **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*, AISTATS 2019.
     """
+    # In the clouds' own type throughout: ott would mix in JAX's default one.
+    epsilon = jnp.asarray(epsilon, x.dtype)
+    x_weights, y_weights = (
+        jnp.full(len(points), 1 / len(points), points.dtype) if weights is None else weights
+        for points, weights in ((x, x_weights), (y, y_weights))
+    )
     value, out = ott_divergence(
         PointCloud,
         x,
@@ -82,6 +88,5 @@ def sinkhorn_divergence(
     )
     # A NaN must not read as a value to trust, whatever the flags say.
     converged = jnp.all(jnp.stack(out.converged)) & jnp.isfinite(value)
-    epsilon = jnp.asarray(epsilon, value.dtype)
     return Divergence(value, epsilon, converged, jnp.max(jnp.stack(out.n_iters)))
 
