@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+
 import wgf
 from wgf.encoders import AbstractEncoder
 

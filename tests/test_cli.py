@@ -152,25 +152,19 @@ def test_an_option_that_cannot_be_used_ends_with_one_line(options, text, monkeyp
 
 
 def test_a_csv_without_a_target_ends_with_one_line(tmp_path):
-    with pytest.raises(
-        SystemExit, match="wgf: `target` must name the column to predict where `data` is a CSV file"
-    ):
+    with pytest.raises(SystemExit, match="wgf: `target` must name the column to predict where `data` is a CSV file"):
         cli.main([*QUICK, "--data", str(write(tmp_path))])
 
 
 def test_a_csv_with_an_unknown_target_ends_with_one_line(tmp_path):
-    with pytest.raises(
-        SystemExit, match=r"wgf: `target` must be a column of .*, one of \['a', 'b', 'y'\]; got 'z'"
-    ):
+    with pytest.raises(SystemExit, match=r"wgf: `target` must be a column of .*, one of \['a', 'b', 'y'\]; got 'z'"):
         cli.main([*QUICK, "--data", str(write(tmp_path)), "--target", "z"])
 
 
 def test_a_csv_with_a_cell_that_is_no_number_ends_with_one_line(tmp_path):
     path = write(tmp_path)
     path.write_text(path.read_text() + "1,2,many\n")
-    with pytest.raises(
-        SystemExit, match="wgf: `path`: line 10, column 'y' must be a finite number; got 'many'"
-    ):
+    with pytest.raises(SystemExit, match="wgf: `path`: line 10, column 'y' must be a finite number; got 'many'"):
         cli.main([*QUICK, "--data", str(path), "--target", "y"])
 
 
@@ -181,9 +175,7 @@ def test_a_rerun_without_a_config_ends_with_one_line(tmp_path):
 
 def test_a_rerun_of_an_unknown_experiment_ends_with_one_line(tmp_path):
     save_config(tmp_path, "voyage", LimitConfig())
-    with pytest.raises(
-        SystemExit, match=r"wgf: `config` must name an experiment of \['limit'\]; got 'voyage'"
-    ):
+    with pytest.raises(SystemExit, match=r"wgf: `config` must name an experiment of \['limit'\]; got 'voyage'"):
         cli.main(["rerun", str(tmp_path)])
 
 

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import wgf
 from helpers import Matrix
 from scipy.integrate import solve_ivp
+
+import wgf
 
 DECAY = 0.02
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
@@ -110,8 +111,6 @@ def test_any_diffrax_solver_moves_the_flow(scalar_prompts, key, solver):
     encoder = Matrix(1)
     taus = np.array([0.0, 2.0, 4.0])
     model = wgf.AveragedODE(encoder, wgf.measures.Spectral(jnp.full((2, 4, 1, 1), 0.2)), steps=8)
-    solution = wgf.flow(
-        wgf.Objective(scalar_prompts, DECAY), model, taus, solver=solver, rtol=1e-7, atol=1e-9
-    )
+    solution = wgf.flow(wgf.Objective(scalar_prompts, DECAY), model, taus, solver=solver, rtol=1e-7, atol=1e-9)
     truth = scalar_truth(scalar_prompts, 0.2, taus, 1.0)
     np.testing.assert_allclose(solution.models.measure.particles[:, 0, 0, 0, 0], truth, rtol=0, atol=1e-5)

@@ -11,9 +11,7 @@ _LIMIT = "black"
 _CLOUD = "#8a8a8a"
 
 
-def risk_curves(
-    axes: Axes, taus: ArrayLike, finite: Mapping[str, ArrayLike], limit: ArrayLike
-) -> None:
+def risk_curves(axes: Axes, taus: ArrayLike, finite: Mapping[str, ArrayLike], limit: ArrayLike) -> None:
     """Risk against training time: a coloured curve for each finite model, the limit in black.
 
     **Arguments:** axes; the times `[saves]`; for each name risks `[saves]`; the limit's risks `[saves]`.
@@ -36,9 +34,7 @@ def gap_curves(axes: Axes, taus: ArrayLike, gaps: Mapping[str, ArrayLike], label
     _finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE")
 
 
-def clouds(
-    axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str
-) -> None:
+def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str) -> None:
     """Two coordinates of the particles at one depth: the limit in grey, a finite model in colour on top.
 
     **Arguments:** axes; points `[n, 2]` of the limit and of the finite model; the coordinates' names; the title.

@@ -81,9 +81,7 @@ def test_the_mean_is_linear_in_the_weights_and_right_without_a_sum_of_one(encode
 def test_a_particle_of_weight_zero_makes_no_field_though_its_weight_has_a_gradient(encoder):
     particles, weights, tokens = problem(encoder)
     far = jax.tree.map(lambda leaf: leaf.at[2].multiply(50), particles)
-    np.testing.assert_allclose(
-        encoder.mean(far, weights, tokens), encoder.mean(particles, weights, tokens), atol=1e-13
-    )
+    np.testing.assert_allclose(encoder.mean(far, weights, tokens), encoder.mean(particles, weights, tokens), atol=1e-13)
     slope = jax.grad(lambda w: jnp.sum(encoder.mean(particles, w, tokens)))(weights)[2]
     alone = jnp.sum(plain_mean(encoder, particles, jnp.zeros(WIDTH).at[2].set(1), tokens))
     np.testing.assert_allclose(slope, alone, atol=1e-12)
@@ -126,9 +124,7 @@ def test_the_reflection_flips_the_sign_of_the_output(encoder):
 def test_the_reflection_undoes_itself_and_keeps_norms(encoder):
     particles, _, _ = problem(encoder)
     once = encoder.reflect(particles)
-    for leaf, image, back in zip(
-        *map(jax.tree.leaves, (particles, once, encoder.reflect(once))), strict=True
-    ):
+    for leaf, image, back in zip(*map(jax.tree.leaves, (particles, once, encoder.reflect(once))), strict=True):
         np.testing.assert_array_equal(leaf, back)
         np.testing.assert_array_equal(jnp.abs(leaf), jnp.abs(image))
 
@@ -195,9 +191,7 @@ def test_attention_without_scores_averages_the_tokens():
 def test_sharp_attention_copies_the_best_key():
     tokens = jnp.array([[1.0, 2.0, 5.0], [1.0, 1.0, 1.0]])
     head = Head(jnp.eye(2), jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 200.0]]))
-    np.testing.assert_allclose(
-        SoftmaxAttention(2, key_dim=1)(head, tokens), [[5.0] * 3, [1.0] * 3], atol=1e-12
-    )
+    np.testing.assert_allclose(SoftmaxAttention(2, key_dim=1)(head, tokens), [[5.0] * 3, [1.0] * 3], atol=1e-12)
 
 
 def test_large_scores_do_not_overflow():
@@ -207,9 +201,7 @@ def test_large_scores_do_not_overflow():
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize(
-    ("jax_name", "numpy_name"), [(jnp.tanh, np.tanh), (jnp.sin, np.sin)], ids=["tanh", "sin"]
-)
+@pytest.mark.parametrize(("jax_name", "numpy_name"), [(jnp.tanh, np.tanh), (jnp.sin, np.sin)], ids=["tanh", "sin"])
 def test_a_perceptron_is_that_of_numpy(use_bias, jax_name, numpy_name):
     encoder = Perceptron(DIM, jax_name, use_bias=use_bias)
     particles, _, tokens = problem(encoder)
@@ -227,17 +219,13 @@ def test_a_perceptron_without_bias_has_none(key):
 
 def test_a_perceptron_has_tanh_by_default(key):
     neuron = Neuron(jnp.ones(1), jnp.ones(1), jnp.zeros(()))
-    np.testing.assert_allclose(
-        Perceptron(1)(neuron, jnp.array([[0.5, 2.0]])), np.tanh([[0.5, 2.0]]), rtol=1e-14
-    )
+    np.testing.assert_allclose(Perceptron(1)(neuron, jnp.array([[0.5, 2.0]])), np.tanh([[0.5, 2.0]]), rtol=1e-14)
 
 
 def test_encoders_are_homogeneous_in_their_outer_weights():
     encoder = averaged(DIM)
     particles, weights, tokens = problem(encoder)
-    scaled = Pair(
-        particles.f._replace(value=3 * particles.f.value), particles.h._replace(w_out=3 * particles.h.w_out)
-    )
+    scaled = Pair(particles.f._replace(value=3 * particles.f.value), particles.h._replace(w_out=3 * particles.h.w_out))
     np.testing.assert_allclose(
         encoder.mean(scaled, weights, tokens), 3 * encoder.mean(particles, weights, tokens), atol=1e-12
     )
@@ -302,7 +290,5 @@ def unchecked():
 
 
 def test_an_activation_that_is_no_function_is_refused(unchecked):
-    with pytest.raises(
-        ValueError, match=r"`activation` must be a function of an array, e.g. jnp.tanh; got 'tanh'"
-    ):
+    with pytest.raises(ValueError, match=r"`activation` must be a function of an array, e.g. jnp.tanh; got 'tanh'"):
         Perceptron(DIM, "tanh")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+
 from wgf.encoders import Perceptron, SoftmaxAttention, plain_mean
 from wgf.encoders._contract import contract
 
@@ -20,11 +21,15 @@ ATTENTION = [
     (7, 2, 3, 1, 2),
     (4, 2, 17, 65, 8),
 ]
-PERCEPTRON = [(1, 1, 1, 1, True), (3, 5, 2, 3, False), (130, 40, 5, 9, True), (257, 33, 7, 12, False), (9, 2, 17, 65, True)]
+PERCEPTRON = [
+    (1, 1, 1, 1, True),
+    (3, 5, 2, 3, False),
+    (130, 40, 5, 9, True),
+    (257, 33, 7, 12, False),
+    (9, 2, 17, 65, True),
+]
 
-sizes = st.tuples(
-    st.integers(1, 130), st.integers(1, 40), st.integers(1, 7), st.integers(2, 12), st.integers(1, 4)
-)
+sizes = st.tuples(st.integers(1, 130), st.integers(1, 40), st.integers(1, 7), st.integers(2, 12), st.integers(1, 4))
 
 
 @pytest.fixture(autouse=True)

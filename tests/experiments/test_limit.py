@@ -91,10 +91,7 @@ def test_the_saved_arrays_are_named_and_shaped(folder):
         **{f"finite_{name}": (SIZES, SAVES) for name in ("objective", "risk", "dissipation")},
         "finite_outputs": (SIZES, SAVES, 4),
         **{f"gap_{name}": (SIZES, SAVES) for name in ("objective", "risk", "output", "coupling")},
-        **{
-            f"sinkhorn_{name}": (SIZES, SAVES)
-            for name in ("value", "floor", "excess", "epsilon", "converged")
-        },
+        **{f"sinkhorn_{name}": (SIZES, SAVES) for name in ("value", "floor", "excess", "epsilon", "converged")},
         "coordinate_names": (PARTICLE,),
         "limit_depths": (1,),
         "limit_particles": (1, 8, PARTICLE),
@@ -111,9 +108,7 @@ def test_gaps_are_the_differences_of_the_saved_runs(folder):
         np.testing.assert_allclose(a["gap_risk"], a["finite_risk"] - a["limit_risk"], atol=1e-14)
         difference = a["finite_outputs"] - a["limit_outputs"]
         np.testing.assert_allclose(a["gap_output"], np.sqrt(np.mean(difference**2, axis=-1)), rtol=1e-10)
-        np.testing.assert_allclose(
-            a["sinkhorn_excess"], a["sinkhorn_value"] - a["sinkhorn_floor"], atol=1e-12
-        )
+        np.testing.assert_allclose(a["sinkhorn_excess"], a["sinkhorn_value"] - a["sinkhorn_floor"], atol=1e-12)
 
 
 def test_tracers_start_on_the_particles_they_follow(folder):
@@ -195,16 +190,12 @@ def test_a_partial_config_takes_the_defaults():
 
 
 def test_a_config_with_an_unknown_field_is_refused():
-    with pytest.raises(
-        ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"
-    ):
+    with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"):
         limit.config_from({"depth": 3, "seed": 1})
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"`config` must be a config.json or the folder of a run; got .*config.json"
-    ):
+    with pytest.raises(ValueError, match=r"`config` must be a config.json or the folder of a run; got .*config.json"):
         load_config(tmp_path)
 
 

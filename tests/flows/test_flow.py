@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import wgf
 from helpers import averaged, regression, relative
+
+import wgf
 from wgf.flows import RESULTS
 
 TAUS = np.linspace(0, 8, 9)
@@ -79,7 +80,10 @@ def test_splitting_a_particle_changes_nothing(problem, key, kind):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_weight_zero_feels_the_field_and_makes_none(problem, key, kind, dtype):
     """A particle of weight zero follows its twin of positive weight, and the solution does not see it."""
-    cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
+
+    def cast(tree):
+        return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)
+
     objective, model = cast(problem[0]), cast(model_of(problem, kind, key))
     measure = model.measure
     more = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:, 1:2]], axis=1), measure.particles)
@@ -107,7 +111,10 @@ def test_tracers_follow_their_twins_in_the_finite_model(problem, key):
 def twin_error(objective, encoder, nodes):
     """How far tracers at depths 0 and ½ stray from the limit's particles that started where they did."""
     shared = wgf.measures.Gaussian(encoder, 0.5).spectral(1, 4, jax.random.key(5)).particles
-    tile = lambda n: jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), shared)
+
+    def tile(n):
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), shared)
+
     limit = wgf.AveragedODE(encoder, wgf.measures.Spectral(tile(nodes)), steps=16)
     limit = limit.with_tracers(wgf.Transformer(encoder, wgf.measures.Layered(tile(2))))
     solved = wgf.flow(objective, limit, TAUS[:2], rtol=1e-6).model_at(-1)
@@ -243,9 +250,7 @@ def test_traced_taus_that_do_not_increase_raise_in_the_run(problem, key):
 def test_model_at_gives_one_model(problem, key):
     solution = wgf.flow(problem[0], model_of(problem, "finite", key), TAUS[:3])
     for index in (0, -1):
-        np.testing.assert_allclose(
-            problem[0](solution.model_at(index)), solution.objective[index], rtol=1e-12
-        )
+        np.testing.assert_allclose(problem[0](solution.model_at(index)), solution.objective[index], rtol=1e-12)
     np.testing.assert_allclose(jax.vmap(problem[0])(solution.models), solution.objective, rtol=1e-12)
 
 
@@ -285,8 +290,7 @@ def test_descent_converges_to_the_flow_at_first_order(problem, key):
     exact = wgf.flow(objective, model, [0.0, 2.0], rtol=1e-10, atol=1e-12).objective[-1]
     counts = np.array([8, 16, 32, 64])
     errors = [
-        abs(wgf.train(objective, model, optax.sgd(2 / int(n)), steps=int(n)).objective[-1] - exact)
-        for n in counts
+        abs(wgf.train(objective, model, optax.sgd(2 / int(n)), steps=int(n)).objective[-1] - exact) for n in counts
     ]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert abs(slope + 1) < 0.1, f"slope {slope}, errors {errors}"
@@ -294,7 +298,10 @@ def test_descent_converges_to_the_flow_at_first_order(problem, key):
 
 def test_train_with_minibatches_lowers_the_risk(problem, key):
     model = model_of(problem, "finite", key)
-    run = lambda k: wgf.train(problem[0], model, optax.adam(1e-2), steps=60, batch=3, key=k)
+
+    def run(k):
+        return wgf.train(problem[0], model, optax.adam(1e-2), steps=60, batch=3, key=k)
+
     first, again, other = run(key), run(key), run(jax.random.key(5))
     assert first.objective[-1] < 0.7 * first.objective[0]
     np.testing.assert_array_equal(first.objective, again.objective)

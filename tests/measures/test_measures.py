@@ -220,9 +220,7 @@ def test_coordinates_leave_an_empty_half_out(key):
 @pytest.mark.parametrize("shapes", [[(3,)], [(3, 0)], [(0, 3)], [(2, 3), (2, 4)], [(2, 3, 1), (1, 3)]])
 def test_particles_without_common_leading_axes_are_refused(kind, shapes):
     name = {Layered: "depth", Spectral: "nodes"}[kind]
-    with pytest.raises(
-        ValueError, match=rf"`particles` must be arrays that share leading axes \[{name}, width\]"
-    ):
+    with pytest.raises(ValueError, match=rf"`particles` must be arrays that share leading axes \[{name}, width\]"):
         kind([jnp.zeros(shape) for shape in shapes])
 
 
@@ -336,16 +334,12 @@ def test_tracers_do_not_change_the_model(key):
 
 def test_tracers_of_a_spectral_measure_are_refused(key):
     limit, first, _ = models(key)
-    with pytest.raises(
-        ValueError, match=r"`with_tracers` takes models whose measure is .*Layered; got Spectral"
-    ):
+    with pytest.raises(ValueError, match=r"`with_tracers` takes models whose measure is .*Layered; got Spectral"):
         limit.with_tracers(first, limit)
 
 
 def test_tracers_of_another_encoder_are_refused(key):
     limit, _, _ = models(key)
     other = wgf.Transformer(Matrix(5), wgf.measures.EncoderLaw(Matrix(5)).layered(2, 3, key))
-    with pytest.raises(
-        ValueError, match=r"(?s)`with_tracers` takes models of the same encoder, Average.*; got Matrix"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)`with_tracers` takes models of the same encoder, Average.*; got Matrix"):
         limit.with_tracers(other)

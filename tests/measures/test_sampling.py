@@ -149,9 +149,7 @@ def root_mean_square_error(sampling, widths, repeats=24):
         return jnp.mean(wave) - exact
 
     keys = jax.random.split(jax.random.key(8), repeats)
-    return np.array(
-        [float(jnp.sqrt(jnp.mean(jax.vmap(lambda k, m=m: error(k, m))(keys) ** 2))) for m in widths]
-    )
+    return np.array([float(jnp.sqrt(jnp.mean(jax.vmap(lambda k, m=m: error(k, m))(keys) ** 2))) for m in widths])
 
 
 def slope(widths, errors):
@@ -169,9 +167,7 @@ def test_sobol_integrates_smooth_functions_of_two_coordinates_at_near_first_orde
 
 
 @pytest.mark.parametrize("base", [Independent(), Sobol()], ids=["independent", "sobol"])
-@pytest.mark.parametrize(
-    "encoder", [NEURON, averaged(2), Average(Zero(), NEURON)], ids=["neuron", "average", "half"]
-)
+@pytest.mark.parametrize("encoder", [NEURON, averaged(2), Average(Zero(), NEURON)], ids=["neuron", "average", "half"])
 def test_sign_pairs_make_the_mean_of_the_encoder_exactly_zero(base, encoder, key):
     particles = Gaussian(encoder, 0.7, SignPairs(base)).sample(key, 12)
     tokens = jax.random.normal(key, (3, 2, 4))
@@ -193,9 +189,7 @@ def test_sign_pairs_keep_the_points_of_their_base(key):
 
 
 def test_sign_pairs_of_an_encoder_without_reflection_are_refused(key):
-    with pytest.raises(
-        ValueError, match=r"`sampling` by sign pairs takes an encoder with a reflection.*; got Matrix"
-    ):
+    with pytest.raises(ValueError, match=r"`sampling` by sign pairs takes an encoder with a reflection.*; got Matrix"):
         Gaussian(Matrix(2), 1.0, SignPairs()).sample(key, 4)
 
 
@@ -206,9 +200,7 @@ def test_sign_pairs_of_an_odd_width_are_refused(key):
 
 @each_sampling
 def test_an_encoder_without_parameters_is_refused(sampling, key):
-    with pytest.raises(
-        ValueError, match="`encoder` must have particles with at least one parameter; got none"
-    ):
+    with pytest.raises(ValueError, match="`encoder` must have particles with at least one parameter; got none"):
         Gaussian(Zero(), 1.0, sampling).sample(key, 4)
 
 
@@ -227,9 +219,7 @@ def test_a_scale_that_is_not_positive_under_jit_raises_in_the_run(law, key):
 
 def test_a_scale_may_be_differentiated(key):
     slope = jax.grad(lambda scale: Gaussian(NEURON, scale).layered(2, 3, key).second_moment())(0.7)
-    np.testing.assert_allclose(
-        slope, 2 / 0.7 * Gaussian(NEURON, 0.7).layered(2, 3, key).second_moment(), rtol=1e-12
-    )
+    np.testing.assert_allclose(slope, 2 / 0.7 * Gaussian(NEURON, 0.7).layered(2, 3, key).second_moment(), rtol=1e-12)
 
 
 @each_sampling
@@ -248,9 +238,7 @@ def test_a_depth_below_one_is_refused(key):
 
 @pytest.mark.parametrize(("rule", "least"), [("gauss", 1), ("lobatto", 2)])
 def test_too_few_nodes_are_refused(rule, least, key):
-    with pytest.raises(
-        ValueError, match=f"`nodes` must be a whole number of at least {least}; got {least - 1}"
-    ):
+    with pytest.raises(ValueError, match=f"`nodes` must be a whole number of at least {least}; got {least - 1}"):
         Gaussian(NEURON).spectral(least - 1, 3, key, rule=rule)
 
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import wgf
 from helpers import averaged, encoders, regression, relative
+
+import wgf
 
 
 def gradient_of_objective(objective, model):
@@ -42,7 +43,9 @@ def smooth_limit(encoder, key, nodes, steps=24):
     first, second = (law.spectral(nodes, 6, k).particles for k in jax.random.split(key))
     t = wgf.measures.Spectral(first).depths
     mix = jax.tree.map(
-        lambda a, b: a * jnp.cos(t).reshape(-1, *(1,) * (a.ndim - 1)) + b * jnp.sin(t).reshape(-1, *(1,) * (a.ndim - 1)),
+        lambda a, b: (
+            a * jnp.cos(t).reshape(-1, *(1,) * (a.ndim - 1)) + b * jnp.sin(t).reshape(-1, *(1,) * (a.ndim - 1))
+        ),
         first,
         second,
     )
@@ -83,9 +86,7 @@ def test_projected_adjoint_velocity_is_the_gradient_at_any_nodes(key):
     for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
         basis = model.measure.basis(t) * weight / model.measure.depth_weights
         field = first_variation.gradient(model.measure.at(t)[0], t)
-        projected = jax.tree.map(
-            lambda total, g, basis=basis: total - jnp.tensordot(basis, g, 0), projected, field
-        )
+        projected = jax.tree.map(lambda total, g, basis=basis: total - jnp.tensordot(basis, g, 0), projected, field)
     assert relative(projected, gradient_of_objective(objective, model)) < 1e-6
 
 
@@ -143,5 +144,8 @@ def test_adjoint_at_depth_zero_is_the_derivative_in_the_prompt(key):
         (wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(3, 4, key)), 1e-12),
         (wgf.AveragedODE(encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(2, 4, key), steps=16), 1e-7),
     ):
-        loss = lambda tokens, model=model: jnp.sum((model(tokens)[:, 2, -1] - prompts.labels) ** 2) / 2
+
+        def loss(tokens, model=model):
+            return jnp.sum((model(tokens)[:, 2, -1] - prompts.labels) ** 2) / 2
+
         assert relative(objective.adjoint(model).costates(0.0), jax.grad(loss)(prompts.tokens)) < bound

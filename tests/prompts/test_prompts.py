@@ -57,15 +57,11 @@ def test_expect_is_the_weighted_mean(batch, seed):
     rng = np.random.default_rng(seed)
     weights, values = rng.dirichlet(np.ones(batch)), rng.normal(size=batch)
     prompts = build(np.zeros((batch, 2, 3)), np.zeros(batch), weights=weights)
-    np.testing.assert_allclose(
-        prompts.expect(jnp.asarray(values)), np.average(values, weights=weights), atol=1e-14
-    )
+    np.testing.assert_allclose(prompts.expect(jnp.asarray(values)), np.average(values, weights=weights), atol=1e-14)
 
 
 def test_label_rms_of_numbers_by_hand():
-    np.testing.assert_allclose(
-        build(labels=[3.0, 1.0], weights=[0.25, 0.75]).label_rms(), np.sqrt(3), rtol=1e-15
-    )
+    np.testing.assert_allclose(build(labels=[3.0, 1.0], weights=[0.25, 0.75]).label_rms(), np.sqrt(3), rtol=1e-15)
 
 
 def test_label_rms_of_vectors_by_hand():

@@ -21,9 +21,7 @@ def inputs_and_labels(prompts: Prompts):
     return tokens[:, :row], labels
 
 
-@pytest.mark.parametrize(
-    ("batch", "examples", "dim", "positions"), [(4, 5, 3, 4), (4, 5, 3, 0), (1, 1, 1, 2)]
-)
+@pytest.mark.parametrize(("batch", "examples", "dim", "positions"), [(4, 5, 3, 4), (4, 5, 3, 0), (1, 1, 1, 2)])
 def test_shapes_follow_the_arguments(key, batch, examples, dim, positions):
     prompts = draw(key, batch, examples, dim, positions=positions)
     assert prompts.tokens.shape == (batch, dim + 1 + positions, examples + 1)

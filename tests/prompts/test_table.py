@@ -34,11 +34,7 @@ def row_numbers(prompts, features):
     for prompt in np.asarray(prompts.tokens)[:, : prompts.label_row]:
         # All tokens of a prompt show the same columns: the ones that hold every one of its values.
         shown = [
-            next(
-                c
-                for c in range(COLUMNS)
-                if all(np.isclose(columns[:, c], v, atol=1e-9).any() for v in values)
-            )
+            next(c for c in range(COLUMNS) if all(np.isclose(columns[:, c], v, atol=1e-9).any() for v in values))
             for values in prompt
         ]
         rows = [int(np.flatnonzero(np.isclose(columns[:, shown[0]], v, atol=1e-9))[0]) for v in prompt[0]]
@@ -73,9 +69,7 @@ def test_entries_are_standardised_over_the_whole_table(prompts, table):
 @given(st.integers(0, 10**6))
 def test_rows_and_columns_of_a_prompt_are_drawn_without_replacement(seed):
     features = np.random.default_rng(0).normal(size=(ROWS, COLUMNS))
-    prompts = from_table(
-        jax.random.key(seed), features, features[:, 0], batch=20, examples=ROWS - 1, dim=COLUMNS
-    )
+    prompts = from_table(jax.random.key(seed), features, features[:, 0], batch=20, examples=ROWS - 1, dim=COLUMNS)
     for rows, columns in row_numbers(prompts, features):
         assert sorted(rows) == list(range(ROWS))
         assert sorted(columns) == list(range(COLUMNS))
@@ -156,9 +150,7 @@ def test_too_few_rows_are_refused(key, table):
 
 
 def test_too_few_columns_are_refused(key, table):
-    with pytest.raises(
-        ValueError, match="`dim` must be at most the table's number of feature columns, 4; got 5"
-    ):
+    with pytest.raises(ValueError, match="`dim` must be at most the table's number of feature columns, 4; got 5"):
         from_table(key, *table, batch=1, examples=1, dim=5)
 
 
@@ -200,9 +192,7 @@ def test_quoted_cells_are_read(tmp_path):
 
 def test_an_unknown_column_is_refused(tmp_path):
     path = write(tmp_path, "a,b\n1,2\n")
-    with pytest.raises(
-        ValueError, match=r"`target` must be a column of .*table.csv, one of \['a', 'b'\]; got 'c'"
-    ):
+    with pytest.raises(ValueError, match=r"`target` must be a column of .*table.csv, one of \['a', 'b'\]; got 'c'"):
         read_csv(path, "c")
 
 
@@ -219,9 +209,7 @@ def test_a_file_without_features_or_rows_is_refused(tmp_path, text):
 
 @pytest.mark.parametrize("row", ["1", "1,2,3"])
 def test_a_row_of_another_length_is_refused_with_its_line(tmp_path, row):
-    with pytest.raises(
-        ValueError, match=rf"line 3 must have 2 cells as the header has; got {row.count(',') + 1}"
-    ):
+    with pytest.raises(ValueError, match=rf"line 3 must have 2 cells as the header has; got {row.count(',') + 1}"):
         read_csv(write(tmp_path, f"a,y\n1,2\n{row}\n"), "y")
 
 

@@ -185,9 +185,7 @@ def test_points_of_weight_zero_might_as_well_be_left_out(key):
 def test_a_double_weight_is_a_double_point(key):
     x, y = clouds(key)
     once = jnp.full(40, 1 / 40).at[0].set(2 / 40).at[1].set(0)
-    np.testing.assert_allclose(
-        compare(x, y, x_weights=once).value, compare(x.at[1].set(x[0]), y).value, rtol=1e-3
-    )
+    np.testing.assert_allclose(compare(x, y, x_weights=once).value, compare(x.at[1].set(x[0]), y).value, rtol=1e-3)
 
 
 def test_the_divergence_reports_the_epsilon_it_used(key):
@@ -287,9 +285,7 @@ def test_a_divergence_passes_through_vmap(key):
     x, y, _, _ = stacks(key)
     together = jax.jit(jax.vmap(lambda x, y: sinkhorn_divergence(x, y, epsilon=0.5)))(x, y)
     assert isinstance(together, Divergence)
-    np.testing.assert_allclose(
-        together.value, [compare(*pair).value for pair in zip(x, y, strict=True)], rtol=1e-3
-    )
+    np.testing.assert_allclose(together.value, [compare(*pair).value for pair in zip(x, y, strict=True)], rtol=1e-3)
 
 
 def test_the_coupling_distance_by_hand():
@@ -301,9 +297,7 @@ def test_the_coupling_distance_by_hand():
     weights = jnp.array([[0.25, 0.75], [0.5, 0.5]])
     # Squared distances 1, 25; 0, 4 with masses 1/8, 3/8; 1/4, 1/4.
     expected = 1 / 8 + 25 * 3 / 8 + 4 / 4
-    np.testing.assert_allclose(
-        coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=1e-14
-    )
+    np.testing.assert_allclose(coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=1e-14)
 
 
 def test_the_coupling_distance_uses_the_depth_weights_of_the_measure():
@@ -312,7 +306,5 @@ def test_the_coupling_distance_uses_the_depth_weights_of_the_measure():
 
 
 def test_coupling_distance_of_measures_of_other_sizes_is_refused():
-    with pytest.raises(
-        ValueError, match=r"`tracers` must have the measure's depth and width, \(2, 3\); got \(3, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"`tracers` must have the measure's depth and width, \(2, 3\); got \(3, 2\)"):
         coupling_distance(Layered(jnp.zeros((2, 3))), Layered(jnp.zeros((3, 2))))

@@ -26,8 +26,8 @@ class Gap(eqx.Module):
     - `output`: the root mean square over prompts of the difference of outputs, `[saves]`.
     - `sinkhorn`: [`wgf.transport.Excess`][] of the particle clouds, integrated over depth, `[saves]` each: value, noise
       floor, ε and whether the iterations converged. A squared distance.
-    - `coupling`: the mean squared distance of the finite model's particles from their own tracers, `[saves]`; None where
-      the limit carries no tracers of that model.
+    - `coupling`: the mean squared distance of the finite model's particles from their own tracers, `[saves]`; None
+      where the limit carries no tracers of that model.
     """
 
     taus: Float[Array, " saves"]
@@ -48,16 +48,18 @@ def gap(
     r"""Compare two flows at the same training times.
 
     The particle clouds are compared depth by depth at (at most `most_depths` of) the finite model's layers. The noise
-    floor is the divergence of two independent samples of the limit's law, of the sizes of the clouds compared: the limit's
-    tracers of that model against its particles where there are tracers (they started as the finite model did, and moved by
-    the limit's field), else two disjoint parts of the larger cloud, and then the clouds are cut to those sizes too.
+    floor is the divergence of two independent samples of the limit's law, of the sizes of the clouds compared: the
+    limit's tracers of that model against its particles where there are tracers (they started as the finite model
+    did, and moved by the limit's field), else two disjoint parts of the larger cloud, and then the clouds are cut to
+    those sizes too.
 
     **Arguments:**
 
     - `finite`: the flow of the finite model.
     - `limit`: the flow of the limit, at the same `taus`; made from a model `with_tracers(...)` it gives the coupling
       distance as well.
-    - `epsilon`: ε of the Sinkhorn divergence; default [`wgf.transport.epsilon_from_scale`][] of the limit's initial cloud.
+    - `epsilon`: ε of the Sinkhorn divergence; default [`wgf.transport.epsilon_from_scale`][] of the limit's initial
+      cloud.
     - `most_depths`: the most layers whose clouds are compared, evenly spread.
 
     **Returns:** [`wgf.analysis.Gap`][].

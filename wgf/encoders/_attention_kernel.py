@@ -26,7 +26,8 @@ def sum_of_heads(
     query: Float[Array, "heads key_dim token_dim"],
     tokens: Batch,
 ) -> Batch:
-    r"""The sum over heads, \( \sum_m V_m T_b \, \mathrm{softmax}\big((K_m T_b)^\top (Q_m T_b)\big) \), for every prompt b.
+    r"""The sum over heads, \( \sum_m V_m T_b \, \mathrm{softmax}\big((K_m T_b)^\top (Q_m T_b)\big) \), for every
+    prompt b.
 
     Heads lie along the last axis of every array: for them the processor does the same arithmetic many times over, while
     the axes of tokens and their entries are too short to vectorise.

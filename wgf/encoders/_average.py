@@ -18,8 +18,8 @@ class Pair(NamedTuple):
 class Average(AbstractFusedEncoder, AbstractOddEncoder):
     r"""The average of two encoders, \( g(T, \theta) = \tfrac12 \big(f(T, \theta_f) + h(T, \theta_h)\big) \).
 
-    In the finite [`wgf.Transformer`][] the two act in turn, each for half a step (self-attention, then feed-forward); in the
-    limit of small steps that is g.
+    In the finite [`wgf.Transformer`][] the two act in turn, each for half a step (self-attention, then
+    feed-forward); in the limit of small steps that is g.
 
     **Arguments:**
 
@@ -46,9 +46,7 @@ class Average(AbstractFusedEncoder, AbstractOddEncoder):
 
     def fused_mean(self, particles: Pair, weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """Average the means of the two halves."""
-        return (
-            self.f.mean(particles.f, weights, tokens) + self.h.mean(particles.h, weights, tokens)
-        ) / 2
+        return (self.f.mean(particles.f, weights, tokens) + self.h.mean(particles.h, weights, tokens)) / 2
 
     def reflect(self, particle: Pair) -> Pair:
         """Reflect both halves."""

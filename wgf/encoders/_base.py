@@ -62,9 +62,7 @@ class AbstractFusedEncoder(AbstractEncoder):
     """An encoder that knows a faster form of its average over particles."""
 
     @abc.abstractmethod
-    def fused_mean(
-        self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch
-    ) -> Batch:
+    def fused_mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """The same as [`wgf.encoders.plain_mean`][], faster. It must be linear in `weights` and right at weight 0."""
 
 

@@ -32,7 +32,8 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
       `lambda` each time compiles afresh each time.
     - `use_bias`: whether neurons have a bias b; without one a neuron has P = 2D.
 
-    Particles are [`wgf.encoders.Neuron`][]s. The reflection is \( w_{out} \to -w_{out} \). The encoder is 1-homogeneous in
+    Particles are [`wgf.encoders.Neuron`][]s. The reflection is \( w_{out} \to -w_{out} \). The encoder is
+    1-homogeneous in
     \( w_{out} \) for any σ. Cost of a mean: O(M B N D).
 
     **Source:** arXiv:2410.23610, section 2.2.
@@ -42,9 +43,7 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
     activation: Callable[[Array], Array] = eqx.field(static=True)
     use_bias: bool = eqx.field(static=True)
 
-    def __init__(
-        self, token_dim: int, activation: Callable[[Array], Array] = jnp.tanh, *, use_bias: bool = True
-    ):
+    def __init__(self, token_dim: int, activation: Callable[[Array], Array] = jnp.tanh, *, use_bias: bool = True):
         self.token_dim = at_least("token_dim", token_dim, 1)
         if not callable(activation):
             raise ValueError(f"`activation` must be a function of an array, e.g. jnp.tanh; got {activation!r}.")

@@ -8,21 +8,18 @@ from .. import prompts as data
 from ..prompts import Prompts
 
 
-def load_prompts(
-    key: PRNGKeyArray, name: str, target: str | None, *, batch: int, examples: int, dim: int
-) -> Prompts:
+def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int, examples: int, dim: int) -> Prompts:
     """Draw prompts from `"synthetic"` regression, the `"diabetes"` table or a CSV file with a target column.
 
     **Raises:** `ValueError` if the name is neither, a CSV comes without `target`, or a target without a CSV.
     """
-    sizes = {"batch": batch, "examples": examples, "dim": dim}
     if name in ("synthetic", "diabetes"):
         if target is not None:
             raise ValueError(f"`target` goes with a CSV file as `data`; got target {target!r} with data {name!r}.")
         draw = data.linear_regression if name == "synthetic" else data.diabetes
-        return draw(key, **sizes)
+        return draw(key, batch=batch, examples=examples, dim=dim)
     if not Path(name).is_file():
         raise ValueError(f"`data` must be 'synthetic', 'diabetes' or a CSV file that exists; got {name!r}.")
     if target is None:
         raise ValueError("`target` must name the column to predict where `data` is a CSV file; got None.")
-    return data.from_table(key, *data.read_csv(name, target), **sizes)
+    return data.from_table(key, *data.read_csv(name, target), batch=batch, examples=examples, dim=dim)

@@ -44,4 +44,4 @@ def load_config(path: Path) -> tuple[str, dict[str, Any]]:
 
 def save_arrays(folder: Path, arrays: dict[str, Any]) -> None:
     """Write `result.npz` with named arrays."""
-    np.savez(folder / "result.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    np.savez(folder / "result.npz", allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})

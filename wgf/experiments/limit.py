@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,15 @@ from .. import plot
 from ..analysis import Gap, gap
 from ..encoders import Average, Perceptron, SoftmaxAttention
 from ..flows import FlowSolution, flow
-from ..measures import AbstractMeasure, Gaussian, coordinate_names, coordinates
+from ..measures import (
+    AbstractMeasure,
+    Gaussian,
+    Independent,
+    SignPairs,
+    Sobol,
+    coordinate_names,
+    coordinates,
+)
 from ..models import AveragedODE, Transformer
 from ..objective import Objective
 from ._data import load_prompts
@@ -27,7 +35,8 @@ class LimitConfig:
     """Train finite Transformers of growing width and depth, solve their mean-field PDE once, measure the distance."""
 
     data: str = "synthetic"
-    """Where prompts come from: 'synthetic' (in-context linear regression), 'diabetes' (scikit-learn's bundled table), or
+    """Where prompts come from: 'synthetic' (in-context linear regression), 'diabetes' (scikit-learn's bundled
+    table), or
     the path of a CSV file of numbers with a header line."""
     target: str | None = None
     """The column to predict, where the data is a CSV file."""
@@ -41,8 +50,11 @@ class LimitConfig:
     """The finite models, as pairs of depth L and width M: 4 16 8 32 means (4, 16) and (8, 32)."""
     nodes: int = 4
     """Gauss-Legendre nodes in depth of the PDE's measure."""
-    width: int = 1024
+    width: int = 512
     """Particles at each depth node of the PDE's measure."""
+    sampling: Literal["pairs", "sobol", "independent"] = "pairs"
+    """How the PDE's particles are placed: sign-symmetric pairs of Sobol points, Sobol points, or independent draws.
+    Those of the finite models are independent, as the theorems have them."""
     steps: int = 2
     """Tsit5 steps in depth of the PDE's model."""
     taus: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0)
@@ -87,12 +99,13 @@ class LimitResult:
             f"{'Sinkhorn':>10} {'floor':>10} {'excess':>10} {'epsilon':>8} {'coupling':>10}"
         )
         lines = [head, "-" * len(head)]
-        for (depth, width), finite, gap_ in zip(self.config.sizes, self.finite, self.gaps, strict=True):
+        rows = zip(self.config.sizes, self.finite, self.gaps, self._couplings(), strict=True)
+        for (depth, width), finite, gap_, coupling in rows:
             lines += [
                 f"{depth:4d} {width:5d} {tau:6.4g} {finite.objective[i]:10.6f} {self.limit.objective[i]:10.6f} "
                 f"{gap_.risk[i]:+10.2e} {gap_.output[i]:10.2e} {gap_.sinkhorn.value[i]:10.4f} "
                 f"{gap_.sinkhorn.floor[i]:10.4f} {gap_.sinkhorn.excess[i]:+10.2e} {gap_.sinkhorn.epsilon[i]:8.3g} "
-                f"{gap_.coupling[i]:10.2e}" + ("" if gap_.sinkhorn.converged[i] else "  Sinkhorn not converged")
+                f"{coupling[i]:10.2e}" + ("" if gap_.sinkhorn.converged[i] else "  Sinkhorn not converged")
                 for i, tau in enumerate(np.asarray(self.limit.taus))
             ]
         lines += ["-" * len(head), *self._notes()]
@@ -128,13 +141,16 @@ class LimitResult:
         names = [f"L = {depth}, M = {width}" for depth, width in self.config.sizes]
         figure = Figure(figsize=(12.5, 7.2), layout="constrained")
         grid = figure.subplots(2, 3)
+        for axes in grid[1, 1:]:
+            axes.sharex(grid[1, 0])
+            axes.sharey(grid[1, 0])
         plot.risk_curves(
             grid[0, 0], taus, {n: s.risk for n, s in zip(names, self.finite, strict=True)}, self.limit.risk
         )
-        plot.gap_curves(grid[0, 1], taus, {n: g.output for n, g in zip(names, self.gaps, strict=True)}, "output gap (RMS)")
         plot.gap_curves(
-            grid[0, 2], taus, {n: g.coupling for n, g in zip(names, self.gaps, strict=True)}, "coupling distance"
+            grid[0, 1], taus, {n: g.output for n, g in zip(names, self.gaps, strict=True)}, "output gap (RMS)"
         )
+        plot.gap_curves(grid[0, 2], taus, dict(zip(names, self._couplings(), strict=True)), "coupling distance")
         self._clouds(grid[1])
         return figure
 
@@ -154,16 +170,24 @@ class LimitResult:
         x, y = np.sort(np.argsort(moved)[-2:])
         return int(x), int(y)
 
+    def _couplings(self) -> list[np.ndarray]:
+        """The coupling distances of each size: the limit carried the tracers of all of them."""
+        return [np.asarray(gap_.coupling) for gap_ in self.gaps]
+
     def _notes(self) -> list[str]:
         rms = float(self.objective.prompts.label_rms())
         config = self.config
         return [
-            f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, label RMS {rms:.3f}; "
-            f"lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
-            f"PDE: {config.nodes} depth nodes x {config.width} particles, {int(self.limit.stats['num_steps'])} steps in tau",
-            "gaps are finite minus PDE; output gap: RMS over prompts; Sinkhorn and coupling: squared distances; floor: two "
-            "independent samples of the PDE's law",
+            f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
+            f"label RMS {rms:.3f}; lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
+            f"PDE: {config.nodes} depth nodes x {config.width} particles ({config.sampling}), "
+            f"{int(self.limit.stats['num_steps'])} steps in tau",
+            "gaps are finite minus PDE; output gap: RMS over prompts; Sinkhorn and coupling: squared distances;",
+            "floor: two independent samples of the PDE's law, of the sizes compared; excess: Sinkhorn minus floor",
         ]
+
+
+_SAMPLINGS = {"pairs": SignPairs(Sobol()), "sobol": Sobol(), "independent": Independent()}
 
 
 def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResult:
@@ -191,9 +215,9 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
         Transformer(encoder, initial.layered(depth, width, key))
         for (depth, width), key in zip(_distinct(config.sizes), keys, strict=True)
     ]
-    limit = AveragedODE(
-        encoder, initial.spectral(config.nodes, config.width, limit_key), steps=config.steps
-    ).with_tracers(*finite)
+    placed = Gaussian(encoder, config.scale, _SAMPLINGS[config.sampling])
+    limit = AveragedODE(encoder, placed.spectral(config.nodes, config.width, limit_key), steps=config.steps)
+    limit = limit.with_tracers(*finite)
     return _solve(config, objective, finite, limit, show_progress)
 
 
@@ -229,9 +253,7 @@ def _solve(config, objective, finite, limit, show_progress) -> LimitResult:
                 jax.block_until_ready(flow(objective, model, config.taus, rtol=config.rtol, progress_meter=meter))
             )
     with progress.stage("Wasserstein-flow PDE") as meter:
-        solved = jax.block_until_ready(
-            flow(objective, limit, config.taus, rtol=config.rtol, progress_meter=meter)
-        )
+        solved = jax.block_until_ready(flow(objective, limit, config.taus, rtol=config.rtol, progress_meter=meter))
     for (depth, width), solution in zip(config.sizes, solutions, strict=True):
         with progress.stage(f"distances at {depth} layers, width {width}"):
             gaps.append(jax.block_until_ready(gap(solution, solved)))
@@ -248,4 +270,3 @@ def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]
 def _cloud(measure: AbstractMeasure, depth: float) -> np.ndarray:
     particles, _ = measure.at(depth)
     return np.asarray(coordinates(jax.tree.map(lambda leaf: leaf[None], particles))[0])
-

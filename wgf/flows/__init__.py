@@ -3,9 +3,9 @@
 from ._flow import flow as flow
 from ._norm import ParticleNorm as ParticleNorm
 from ._solution import (
+    RESULTS as RESULTS,
     AbstractSolution as AbstractSolution,
     FlowSolution as FlowSolution,
-    RESULTS as RESULTS,
     TrainSolution as TrainSolution,
 )
 from ._train import train as train

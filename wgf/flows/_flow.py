@@ -36,9 +36,10 @@ def flow(
 ) -> FlowSolution:
     r"""Move every particle by \( \dot\theta = v(\theta, t) = -\nabla_\theta\,\delta Q/\delta\rho \).
 
-    For a [`wgf.Transformer`][] this is its gradient flow; for a [`wgf.AveragedODE`][] it solves the Wasserstein-flow PDE
-    \( \partial_\tau \rho = \nabla_\theta \cdot (\rho \nabla_\theta\,\delta Q/\delta\rho) \) along characteristics. Pure:
-    works under `jit`, `vmap` and `grad`.
+    For a [`wgf.Transformer`][] this is its gradient flow; for a [`wgf.AveragedODE`][] it solves the Wasserstein-flow
+    PDE
+    \( \partial_\tau \rho = \nabla_\theta \cdot (\rho \nabla_\theta\,\delta Q/\delta\rho) \) along characteristics.
+    Pure: works under `jit`, `vmap` and `grad`.
 
     **Arguments:**
 
@@ -46,12 +47,13 @@ def flow(
     - `model`: where the flow starts, at `taus[0]`; its `tracers` move along.
     - `taus`: the training times to save at, increasing, at least two.
     - `solver`: any Diffrax solver for the outer flow.
-    - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst particle's
-      RMS error). Good values: 1e-3 to 1e-6 in float32, where below 1e-6 rounding rules; to 1e-10 in float64.
-    - `controller`: a step size controller in place of the default `PIDController(rtol, atol)`; `ConstantStepSize()` needs
-      `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient descent of learning rate h·LM.
+    - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
+      particle's RMS error). Good values: 1e-3 to 1e-6 in float32, where below 1e-6 rounding rules; to 1e-10 in float64.
+    - `controller`: a step size controller in place of the default `PIDController(rtol, atol)`; `ConstantStepSize()`
+      needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient descent of learning rate h·LM.
     - `dt0`: the first step; chosen automatically by default.
-    - `steady`: stop where the dissipation has fallen to this fraction of its initial value; costs one more velocity a step.
+    - `steady`: stop where the dissipation has fallen to this fraction of its initial value; costs one more velocity
+      a step.
     - `max_steps`: the most steps taken. Lower it when differentiating: the memory of the backward pass grows with it.
     - `adjoint`: how Diffrax differentiates the solve.
     - `progress_meter`: e.g. `diffrax.TqdmProgressMeter()`.
@@ -198,6 +200,8 @@ def _event(objective: Objective, model: AbstractModel, steady: Array | None) -> 
 
 def _fill(solution: diffrax.Solution) -> tuple[_State, Bool[Array, " saves"]]:
     """Rows beyond the end of the solve: the final state after a steady stop, NaN after a failure."""
+    assert solution.ys is not None
+    assert solution.ts is not None
     saved, final = solution.ys
     reached = jnp.isfinite(solution.ts[0])
     steady = diffrax.is_okay(solution.result)

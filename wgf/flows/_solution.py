@@ -13,8 +13,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     not_finite = (
-        "The flow stopped being finite: particles or the objective are NaN or infinite. Tighten `rtol` (or lower the step "
-        "of a constant step size), or raise the objective's `weight_decay`."
+        "The flow stopped being finite: particles or the objective are NaN or infinite. Tighten `rtol` (or lower "
+        "the step of a constant step size), or raise the objective's `weight_decay`."
     )
     stalled = (
         "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take an implicit "
@@ -70,7 +70,8 @@ class TrainSolution(AbstractSolution):
     """A training run by an optimiser.
 
     - `steps`: the number of updates done at each save, `[saves]`.
-    - `models`, `objective`, `risk`, `dissipation`, `outputs`, `prompt_weights`: as in [`wgf.flows.FlowSolution`][], over the whole data measure.
+    - `models`, `objective`, `risk`, `dissipation`, `outputs`, `prompt_weights`: as in [`wgf.flows.FlowSolution`][],
+      over the whole data measure.
     - `result`: one of [`wgf.flows.RESULTS`][].
     """
 

@@ -37,8 +37,6 @@ def repeat_model(model: AbstractModel, saves: int) -> AbstractModel:
     )
 
 
-def place(
-    model: AbstractModel, particles: PyTree[Array], tracers: tuple[PyTree[Array], ...]
-) -> AbstractModel:
+def place(model: AbstractModel, particles: PyTree[Array], tracers: tuple[PyTree[Array], ...]) -> AbstractModel:
     """The same model with other particles and tracers."""
     return model.with_particles(particles).with_tracer_particles(tracers)

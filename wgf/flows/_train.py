@@ -36,8 +36,8 @@ def train(
     **Arguments:**
 
     - `objective`, `model`: as in [`wgf.flow`][]; the model's tracers stay where they are.
-    - `optimiser`: any Optax gradient transformation. The objective's weight decay is part of the gradient; `optax.adamw`
-      adds a decoupled one of its own.
+    - `optimiser`: any Optax gradient transformation. The objective's weight decay is part of the gradient;
+      `optax.adamw` adds a decoupled one of its own.
     - `steps`: the number of updates.
     - `save_every`: save after each so many updates, and at the start; must divide `steps`. Default: start and end.
     - `batch`: prompts drawn for each update, with replacement, by their weights; default all. Needs `key`.
@@ -46,8 +46,8 @@ def train(
 
     **Returns:** [`wgf.flows.TrainSolution`][].
 
-    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, or `batch` comes without `key`;
-    `eqx.EquinoxRuntimeError` if the run stops being finite and `throw=True`.
+    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, or `batch` comes without
+    `key`; `eqx.EquinoxRuntimeError` if the run stops being finite and `throw=True`.
     """
     steps = at_least("steps", steps, 1)
     save_every = steps if save_every is None else at_least("save_every", save_every, 1)
@@ -100,11 +100,10 @@ def _train(
 
 
 def _minibatch(objective: Objective, batch: int | None, key: PRNGKeyArray | None):
-    if batch is None:
+    if batch is None or key is None:
         return objective, key
     key, draw_key = jax.random.split(key)
     prompts = objective.prompts
     rows = jax.random.choice(draw_key, prompts.batch, (batch,), p=prompts.weights)
     drawn = Prompts(prompts.tokens[rows], prompts.labels[rows], label_row=prompts.label_row)
     return eqx.tree_at(lambda o: o.prompts, objective, drawn), key
-

@@ -12,20 +12,21 @@ from ..objective import Objective
 
 
 def velocity(objective: Objective, model: AbstractModel) -> PyTree[Array]:
-    r"""The velocity dθ/dτ of every particle, \( v_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial \theta_{ij}} \).
+    r"""The velocity dθ/dτ of every particle, \( v_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial
+    \theta_{ij}} \).
 
-    One formula for both models: for the finite one it is \( -LM\,\nabla Q \), the gradient flow; for the limit it is the
-    velocity \( -\nabla_\theta\,\delta Q/\delta\rho \) of the Wasserstein flow, projected on the polynomials in depth that
-    the measure holds. Being the gradient of the discretised Q, it makes Q fall at exactly the rate of the dissipation,
-    whatever the number of nodes.
+    One formula for both models: for the finite one it is \( -LM\,\nabla Q \), the gradient flow; for the limit it is
+    the velocity \( -\nabla_\theta\,\delta Q/\delta\rho \) of the Wasserstein flow, projected on the polynomials in
+    depth that the measure holds. Being the gradient of the discretised Q, it makes Q fall at exactly the rate of the
+    dissipation, whatever the number of nodes.
 
     **Arguments:**
 
     - `objective`: Q.
     - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][].
 
-    **Returns:** the velocities, of the structure and shapes of `model.measure.particles`. Particles of weight zero get the
-    velocity that a particle of vanishing mass has.
+    **Returns:** the velocities, of the structure and shapes of `model.measure.particles`. Particles of weight zero
+    get the velocity that a particle of vanishing mass has.
 
     Cost: one value and gradient of Q.
 
@@ -58,7 +59,9 @@ def evaluate(objective: Objective, model: AbstractModel) -> Evaluation:
 
 
 def dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) -> Float[Array, ""]:
-    r"""The rate at which Q falls, \( \int_0^1 \int \|v\|^2 d\rho\,dt = \sum_{ij} w_i a_{ij} \|v_{ij}\|^2 = -dQ/d\tau \)."""
+    r"""The rate at which Q falls, \( \int_0^1 \int \|v\|^2 d\rho\,dt = \sum_{ij} w_i a_{ij} \|v_{ij}\|^2 = -dQ/d\tau
+    \).
+    """
     leaves = jax.tree.leaves(velocities)
     return sum((jnp.sum(_expand(masses, leaf) * leaf**2) for leaf in leaves), jnp.zeros((), masses.dtype))
 
@@ -67,8 +70,8 @@ def dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) 
 def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[Array], ...]:
     r"""The velocity \( -\nabla_\theta\,\delta Q/\delta\rho(\theta, t) \) of the model's tracers at their own depths.
 
-    **Returns:** for each of `model.tracers` a PyTree of the structure and shapes of its particles. Cost: one forward and
-    one backward solve, and one gradient of the encoder for each tracer and prompt.
+    **Returns:** for each of `model.tracers` a PyTree of the structure and shapes of its particles. Cost: one forward
+    and one backward solve, and one gradient of the encoder for each tracer and prompt.
     """
     if not model.tracers:
         return ()
@@ -87,8 +90,8 @@ def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[
 def _with_vestigial_masses(model: AbstractModel) -> AbstractModel:
     """Give weight-zero particles a mass too small to change any sum, but that can be divided by.
 
-    A contribution of 2^-66 (2^-332 in float64) of a unit particle's is lost in rounding wherever a particle of weight above
-    zero contributes; dividing a gradient by a power of two is exact. So tracers cost no second code path.
+    A contribution of 2^-66 (2^-332 in float64) of a unit particle's is lost in rounding wherever a particle of
+    weight above zero contributes; dividing a gradient by a power of two is exact. So tracers cost no second code path.
     """
     weights = model.measure.weights
     vestige = jnp.asarray(2.0**-66 if weights.dtype.itemsize <= 4 else 2.0**-332, weights.dtype)

@@ -14,10 +14,11 @@ _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 
 
 class AbstractMeasure(eqx.Module):
-    r"""A measure \( \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}} \), uniform in depth t ∈ [0, 1].
+    r"""A measure \( \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}} \), uniform in depth t ∈
+    [0, 1].
 
-    `particles` is a PyTree of arrays with leading axes `[depth, width]`, `weights` the a_ij as `[depth, width]`, each row of
-    sum 1. A particle of weight zero is a tracer: it feels the velocity field and makes none.
+    `particles` is a PyTree of arrays with leading axes `[depth, width]`, `weights` the a_ij as `[depth, width]`,
+    each row of sum 1. A particle of weight zero is a tracer: it feels the velocity field and makes none.
 
     **Source:** arXiv:2410.23610, section 3.1.
     """
@@ -58,9 +59,7 @@ class AbstractMeasure(eqx.Module):
         return eqx.tree_at(lambda measure: measure.particles, self, particles)
 
 
-def square_norms(
-    particles: PyTree[Array], weights: Float[Array, "depth width"]
-) -> Float[Array, "depth width"]:
+def square_norms(particles: PyTree[Array], weights: Float[Array, "depth width"]) -> Float[Array, "depth width"]:
     """‖θ_ij‖² of every particle, summed over its leaves."""
     leaves = jax.tree.leaves(particles)
     return sum((_sum_trailing(leaf**2) for leaf in leaves), jnp.zeros_like(weights))

@@ -39,9 +39,7 @@ class AbstractInitialLaw(eqx.Module):
         at_least("width", width, 1)
         quadrature(nodes, rule)
         shared = self.sample(key, width)
-        return Spectral(
-            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes, *leaf.shape)), shared), rule=rule
-        )
+        return Spectral(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes, *leaf.shape)), shared), rule=rule)
 
 
 class Gaussian(AbstractInitialLaw):

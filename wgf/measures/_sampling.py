@@ -35,10 +35,11 @@ class Sobol(AbstractSampling):
     r"""Scrambled Sobol points, mapped to normals by the inverse distribution function, coordinate by coordinate.
 
     Error of an average: near O(1/M) for smooth functions of few coordinates. Best with `width` a power of two, and with
-    particles of low dimension: in 55 dimensions little is gained below 10³ points. Works under `jit` and `vmap` (the points
-    are made on the host).
+    particles of low dimension: in 55 dimensions little is gained below 10³ points. Works under `jit` and `vmap` (the
+    points are made on the host).
 
-    **Source:** A. B. Owen, *Scrambling Sobol' and Niederreiter–Xing points*, J. Complexity 14 (1998); `scipy.stats.qmc`.
+    **Source:** A. B. Owen, *Scrambling Sobol' and Niederreiter–Xing points*, J. Complexity 14 (1998);
+    `scipy.stats.qmc`.
     """
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:

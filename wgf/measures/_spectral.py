@@ -19,9 +19,9 @@ Rule = Literal["gauss", "lobatto"]
 class Spectral(AbstractMeasure):
     r"""Particle j sits at node t_i as θ_ij and at any depth t as \( \theta_j(t) = \sum_i \ell_i(t)\,\theta_{ij} \).
 
-    The ℓ_i are the Lagrange polynomials of the nodes and the w_i their quadrature weights. Where the particles of all nodes
-    start from one shared sample, the solution of the Wasserstein flow is smooth in t and the error of its outputs falls
-    geometrically with the number of nodes.
+    The ℓ_i are the Lagrange polynomials of the nodes and the w_i their quadrature weights. Where the particles of
+    all nodes start from one shared sample, the solution of the Wasserstein flow is smooth in t and the error of its
+    outputs falls geometrically with the number of nodes.
 
     **Arguments:**
 

@@ -11,7 +11,8 @@ Batch = Float[Array, "batch token_dim length"]
 class AbstractAdjoint(eqx.Module):
     r"""Tokens T(t) and their adjoint p(t) for every prompt, at any depth.
 
-    \( \dot p = -\int [D_T g(T, \theta)]^\top p \,\rho(d\theta, t) \), \( p(1) = \partial\,\mathrm{loss}/\partial T(1) \).
+    \( \dot p = -\int [D_T g(T, \theta)]^\top p \,\rho(d\theta, t) \), \( p(1) = \partial\,\mathrm{loss}/\partial
+    T(1) \).
 
     **Source:** arXiv:2410.23610, section 3.2.
     """
@@ -34,6 +35,6 @@ class AbstractAdjoint(eqx.Module):
     ) -> Float[Array, ""]:
         r"""\( \sum_j m_j E_\mu \langle g(T(t), \theta_j), p(t) \rangle \) for particles `[count]` at one depth.
 
-        With unit masses its gradient in θ_j is the gradient of particle j's own first variation: one call of the encoder's
-        mean serves them all.
+        With unit masses its gradient in θ_j is the gradient of particle j's own first variation: one call of the
+        encoder's mean serves them all.
         """

@@ -23,13 +23,14 @@ class AveragedODE(AbstractModel):
 
     - `encoder`: g; for [`wgf.encoders.Average`][] that is ½ (f + h).
     - `measure`: any measure over depth; [`wgf.measures.Spectral`][] for the limit.
-    - `solver`: any Diffrax ODE solver. An explicit Runge–Kutta method at constant steps (the default) is unrolled from its
-      tableau: cheap to compile, and differentiable to any order in both modes. All else runs in `diffrax.diffeqsolve`.
+    - `solver`: any Diffrax ODE solver. An explicit Runge–Kutta method at constant steps (the default) is unrolled
+      from its tableau: cheap to compile, and differentiable to any order in both modes. All else runs in
+      `diffrax.diffeqsolve`.
     - `steps`: the number of constant steps in depth, Δt = 1/`steps`; with an adaptive controller, its most steps.
     - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive.
 
-    Cost: `steps` × stages × M encoder evaluations a prompt. Order: that of the solver, in 1/`steps`. Good values: Tsit5 with
-    2 to 4 steps is at 1e-5 to 1e-7 of the exact depth flow for particles of order one.
+    Cost: `steps` × stages × M encoder evaluations a prompt. Order: that of the solver, in 1/`steps`. Good values:
+    Tsit5 with 2 to 4 steps is at 1e-5 to 1e-7 of the exact depth flow for particles of order one.
 
     **Raises:** `ValueError` if the solver is no Diffrax solver or `steps` below 1; a solve that fails under an adaptive
     controller raises in the compiled run with Diffrax's reason.
@@ -65,9 +66,14 @@ class AveragedODE(AbstractModel):
 
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` from depth 0 to 1."""
-        if self._unrolled:
-            return _march(self.field, self.solver.tableau, self.steps, tokens)
-        return self._solve(self._field_term(), tokens, 0, 1, diffrax.SaveAt(t1=True), diffrax.DirectAdjoint()).ys[0]
+        constant = isinstance(self.controller, diffrax.ConstantStepSize)
+        tableau = self.solver.tableau if isinstance(self.solver, diffrax.AbstractERK) else None
+        if constant and isinstance(tableau, diffrax.ButcherTableau):
+            return _march(self.field, tableau, self.steps, tokens)
+        end = diffrax.SaveAt(t1=True)
+        ys = self._solve(self._field_term(), tokens, 0, 1, end, diffrax.DirectAdjoint()).ys
+        assert ys is not None
+        return ys[0]
 
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
         """The tokens at the given depths, by the solver's own interpolation between its steps.
@@ -96,18 +102,14 @@ class AveragedODE(AbstractModel):
         particles, weights = self.measure.at(depth)
         return self.encoder.mean(particles, weights, tokens)
 
-    @property
-    def _unrolled(self) -> bool:
-        return isinstance(self.solver, diffrax.AbstractERK) and isinstance(
-            self.controller, diffrax.ConstantStepSize
-        )
-
     def _field_term(self) -> diffrax.ODETerm:
         return diffrax.ODETerm(lambda depth, tokens, args: self.field(depth, tokens))
 
     def _dense(self, term: diffrax.ODETerm, start: Batch, t0: int, t1: int) -> diffrax.DenseInterpolation:
         adjoint = diffrax.RecursiveCheckpointAdjoint()
-        return self._solve(term, start, t0, t1, diffrax.SaveAt(dense=True), adjoint).interpolation
+        interpolation = self._solve(term, start, t0, t1, diffrax.SaveAt(dense=True), adjoint).interpolation
+        assert interpolation is not None
+        return interpolation
 
     def _solve(self, term, start: Batch, t0: int, t1: int, saveat, adjoint) -> diffrax.Solution:
         constant = isinstance(self.controller, diffrax.ConstantStepSize)
@@ -164,11 +166,11 @@ class DenseAdjoint(AbstractAdjoint):
 
     def tokens(self, depth: ArrayLike) -> Batch:
         """T(t) by the solver's interpolation."""
-        return self.forward.evaluate(depth)
+        return self.forward.evaluate(jnp.asarray(depth))
 
     def costates(self, depth: ArrayLike) -> Batch:
         """p(t) by the solver's interpolation."""
-        return self.backward.evaluate(depth)
+        return self.backward.evaluate(jnp.asarray(depth))
 
     def pairing(
         self,

@@ -19,8 +19,8 @@ _Model = TypeVar("_Model", bound="AbstractModel")
 class AbstractModel(eqx.Module):
     r"""A map of prompts \( H \mapsto T_\rho(H, 1) \), given by an encoder and a measure over depth.
 
-    What moves under the flow are `measure.particles`, and with them the `tracers`: measures of no mass, at depths of their
-    own, that feel the velocity field and make none.
+    What moves under the flow are `measure.particles`, and with them the `tracers`: measures of no mass, at depths of
+    their own, that feel the velocity field and make none.
     """
 
     encoder: eqx.AbstractVar[AbstractEncoder]
@@ -37,7 +37,7 @@ class AbstractModel(eqx.Module):
 
     @abc.abstractmethod
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> AbstractAdjoint:
-        """Push prompts forward, then pull the adjoint \\( p(1) = \\) `terminal(T(1))` back through depth."""
+        """Push prompts forward, then pull the adjoint `p(1) = terminal(T(1))` back through depth."""
 
     def with_particles(self: _Model, particles: PyTree[Array]) -> _Model:
         """The same model with other particles of the same structure and shapes."""
@@ -55,6 +55,7 @@ class AbstractModel(eqx.Module):
 
         **Raises:** `ValueError` if a model's measure is not layered, or its encoder another one.
         """
+        measures: list[Layered] = []
         for model in models:
             if not isinstance(model.measure, Layered):
                 raise ValueError(
@@ -65,7 +66,8 @@ class AbstractModel(eqx.Module):
                 raise ValueError(
                     f"`with_tracers` takes models of the same encoder, {self.encoder}; got {model.encoder}."
                 )
-        return self._with_tracer_measures(tuple(model.measure for model in models))
+            measures.append(model.measure)
+        return self._with_tracer_measures(tuple(measures))
 
     def with_tracer_particles(self: _Model, particles: tuple[PyTree[Array], ...]) -> _Model:
         """The same model with other tracer particles, one PyTree for each of its `tracers`."""
@@ -73,9 +75,7 @@ class AbstractModel(eqx.Module):
         return self._with_tracer_measures(tuple(moved))
 
     def _with_tracer_measures(self: _Model, tracers: tuple[Layered, ...]) -> _Model:
-        return eqx.tree_at(
-            lambda model: model.tracers, self, tracers, is_leaf=lambda x: isinstance(x, tuple) and not x
-        )
+        return eqx.tree_at(lambda model: model.tracers, self, tracers, is_leaf=lambda x: isinstance(x, tuple) and not x)
 
 
 def check_depths(depths: ArrayLike) -> Float[Array, " depths"]:

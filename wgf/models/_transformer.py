@@ -17,7 +17,8 @@ class Transformer(AbstractModel):
     r"""The residual network of L layers and M particles a layer, with Δt = 1/L:
 
     \[ T(t + \tfrac{\Delta t}{2}) = T(t) + \tfrac{\Delta t}{2} \sum_j a_{tj} f(T(t), \theta_{tj}), \qquad
-       T(t + \Delta t) = T(t + \tfrac{\Delta t}{2}) + \tfrac{\Delta t}{2} \sum_j a_{tj} h(T(t + \tfrac{\Delta t}{2}), \theta_{tj}). \]
+       T(t + \Delta t) = T(t + \tfrac{\Delta t}{2}) + \tfrac{\Delta t}{2} \sum_j a_{tj} h(T(t + \tfrac{\Delta t}{2}),
+       \theta_{tj}). \]
 
     With a bare encoder e in place of [`wgf.encoders.Average`][], a layer is the plain residual step T += Δt · mean e.
 
@@ -41,7 +42,7 @@ class Transformer(AbstractModel):
         if not isinstance(measure, Layered):
             raise ValueError(f"`measure` must be wgf.measures.Layered; got {type(measure).__name__}.")
         self.encoder = encoder
-        self.measure = measure
+        self.measure = measure  # pyright: ignore[reportIncompatibleVariableOverride]
         self.tracers = ()
 
     def __call__(self, tokens: Batch) -> Batch:
@@ -140,7 +141,7 @@ class LayerAdjoint(AbstractAdjoint):
         return self.states[self._index(depth)]
 
     def costates(self, depth: ArrayLike) -> Batch:
-        """p at the beginning of the layer that holds t; p(1) at t = 1."""
+        """P at the beginning of the layer that holds t; p(1) at t = 1."""
         return self.adjoints[self._index(depth)]
 
     def pairing(

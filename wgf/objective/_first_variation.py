@@ -14,7 +14,8 @@ class FirstVariation(eqx.Module):
     \[ \frac{\delta Q}{\delta \rho}(\theta, t)
        = E_\mu \langle g(T_\rho(H, t), \theta),\, p_\rho(H, t) \rangle + \frac{\lambda}{2} \|\theta\|^2. \]
 
-    Made by [`wgf.Objective.first_variation`][]. The flow's velocity is \( v(\theta, t) = -\nabla_\theta\, \delta Q/\delta\rho \).
+    Made by [`wgf.Objective.first_variation`][]. The flow's velocity is \( v(\theta, t) = -\nabla_\theta\, \delta
+    Q/\delta\rho \).
 
     **Source:** arXiv:2410.23610, equation 3.4.
     """

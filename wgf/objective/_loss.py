@@ -38,17 +38,13 @@ class HalfSquaredError(AbstractLoss):
     def check(self, outputs: tuple[int, ...], labels: Array) -> None:
         """Raise `ValueError` unless the shapes agree."""
         if outputs != labels.shape:
-            raise ValueError(
-                f"`labels` must have the shape of the readout's outputs, {outputs}; got {labels.shape}."
-            )
+            raise ValueError(f"`labels` must have the shape of the readout's outputs, {outputs}; got {labels.shape}.")
 
 
 class CrossEntropy(AbstractLoss):
     r"""\( -\log \mathrm{softmax}(\hat y)_{y} \) for class labels \( y \in \{0, \dots, C-1\} \)."""
 
-    def __call__(
-        self, outputs: Float[Array, "batch classes"], labels: Int[Array, " batch"]
-    ) -> Float[Array, " batch"]:
+    def __call__(self, outputs: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
         """Score logits `[B, C]` against integer classes `[B]`."""
         return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
 

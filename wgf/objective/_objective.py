@@ -55,15 +55,13 @@ class Objective(eqx.Module):
         """The objective Q of a model."""
         return self.value_and_outputs(model)[0]
 
-    def value_and_outputs(
-        self, model: AbstractModel
-    ) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
+    def value_and_outputs(self, model: AbstractModel) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
         """The objective Q, and the outputs it was computed from."""
         outputs = self.outputs(model)
         return self.score(outputs) + self.penalty(model), outputs
 
     def risk(self, model: AbstractModel) -> Float[Array, ""]:
-        """The risk R of a model, \\( E_\\mu\\,\\ell \\)."""
+        """The risk R of a model, the mean loss over μ."""
         return self.score(self.outputs(model))
 
     def score(self, outputs: Float[Array, "batch *classes"]) -> Float[Array, ""]:
@@ -71,7 +69,7 @@ class Objective(eqx.Module):
         return self.prompts.expect(self.loss(outputs, self.prompts.labels))
 
     def penalty(self, model: AbstractModel) -> Float[Array, ""]:
-        """The weight decay's part of Q, \\( (\\lambda/2) \\int \\|\\theta\\|^2 d\\rho \\)."""
+        """The weight decay's part of Q, λ/2 times the second moment."""
         return self.weight_decay / 2 * model.measure.second_moment()
 
     def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:

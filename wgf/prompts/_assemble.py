@@ -20,14 +20,10 @@ def positional_encoding(dim: int, length: int) -> Float[Array, "dim length"]:
     return jnp.asarray(waves.reshape(dim, length), jnp.result_type(float))
 
 
-def assemble(
-    inputs: Float[Array, "batch dim length"], labels: Float[Array, "batch length"], positions: int
-) -> Prompts:
+def assemble(inputs: Float[Array, "batch dim length"], labels: Float[Array, "batch length"], positions: int) -> Prompts:
     """Stack `[x; y; p]` into tokens, with the query's y hidden (set to 0) and kept as the label."""
     batch, dim, length = inputs.shape
     hidden = labels.at[:, -1].set(0)
     encoding = positional_encoding(positions, length).astype(inputs.dtype)
-    tokens = jnp.concatenate(
-        [inputs, hidden[:, None], jnp.broadcast_to(encoding, (batch, positions, length))], axis=1
-    )
+    tokens = jnp.concatenate([inputs, hidden[:, None], jnp.broadcast_to(encoding, (batch, positions, length))], axis=1)
     return Prompts(tokens, labels[:, -1], label_row=dim)

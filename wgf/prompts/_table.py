@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,8 @@ def from_table(
 ) -> Prompts:
     r"""In-context regression prompts from a table: N + 1 random rows and `dim` random feature columns each.
 
-    Features and target are standardised over the whole table (mean 0, variance 1; a constant column becomes 0). Rows and
-    columns of a prompt are drawn without replacement; the last row's label is hidden.
+    Features and target are standardised over the whole table (mean 0, variance 1; a constant column becomes 0). Rows
+    and columns of a prompt are drawn without replacement; the last row's label is hidden.
 
     **Arguments:**
 
@@ -65,9 +66,7 @@ def from_table(
     return assemble(inputs, labels, positions)
 
 
-def diabetes(
-    key: PRNGKeyArray, *, batch: int, examples: int, dim: int = 2, positions: int = 2
-) -> Prompts:
+def diabetes(key: PRNGKeyArray, *, batch: int, examples: int, dim: int = 2, positions: int = 2) -> Prompts:
     """In-context regression prompts from scikit-learn's bundled diabetes table (442 patients, 10 features).
 
     **Arguments**, **Returns**, **Raises:** as [`wgf.prompts.from_table`][].
@@ -75,10 +74,8 @@ def diabetes(
     **Source:** B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, *Least Angle Regression*, Annals of Statistics 32
     (2004); the copy that scikit-learn ships.
     """
-    features, target = load_diabetes(return_X_y=True)
-    return from_table(
-        key, features, target, batch=batch, examples=examples, dim=dim, positions=positions
-    )
+    table: Any = load_diabetes()
+    return from_table(key, table.data, table.target, batch=batch, examples=examples, dim=dim, positions=positions)
 
 
 def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -131,4 +128,3 @@ def _check_table(features: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np
         if not np.isfinite(array).all():
             raise ValueError(f"`{name}` must be finite; got {int((~np.isfinite(array)).sum())} entries that are not.")
     return features, target
-

@@ -18,18 +18,19 @@ def conditional_divergence(
     threshold: float = 1e-3,
     max_iterations: int = 2000,
 ) -> Divergence:
-    r"""\( \int_0^1 S_\varepsilon\big(\rho(\cdot|t), \rho'(\cdot|t)\big)\,dt \), the entropic form of the conditional distance d².
+    r"""\( \int_0^1 S_\varepsilon\big(\rho(\cdot|t), \rho'(\cdot|t)\big)\,dt \), the entropic form of the conditional
+    distance d².
 
     The metric of measures that share a uniform depth marginal: mass moves within a depth, never across.
 
-    **Arguments:** clouds at the same depths, `[depth, n, P]` and `[depth, m, P]`; the depths' quadrature weights; the rest
-    as in [`wgf.transport.sinkhorn_divergence`][].
+    **Arguments:** clouds at the same depths, `[depth, n, P]` and `[depth, m, P]`; the depths' quadrature weights;
+    the rest as in [`wgf.transport.sinkhorn_divergence`][].
 
-    **Returns:** [`wgf.transport.Divergence`][]; `converged` only if every depth is. Depths are solved one at a time, to hold
-    one cost matrix at once.
+    **Returns:** [`wgf.transport.Divergence`][]; `converged` only if every depth is. Depths are solved one at a time,
+    to hold one cost matrix at once.
 
-    **Source:** R. Barboni, G. Peyré, F.-X. Vialard, *Understanding the training of infinitely deep and wide ResNets with
-    conditional optimal transport*, arXiv:2403.12887.
+    **Source:** R. Barboni, G. Peyré, F.-X. Vialard, *Understanding the training of infinitely deep and wide ResNets
+    with conditional optimal transport*, arXiv:2403.12887.
     """
     if x_weights is None:
         x_weights = jnp.full(x.shape[:2], 1 / x.shape[1], x.dtype)

@@ -7,7 +7,8 @@ from ..measures import AbstractMeasure, coordinates
 
 
 def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Float[Array, ""]:
-    r"""\( \sum_{ij} w_i a_{ij} \|\theta_{ij}(\tau) - X_\tau(\theta_{ij}(0), t_i)\|^2 \): particles against their tracers in the limit.
+    r"""\( \sum_{ij} w_i a_{ij} \|\theta_{ij}(\tau) - X_\tau(\theta_{ij}(0), t_i)\|^2 \): particles against their
+    tracers in the limit.
 
     Bounds the conditional W₂² between the two clouds from above, and falls at the rate of propagation of chaos in any
     particle dimension, where a divergence between samples would show noise.

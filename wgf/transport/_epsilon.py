@@ -13,11 +13,12 @@ _MOST_POINTS = 1024
 
 @eqx.filter_jit
 def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float = 0.05) -> Float[Array, ""]:
-    r"""The ε at which a point sees a given fraction of the others, mean of \( e^{-\|x_i - x_j\|^2 / \varepsilon} \) over i ≠ j.
+    r"""The ε at which a point sees a given fraction of the others, mean of \( e^{-\|x_i - x_j\|^2 / \varepsilon} \)
+    over i ≠ j.
 
-    For a Gaussian cloud of variance s² in P dimensions that is \( \varepsilon = 4 s^2 / (f^{-2/P} - 1) \): 0.05 of the mean
-    squared distance in 2 dimensions, where a small ε resolves shapes, but 0.3 of it in 55, where distances concentrate
-    and a smaller ε would see sampling noise alone. Fix it once for all the clouds that are to be compared.
+    For a Gaussian cloud of variance s² in P dimensions that is \( \varepsilon = 4 s^2 / (f^{-2/P} - 1) \): 0.05 of
+    the mean squared distance in 2 dimensions, where a small ε resolves shapes, but 0.3 of it in 55, where distances
+    concentrate and a smaller ε would see sampling noise alone. Fix it once for all the clouds that are to be compared.
 
     **Arguments:**
 

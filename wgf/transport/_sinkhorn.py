@@ -69,7 +69,8 @@ def sinkhorn_divergence(
 
     **Returns:** [`wgf.transport.Divergence`][]. Cost: O((n + m)² P + iterations · (n + m)²) time, O((n + m)²) memory.
 
-    **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*, AISTATS 2019.
+    **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*,
+    AISTATS 2019.
     """
     # In the clouds' own type throughout: ott would mix in JAX's default one.
     epsilon = jnp.asarray(epsilon, x.dtype)
@@ -89,4 +90,3 @@ def sinkhorn_divergence(
     # A NaN must not read as a value to trust, whatever the flags say.
     converged = jnp.all(jnp.stack(out.converged)) & jnp.isfinite(value)
     return Divergence(value, epsilon, converged, jnp.max(jnp.stack(out.n_iters)))
-
