@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from wgf.encoders import Perceptron, SoftmaxAttention, plain_mean
+import wgf
+from wgf.encoders import AbstractEncoder, Average, Perceptron, SoftmaxAttention, plain_mean
 from wgf.encoders._contract import contract
 
 ATTENTION = [
@@ -232,6 +233,42 @@ def test_inside_loops(make):
         return quick_jit(jax.grad(lambda args: dot(jax.grad(roll, argnums=1)(mean, args), args)))(args)
 
     assert_close(twice(encoder.mean), twice(functools.partial(plain_mean, encoder)), 1e-12)
+
+
+@pytest.mark.parametrize("kind", [wgf.Transformer, wgf.AveragedODE])
+@pytest.mark.parametrize("order", [1, 2])
+def test_models(kind, order):
+    """Velocities of both models, and gradients through them, by the fast means and by the plain ones."""
+    attention, perceptron = SoftmaxAttention(4, key_dim=1), Perceptron(4)
+    prompts = wgf.prompts.linear_regression(jax.random.key(0), batch=3, examples=2, dim=1)
+    objective = wgf.Objective(prompts, weight_decay=1e-3)
+    measure = wgf.measures.Layered(Average(attention, perceptron).sample(jax.random.key(1), (2, 5)))
+
+    def result(encoder):
+        model = kind(encoder, measure)
+
+        def energy(particles):
+            return dot(v := wgf.velocity(objective, model.with_particles(particles)), v)
+
+        def velocity(particles):
+            return wgf.velocity(objective, model.with_particles(particles))
+
+        return quick_jit(jax.grad(energy) if order == 2 else velocity)(measure.particles)
+
+    plain = Average(Plain(attention), Plain(perceptron))
+    assert_close(result(Average(attention, perceptron)), result(plain), 1e-11)
+
+
+class Plain(AbstractEncoder):
+    """An encoder without its fast mean."""
+
+    encoder: AbstractEncoder
+
+    def sample(self, key, shape):
+        return self.encoder.sample(key, shape)
+
+    def __call__(self, particle, tokens):
+        return self.encoder(particle, tokens)
 
 
 def test_without_jit(make):

@@ -1,5 +1,6 @@
 """Sums over particles in tiles of prompts and particles that stay in a CPU's cache."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -44,10 +45,14 @@ def tiled_sum(
     b, blocks = _split(batch, max(1, (_TILE if cpu else _TILE_ELSEWHERE) // (m * numbers)))
     particles = jax.tree.map(lambda leaf: jnp.moveaxis(_fold(leaf, -1, strips, m), -2, 0), particles)
     prompts = _fold(tokens, 0, blocks, b).swapaxes(1, 2)
-    tile = jax.checkpoint(tile, prevent_cse=False)
+
+    # A plain function, for JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def remade(block, strip):
+        return tile(block, strip)
 
     def add(total, strip):
-        return total + jax.lax.map(lambda block: tile(block, strip), prompts), None
+        return total + jax.lax.map(lambda block: remade(block, strip), prompts), None
 
     total = jax.lax.scan(add, jnp.zeros_like(prompts), particles)[0]
     return total.swapaxes(1, 2).reshape(blocks * b, *tokens.shape[1:])[:batch]

@@ -1,5 +1,6 @@
 """The limit model: the ODE of the averaged encoder in continuous depth."""
 
+import functools
 from collections.abc import Callable
 
 import diffrax
@@ -136,7 +137,10 @@ def _march(field, tableau: diffrax.ButcherTableau, steps: int, start: Batch) -> 
     size = 1 / steps
 
     # Checkpoints of stages, not of steps: an encoder that keeps only its inputs then runs forward once.
-    stage = jax.checkpoint(field, prevent_cse=False)
+    # (Of a plain function: JAX hashes what it checkpoints, and a method of a model under `grad` has no hash.)
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def stage(depth, tokens):
+        return field(depth, tokens)
 
     def step(tokens, index):
         slopes: list = []
