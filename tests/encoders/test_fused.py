@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from wgf.encoders import Perceptron, SoftmaxAttention, plain_mean
+import wgf
+from wgf.encoders import AbstractEncoder, Average, Perceptron, SoftmaxAttention, plain_mean
 from wgf.encoders._contract import contract
 
 ATTENTION = [
@@ -20,14 +21,19 @@ ATTENTION = [
     (130, 40, 4, 8, 3),
     (7, 2, 3, 1, 2),
     (4, 2, 17, 65, 8),
+    (33, 2, 16, 33, 3),
 ]
 PERCEPTRON = [
+    # M, B, D, N+1, whether there is a bias.
     (1, 1, 1, 1, True),
     (3, 5, 2, 3, False),
     (130, 40, 5, 9, True),
     (257, 33, 7, 12, False),
     (9, 2, 17, 65, True),
 ]
+
+# Most of the time goes into compilation: machine code need not be optimised to be right.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 sizes = st.tuples(st.integers(1, 130), st.integers(1, 40), st.integers(1, 7), st.integers(2, 12), st.integers(1, 4))
 
@@ -67,11 +73,11 @@ def assert_close(got, expected, tolerance):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * (float(jnp.abs(b).max()) + 1e-3))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * (float(jnp.abs(b).max()) + 1e-2))
 
 
 def against_plain(encoder, args, costates, tolerance):
-    compute = jax.jit(value_and_gradients, static_argnums=0)
+    compute = quick_jit(value_and_gradients, static_argnums=0)
     got = compute(encoder.mean, args, costates)
     assert_close(got, compute(functools.partial(plain_mean, encoder), args, costates), tolerance)
 
@@ -82,7 +88,7 @@ def test_attention_gradients(size, dtype, tolerance):
     against_plain(*attention_problem(size, dtype), tolerance)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(size=sizes, seed=st.integers(0, 9))
 def test_attention_any_size(size, seed):
     against_plain(*attention_problem(size, seed=seed), 1e-12)
@@ -112,10 +118,14 @@ def make(request):
 
 @pytest.mark.parametrize(("dtype", "weight"), [(jnp.float32, 2.0**-66), (jnp.float64, 2.0**-332)])
 def test_vestigial_weights(make, dtype, weight):
-    """The gradient of a particle is its weight times the one at weight 1, to rounding, however small the weight."""
+    """The gradient of a particle is its weight times that at weight 1, however small the weight."""
     encoder, (particles, _, tokens), costates = make(dtype)
     ones = jnp.ones(70, dtype)
-    compute = jax.jit(lambda weights: value_and_gradients(encoder.mean, (particles, weights, tokens), costates)[1])
+
+    @quick_jit
+    def compute(weights):
+        return value_and_gradients(encoder.mean, (particles, weights, tokens), costates)[1]
+
     tiny, unit = compute(weight * ones), compute(ones)
     tolerance = 20 * float(jnp.finfo(dtype).eps)
     assert_close(jax.tree.map(lambda leaf: leaf / weight, tiny[0]), unit[0], tolerance)
@@ -126,8 +136,9 @@ def test_weight_zero_is_absence(make):
     encoder, (particles, weights, tokens), costates = make()
     weights = weights.at[10:].set(0)
     few = jax.tree.map(lambda leaf: leaf[:10], particles)
-    value, (slopes, gains, _) = value_and_gradients(encoder.mean, (particles, weights, tokens), costates)
-    fewer, (few_slopes, few_gains, _) = value_and_gradients(encoder.mean, (few, weights[:10], tokens), costates)
+    compute = quick_jit(value_and_gradients, static_argnums=0)
+    value, (slopes, gains, _) = compute(encoder.mean, (particles, weights, tokens), costates)
+    fewer, (few_slopes, few_gains, _) = compute(encoder.mean, (few, weights[:10], tokens), costates)
     assert_close(value, fewer, 1e-13)
     assert_close(jax.tree.map(lambda leaf: leaf[:10], slopes), few_slopes, 1e-13)
     assert_close(gains[:10], few_gains, 1e-13)
@@ -181,7 +192,7 @@ def forward(f, args, direction):
 @pytest.mark.parametrize("derivative", [forward, reverse_over_reverse, forward_over_reverse])
 def test_other_derivatives(make, derivative):
     fast, plain, args, direction = functions(make)
-    got, expected = (jax.jit(derivative, static_argnums=0)(f, args, direction) for f in (fast, plain))
+    got, expected = (quick_jit(derivative, static_argnums=0)(f, args, direction) for f in (fast, plain))
     assert_close(got, expected, 1e-12)
 
 
@@ -194,7 +205,8 @@ def test_vmap(make, axes):
     )
 
     def slopes(mean):
-        return jax.jit(jax.vmap(jax.grad(lambda *args: jnp.sum(mean(*args) ** 2), argnums=(0, 1, 2)), axes))(*args)
+        gradient = jax.grad(lambda *args: jnp.sum(mean(*args) ** 2), argnums=(0, 1, 2))
+        return quick_jit(jax.vmap(gradient, axes))(*args)
 
     assert_close(slopes(encoder.mean), slopes(functools.partial(plain_mean, encoder)), 1e-12)
 
@@ -216,9 +228,45 @@ def test_inside_loops(make):
         return jnp.sum(jax.lax.map(push, tokens) ** 2)
 
     def twice(mean):
-        return jax.jit(jax.grad(lambda args: dot(jax.grad(roll, argnums=1)(mean, args), args)))(args)
+        return quick_jit(jax.grad(lambda args: dot(jax.grad(roll, argnums=1)(mean, args), args)))(args)
 
     assert_close(twice(encoder.mean), twice(functools.partial(plain_mean, encoder)), 1e-12)
+
+
+@pytest.mark.parametrize("kind", [wgf.Transformer, wgf.AveragedODE])
+@pytest.mark.parametrize("order", [1, 2])
+def test_models(kind, order):
+    """Velocities of both models, and gradients through them, by the fast means and by the plain ones."""
+    attention, perceptron = SoftmaxAttention(4, key_dim=1), Perceptron(4)
+    prompts = wgf.prompts.linear_regression(jax.random.key(0), batch=3, examples=2, dim=1)
+    objective = wgf.Objective(prompts, weight_decay=1e-3)
+    measure = wgf.measures.Layered(Average(attention, perceptron).sample(jax.random.key(1), (2, 5)))
+
+    def result(encoder):
+        model = kind(encoder, measure)
+
+        def energy(particles):
+            return dot(v := wgf.velocity(objective, model.with_particles(particles)), v)
+
+        def velocity(particles):
+            return wgf.velocity(objective, model.with_particles(particles))
+
+        return quick_jit(jax.grad(energy) if order == 2 else velocity)(measure.particles)
+
+    plain = Average(Plain(attention), Plain(perceptron))
+    assert_close(result(Average(attention, perceptron)), result(plain), 1e-11)
+
+
+class Plain(AbstractEncoder):
+    """An encoder without its fast mean."""
+
+    encoder: AbstractEncoder
+
+    def sample(self, key, shape):
+        return self.encoder.sample(key, shape)
+
+    def __call__(self, particle, tokens):
+        return self.encoder(particle, tokens)
 
 
 def test_without_jit(make):
@@ -231,7 +279,8 @@ def test_without_jit(make):
 def test_barriers_survive_compilation():
     """Barriers are a detail of XLA; without them the gradient is an order of magnitude slower, and right."""
     encoder, args, costates = attention_problem((64, 8, 5, 9, 2), jnp.float32)
-    text = jax.jit(value_and_gradients, static_argnums=0).lower(encoder.mean, args, costates).compile().as_text()
+    compute = jax.jit(value_and_gradients, static_argnums=0)
+    text = compute.lower(encoder.mean, args, costates).compile().as_text()
     assert text.count(" call(") >= 12
 
 
@@ -242,6 +291,9 @@ def test_contract_is_einsum(spec):
     sizes = {"b": 6, "j": 4, "q": 5, "k": 2, "d": 3, "e": 7, "m": 11}
     keys = jax.random.split(jax.random.key(0))
     operands = spec.split("->")[0].split(",")
-    args = [jax.random.normal(k, [sizes[c] for c in letters]) for k, letters in zip(keys, operands, strict=True)]
-    for function in (contract, lambda s, *args: jax.jit(contract, static_argnums=0)(s, *args)):
+    args = [
+        jax.random.normal(key, [sizes[letter] for letter in letters])
+        for key, letters in zip(keys, operands, strict=True)
+    ]
+    for function in (contract, quick_jit(contract, static_argnums=0)):
         np.testing.assert_allclose(function(spec, *args), jnp.einsum(spec, *args), rtol=1e-12, atol=1e-12)

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
-from ._attention_kernel import suits, sum_of_heads
+from ._attention_kernel import sum_of_heads
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
 
 
@@ -56,19 +55,12 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
         return particle.value @ tokens @ jax.nn.softmax(scores, axis=0)
 
     def fused_mean(self, particles: Head, weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """The average over heads, with heads along the fastest axis."""
-        # Weights go into the values, in which the encoder is linear: gradients of a head are then its weight times
-        # an accurate number, however small the weight.
+        """The average over heads, in tiles that stay in the cache."""
+        # Weights go into the values, in which the encoder is linear: the gradient of a head is then its
+        # weight times an accurate number, however small the weight.
         value = weights[:, None, None] * particles.value
         query = particles.query / math.sqrt(self.key_dim)
-        if suits(tokens.shape[1], tokens.shape[2], self.key_dim):
-            return sum_of_heads(value, particles.key, query, tokens)
-        keys = jnp.einsum("mki,bin->bnkm", particles.key, tokens)
-        queries = jnp.einsum("mki,bin->bnkm", query, tokens)
-        scores = jnp.sum(keys[:, :, None] * queries[:, None], axis=3)
-        attention = jax.nn.softmax(scores, axis=1)
-        attended = jnp.einsum("bin,bnqm->bqim", tokens, attention)
-        return jnp.einsum("mji,bqim->bjq", value, attended)
+        return sum_of_heads(value, particles.key, query, tokens)
 
     def reflect(self, particle: Head) -> Head:
         """Flip the sign of the value matrix."""

@@ -19,20 +19,21 @@ _MOST_TERMS = 16
 
 
 def contract(spec: str, left: Array, right: Array) -> Array:
-    r"""The contraction that `jnp.einsum(spec, left, right)` computes, made for arrays `[..., m]` of many particles.
+    """What `jnp.einsum(spec, left, right)` computes, for arrays `[..., m]` of many particles.
 
-    The letter m stands for particles and comes last wherever it appears. On a CPU a short sum is written out term by
-    term, so that XLA makes plain loops along m, which vectorise; matrix units of size 5 by 2 would not. A sum over
-    prompts or particles becomes one matrix product. Derivatives are contractions again, in both modes and to any order.
+    The letter m stands for particles and comes last wherever it appears. On a CPU a short sum is written
+    out term by term, so that XLA makes plain loops along m, which vectorise; products of 5 by 2 matrices do
+    not. A sum over prompts or particles becomes one matrix product. Derivatives are contractions again, in
+    both modes and to any order: that is why this is a primitive of JAX.
     """
     return _contract.bind(left, right, spec=spec)
 
 
 def isolated(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Compile `function` on its own, so that XLA never fuses it into the functions that use its result.
+    """Compile `function` on its own, so that XLA does not fuse it into the functions that use its result.
 
-    Fused, a cheap producer is computed again for each element of each consumer, which here costs a factor of ten.
-    `jax.lax.optimization_barrier` does not help: XLA's CPU compiler drops it before it fuses.
+    Fused, a cheap producer is computed again for each element of each consumer, which costs a factor of ten
+    here. `jax.lax.optimization_barrier` does not help: XLA's CPU compiler drops it before it fuses.
     """
     compiled = jax.jit(function)
 
@@ -78,8 +79,9 @@ ad.defbilinear(_contract, _left_cotangent, _right_cotangent)
 
 
 def _batched(args, axes, *, spec):
-    size = next(arg.shape[axis] for arg, axis in zip(args, axes, strict=True) if axis is not None)
-    left, right = (batching.bdim_at_front(arg, axis, size) for arg, axis in zip(args, axes, strict=True))
+    pairs = list(zip(args, axes, strict=True))
+    size = next(arg.shape[axis] for arg, axis in pairs if axis is not None)
+    left, right = (batching.bdim_at_front(arg, axis, size) for arg, axis in pairs)
     new = next(letter for letter in string.ascii_uppercase if letter not in spec)
     a, b, result = (new + letters for letters in _letters(spec))
     return contract(f"{a},{b}->{result}", left, right), 0
@@ -113,8 +115,9 @@ def _loops(left, right, *, spec):
 
 
 def _is_product(a: str, b: str, result: str, terms: int) -> bool:
-    """Whether this is a plain matrix product (for each index of `vmap`, whose letters are capitals) with a long sum."""
-    return terms > _MOST_TERMS and not any(letter in a and letter in b and letter.islower() for letter in result)
+    """Whether this is one matrix product with a long sum (one for each index of `vmap`, a capital letter)."""
+    shared = [letter for letter in result if letter in a and letter in b and letter.islower()]
+    return terms > _MOST_TERMS and not shared
 
 
 def _product(a: str, b: str, result: str, summed: str, left: Array, right: Array) -> Array:
@@ -124,12 +127,12 @@ def _product(a: str, b: str, result: str, summed: str, left: Array, right: Array
     batch = [letter for letter in result if letter in a and letter in b]
     dims = [[letters.index(letter) for letter in chosen] for chosen in (summed, batch) for letters in (a, b)]
     product = jax.lax.dot_general(left, right, ((dims[0], dims[1]), (dims[2], dims[3])))
-    order = batch + [letter for letters in (a, b) for letter in letters if letter in result and letter not in batch]
+    order = batch + [letter for letter in a + b if letter in result and letter not in batch]
     return product.transpose([order.index(letter) for letter in result])
 
 
 def _at(array: Array, letters: str, terms: str, place: tuple[int, ...], kept: str) -> Array:
-    """The slice of `array` at one term of the sum, with axes in the order `kept` (of size 1 where it has none)."""
+    """The slice of `array` at one term of the sum, its axes ordered as `kept` (size 1 where it has none)."""
     index = dict(zip(terms, place, strict=True))
     array = array[tuple(index.get(letter, slice(None)) for letter in letters)]
     left = [letter for letter in letters if letter not in terms]

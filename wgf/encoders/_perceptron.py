@@ -73,7 +73,7 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
         return tiled_sum(self._hidden, strip, tokens, numbers=tokens.shape[2], most_particles=256)
 
     def _hidden(self, tokens: Float[Array, "token_dim prompts length"], neurons: tuple[Array, ...]) -> Array:
-        """The sum over the neurons of one tile. Letters: d, e entries of a token, b prompts, n tokens, m neurons."""
+        """The sum over the neurons of one tile: d, e entries of a token, b prompts, n tokens, m neurons."""
         w_in, w_out, *bias = neurons
         drive = contract("dbn,dm->bnm", tokens, w_in)
         if bias:

@@ -1,5 +1,6 @@
 """Sums over particles in tiles of prompts and particles that stay in a CPU's cache."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,8 +10,9 @@ from jaxtyping import Array, Float, PyTree
 
 from ._base import Batch
 
-# The most numbers of one array in a tile: half a megabyte of float32 lies in the second-level cache.
+# The most numbers of one array in a tile: half a megabyte of float32 lies in a CPU's second-level cache.
 _TILE = 2**17
+_TILE_ELSEWHERE = 2**27
 
 
 def tiled_sum(
@@ -23,27 +25,34 @@ def tiled_sum(
 ) -> Batch:
     r"""Add up what all particles do to all prompts, tile by tile.
 
-    Intermediate arrays of a tile are made, used and forgotten while they are in the cache; the backward pass makes them
-    again rather than read them from memory. Only `tokens` and `particles` are kept for it.
+    Intermediate arrays of a tile are made, used and forgotten while they are in the cache; the backward pass
+    makes them again rather than read them from memory. Only `tokens` and `particles` are kept for it. Other
+    backends have other caches: there one tile takes as much as half a gigabyte of float32.
 
     **Arguments:**
 
-    - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to their sum `[D, b, N+1]` over these m particles;
+    - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to the sum `[D, b, N+1]` over these m;
       particles that are zero in every entry must add nothing.
     - `particles`: arrays `[..., M]`.
     - `tokens`: `[B, D, N+1]`.
     - `numbers`: how many numbers a tile's largest array has for each prompt and particle.
-    - `most_particles`: the most particles m of a tile.
+    - `most_particles`: the most particles m of a tile on a CPU.
     """
     batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[-1]
-    m, strips = _split(width, most_particles)
-    b, blocks = _split(batch, max(1, _TILE // (m * numbers)))
+    cpu = jax.default_backend() == "cpu"
+    most = most_particles if cpu else max(1, _TILE_ELSEWHERE // numbers)
+    m, strips = _split(width, most)
+    b, blocks = _split(batch, max(1, (_TILE if cpu else _TILE_ELSEWHERE) // (m * numbers)))
     particles = jax.tree.map(lambda leaf: jnp.moveaxis(_fold(leaf, -1, strips, m), -2, 0), particles)
     prompts = _fold(tokens, 0, blocks, b).swapaxes(1, 2)
-    tile = jax.checkpoint(tile, prevent_cse=False)
+
+    # A plain function, for JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def remade(block, strip):
+        return tile(block, strip)
 
     def add(total, strip):
-        return total + jax.lax.map(lambda block: tile(block, strip), prompts), None
+        return total + jax.lax.map(lambda block: remade(block, strip), prompts), None
 
     total = jax.lax.scan(add, jnp.zeros_like(prompts), particles)[0]
     return total.swapaxes(1, 2).reshape(blocks * b, *tokens.shape[1:])[:batch]

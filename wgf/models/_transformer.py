@@ -48,7 +48,7 @@ class Transformer(AbstractModel):
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
 
-        # A checkpoint each substep, not each layer: an encoder that keeps only its inputs is then run once forward.
+        # Checkpoints of substeps, not layers: an encoder that keeps only its inputs then runs forward once.
         @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
         def step(part, tokens, law):
             return tokens + self._step(part, tokens, law)
@@ -141,7 +141,7 @@ class LayerAdjoint(AbstractAdjoint):
         return self.states[self._index(depth)]
 
     def costates(self, depth: ArrayLike) -> Batch:
-        """P at the beginning of the layer that holds t; p(1) at t = 1."""
+        """The adjoint p at the beginning of the layer that holds t; p(1) at t = 1."""
         return self.adjoints[self._index(depth)]
 
     def pairing(

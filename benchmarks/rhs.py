@@ -1,0 +1,237 @@
+"""Time the right-hand side of the flow, one `wgf.velocity`, against plain JAX and PyTorch.
+
+    python benchmarks/rhs.py [--quick] [--repeats 7] [--output rhs.json]
+
+Variants of the same gradient, called in turn so that other work on the machine hits them alike:
+
+- wgf: `wgf.velocity`;
+- naive: JAX, `vmap` over prompts of `vmap` over particles;
+- einsum: JAX, one einsum for each step of the attention;
+- torch: the same einsums in eager PyTorch (left out where PyTorch is not installed).
+
+Before they are timed, gradients are compared. Errors in float32 against float64 are shown as well, for
+particles scaled up. All goes to a JSON file, with versions, machine, commit and date.
+"""
+
+import argparse
+import datetime
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import wgf
+from wgf.encoders import Average, Perceptron, SoftmaxAttention, plain_mean
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+# L, M, B, D, N+1, k
+SIZES = [(8, 64, 64, 5, 9, 2), (16, 256, 64, 5, 9, 2), (16, 1024, 128, 5, 9, 2), (8, 32, 16, 17, 65, 8)]
+QUICK = [(2, 8, 4, 5, 9, 2), (2, 4, 2, 17, 65, 8)]
+DECAY = 1e-3
+
+
+def main():
+    """Run everything and write the file."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each variant")
+    parser.add_argument("--output", type=Path, default=Path("rhs.json"))
+    options = parser.parse_args()
+    sizes = QUICK if options.quick else SIZES
+    report = {**header(), "runs": [], "errors": errors(sizes[0])}
+    for size in sizes:
+        for dtype in ("float32", "float64"):
+            report["runs"].append(run(size, dtype, options.repeats))
+            options.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def header() -> dict:
+    """Where, when and with what this runs."""
+    packages = ["wgf", "jax", "jaxlib", "equinox", "diffrax", "numpy"] + ["torch"] * (torch is not None)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": str(jax.devices()),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def run(size: tuple[int, ...], dtype: str, repeats: int) -> dict:
+    """Compare and time all variants at one size."""
+    jax.clear_caches()
+    with jax.enable_x64(dtype == "float64"):
+        objective, model = problem(size)
+        variants, compile_seconds = {}, {}
+        for name, velocity in VELOCITIES.items():
+            start = time.perf_counter()
+            compiled = jax.jit(velocity).lower(objective, model).compile()
+            compile_seconds[name] = round(time.perf_counter() - start, 2)
+            variants[name] = functools.partial(compiled, objective, model)
+        if torch is not None:
+            variants["torch"] = torch_velocity(objective, model)
+        results = {name: jax.tree.leaves(variant()) for name, variant in variants.items()}
+        differences = {name: difference(result, results["naive"]) for name, result in results.items()}
+        seconds = timings(variants, repeats)
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    ratios = {name: round(median / medians["wgf"], 2) for name, median in medians.items()}
+    shown = "  ".join(f"{name} {1e3 * medians[name]:.1f} ms (x{ratios[name]:.1f})" for name in medians)
+    print(f"{size} {dtype}: {shown}  compile {compile_seconds}", flush=True)
+    limit = 1e-4 if dtype == "float32" else 1e-12
+    if max(differences.values()) > limit:
+        raise RuntimeError(f"the variants' gradients must agree to {limit}; got differences {differences}.")
+    return {
+        "size": dict(zip(("L", "M", "B", "D", "N+1", "k"), size, strict=True)),
+        "dtype": dtype,
+        "seconds": seconds,
+        "median_seconds": medians,
+        "ratio_to_wgf": ratios,
+        "compile_seconds": compile_seconds,
+        "difference_from_naive": differences,
+    }
+
+
+def timings(variants: dict, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each call, the variants in turn."""
+    seconds = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, variant in variants.items():
+            start = time.perf_counter()
+            jax.block_until_ready(variant())
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def errors(size: tuple[int, ...]) -> list[dict]:
+    """Errors of the velocity in float32 against naive JAX in float64, for particles scaled up."""
+    found = []
+    for scale in (1, 2, 3, 8):
+        with jax.enable_x64(False):
+            single = {name: jax.jit(f)(*problem(size, scale)) for name, f in VELOCITIES.items()}
+            start = problem(size, scale)
+        with jax.enable_x64(True):
+            exact = jax.jit(naive_velocity)(*jax.tree.map(to_double, start))
+            row = {name: difference(jax.tree.leaves(v), jax.tree.leaves(exact)) for name, v in single.items()}
+        found.append({"scale": scale, **row})
+        shown = "  ".join(f"{name} {error:.1e}" for name, error in row.items())
+        print(f"float32 error, particles x{scale}: {shown}", flush=True)
+    return found
+
+
+def to_double(leaf):
+    """A float32 array as float64."""
+    return jnp.asarray(np.asarray(leaf, np.float64))
+
+
+def difference(result: list, expected: list) -> float:
+    """The largest difference of an entry, relative to the largest entry of all."""
+    result, expected = (
+        np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves]) for leaves in (result, expected)
+    )
+    return float(np.abs(result - expected).max() / np.abs(expected).max())
+
+
+def problem(size: tuple[int, ...], scale: float = 1.0):
+    """The objective and the model, in JAX's default precision."""
+    depth, width, batch, dim, length, key_dim = size
+    encoder = Average(SoftmaxAttention(dim, key_dim=key_dim), Perceptron(dim, jnp.tanh, use_bias=False))
+    prompts = wgf.prompts.linear_regression(jax.random.key(0), batch=batch, examples=length - 1, dim=dim - 3)
+    particles = encoder.sample(jax.random.key(1), (depth, width))
+    particles = jax.tree.map(lambda leaf: 0.7 * scale * leaf, particles)
+    model = wgf.Transformer(encoder, wgf.measures.Layered(particles))
+    return wgf.Objective(prompts, weight_decay=DECAY), model
+
+
+def jax_velocity(attention, perceptron, objective, model):
+    """−LM ∇Q by plain autodiff, with the two means given."""
+    particles, weights = model.measure.particles, model.measure.weights
+    depth, width = weights.shape
+
+    def value(particles):
+        def layer(tokens, law):
+            particles, weights = law
+            tokens = tokens + attention(model.encoder.f, particles.f, weights, tokens) / (2 * depth)
+            return tokens + perceptron(model.encoder.h, particles.h, weights, tokens) / (2 * depth), None
+
+        tokens = jax.lax.scan(layer, objective.prompts.tokens, (particles, weights))[0]
+        squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(particles))
+        residual = tokens[:, objective.prompts.label_row, -1] - objective.prompts.labels
+        return jnp.mean(residual**2) / 2 + objective.weight_decay / 2 * squares / (depth * width)
+
+    return jax.tree.map(lambda leaf: -depth * width * leaf, jax.grad(value)(particles))
+
+
+def einsum_attention(encoder, heads, weights, tokens):
+    """The mean over heads, an einsum a step."""
+    keys = jnp.einsum("mki,bin->bmkn", heads.key, tokens)
+    queries = jnp.einsum("mki,bin->bmkn", heads.query, tokens)
+    scores = jnp.einsum("bmkn,bmkq->bmnq", keys, queries) / math.sqrt(encoder.key_dim)
+    attended = jnp.einsum("bin,bmnq->bmiq", tokens, jax.nn.softmax(scores, axis=2))
+    return jnp.einsum("mji,bmiq->bjq", weights[:, None, None] * heads.value, attended)
+
+
+def einsum_perceptron(encoder, neurons, weights, tokens):
+    """The mean over neurons as a hidden layer."""
+    hidden = jnp.tanh(jnp.einsum("mi,bin->bmn", neurons.w_in, tokens))
+    return jnp.einsum("mj,bmn->bjn", weights[:, None] * neurons.w_out, hidden)
+
+
+naive_velocity = functools.partial(jax_velocity, plain_mean, plain_mean)
+VELOCITIES = {
+    "wgf": wgf.velocity,
+    "naive": naive_velocity,
+    "einsum": functools.partial(jax_velocity, einsum_attention, einsum_perceptron),
+}
+
+
+def torch_velocity(objective, model):
+    """The same in eager PyTorch, as a function without arguments."""
+
+    def tensor(leaf):
+        return torch.tensor(np.asarray(leaf))
+
+    prompts, key_dim = objective.prompts, model.encoder.f.key_dim
+    start, labels = tensor(prompts.tokens), tensor(prompts.labels)
+    leaves = [tensor(leaf).requires_grad_() for leaf in jax.tree.leaves(model.measure.particles)]
+    depth, width = model.measure.weights.shape
+
+    def velocity():
+        tokens = start
+        for value, key, query, w_in, w_out in zip(*leaves, strict=True):
+            keys = torch.einsum("mki,bin->bmkn", key, tokens)
+            queries = torch.einsum("mki,bin->bmkn", query, tokens)
+            scores = torch.einsum("bmkn,bmkq->bmnq", keys, queries) / math.sqrt(key_dim)
+            attended = torch.einsum("bin,bmnq->bmiq", tokens, torch.softmax(scores, dim=2))
+            tokens = tokens + torch.einsum("mji,bmiq->bjq", value, attended) / (2 * depth * width)
+            hidden = torch.tanh(torch.einsum("mi,bin->bmn", w_in, tokens))
+            tokens = tokens + torch.einsum("mj,bmn->bjn", w_out, hidden) / (2 * depth * width)
+        residual = tokens[:, prompts.label_row, -1] - labels
+        squares = sum((leaf**2).sum() for leaf in leaves)
+        q = (residual**2).mean() / 2 + DECAY / 2 * squares / (depth * width)
+        return [(-depth * width * gradient).numpy() for gradient in torch.autograd.grad(q, leaves)]
+
+    return velocity
+
+
+if __name__ == "__main__":
+    main()
