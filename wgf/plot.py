@@ -31,6 +31,7 @@ def gap_curves(axes: Axes, taus: ArrayLike, gaps: Mapping[str, ArrayLike], label
         shown = np.where(np.asarray(gap) > 0, gap, np.nan)
         axes.plot(taus, shown, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
     axes.set_yscale("log")
+    axes.margins(y=0.3)  # room for the legend
     _finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE")
 
 

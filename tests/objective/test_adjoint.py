@@ -68,7 +68,7 @@ def test_limit_velocities_agree_as_nodes_grow(key):
     errors = {}
     for nodes in (2, 3, 4, 5):
         measure = wgf.measures.Gaussian(encoder, 0.5).spectral(nodes, 6, key)
-        model = wgf.AveragedODE(encoder, measure, steps=24)
+        model = wgf.AveragedODE(encoder, measure, steps=16)
         errors[nodes] = relative(velocity_from_adjoint(objective, model), wgf.velocity(objective, model))
     ratios = [errors[n] / errors[n + 1] for n in (2, 3, 4)]
     assert errors[5] < 1e-6, f"velocity differences {errors}"

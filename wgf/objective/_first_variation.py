@@ -24,10 +24,12 @@ class FirstVariation(eqx.Module):
     prompt_weights: Float[Array, " batch"]
     weight_decay: Float[Array, ""]
 
+    @eqx.filter_jit
     def __call__(self, particle: PyTree[Array], depth: ArrayLike) -> Float[Array, ""]:
         """The value at one particle θ (no leading axes) and one depth t in [0, 1]."""
         return self._total(jax.tree.map(lambda leaf: leaf[None], particle), depth, 1)
 
+    @eqx.filter_jit
     def gradient(self, particles: PyTree[Array], depth: ArrayLike) -> PyTree[Array]:
         """The gradients in θ at many particles (leading axis `[count]`) of one depth, in one sweep."""
         count = jax.tree.leaves(particles)[0].shape[0]
