@@ -1,4 +1,17 @@
+import os
+
+# Tests compile many small programs and run each for milliseconds: what counts is the time to compile. The README's
+# own test runs at full optimisation, in a process of its own.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+
 import jax
+import jaxtyping
 import matplotlib as mpl
 import pytest
 
@@ -9,3 +22,11 @@ mpl.use("Agg")
 @pytest.fixture
 def key():
     return jax.random.key(2024)
+
+
+@pytest.fixture
+def unchecked():
+    """Types as a user meets them: unchecked, so that the function's own check speaks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

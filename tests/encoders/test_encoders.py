@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from helpers import averaged, encoders, relative
@@ -279,14 +278,6 @@ def test_a_token_dimension_below_one_is_refused(bad):
 def test_a_key_dimension_below_one_is_refused():
     with pytest.raises(ValueError, match="`key_dim` must be a whole number of at least 1; got 0"):
         SoftmaxAttention(DIM, key_dim=0)
-
-
-@pytest.fixture
-def unchecked():
-    """Types as a user meets them: unchecked, so that the function's own check speaks."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_an_activation_that_is_no_function_is_refused(unchecked):

@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from helpers import Matrix, averaged
@@ -275,14 +274,6 @@ def test_weights_that_stop_being_probabilities_under_jit_raise_in_the_run():
     weigh = jax.jit(lambda first: Layered(jnp.zeros((4, 2)), jnp.stack([first, 0.5])).weights)
     with pytest.raises(RuntimeError, match="`weights` must be non-negative with sum 1 at each depth"):
         weigh(jnp.array(0.75))
-
-
-@pytest.fixture
-def unchecked():
-    """Types as a user meets them: unchecked, so that the function's own check speaks."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_an_unknown_rule_is_refused(unchecked):

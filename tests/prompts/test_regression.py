@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -147,14 +146,6 @@ def test_negative_noise_under_jit_raises_in_the_run(key):
 def test_odd_positions_are_refused(key):
     with pytest.raises(ValueError, match=r"`positions` must be even .*; got 1"):
         draw(key, positions=1)
-
-
-@pytest.fixture
-def unchecked():
-    """Types as a user meets them: unchecked, so that the function's own check speaks."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_an_unknown_law_of_inputs_is_refused(key, unchecked):

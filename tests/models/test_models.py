@@ -1,0 +1,124 @@
+"""Both models: solvers, depth, trajectories, and what they refuse."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+import pytest
+from helpers import Matrix, averaged, regression, relative
+
+import wgf
+
+
+@pytest.fixture
+def case(key):
+    prompts = regression(key, batch=3)
+    encoder = averaged(prompts.token_dim)
+    return prompts, encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(3, 5, key)
+
+
+ROOT = optx.Newton(rtol=1e-8, atol=1e-10)
+SOLVERS = {
+    "Heun, 512 steps": ({"solver": diffrax.Heun(), "steps": 512}, 3e-6),
+    "Bosh3, 64 steps": ({"solver": diffrax.Bosh3(), "steps": 64}, 1e-6),
+    "Dopri8, 8 steps": ({"solver": diffrax.Dopri8(), "steps": 8}, 1e-9),
+    "Tsit5, adaptive": ({"controller": diffrax.PIDController(rtol=1e-9, atol=1e-11)}, 1e-7),
+    "Kvaerno5, implicit": ({"solver": diffrax.Kvaerno5(root_finder=ROOT), "steps": 24}, 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_agree(case, name):
+    prompts, encoder, measure = case
+    options, bound = SOLVERS[name]
+    reference = wgf.AveragedODE(encoder, measure, steps=64)(prompts.tokens)
+    error = relative(wgf.AveragedODE(encoder, measure, **options)(prompts.tokens), reference)
+    assert error < bound, error
+
+
+def test_tsit5_converges_in_depth_steps_at_fifth_order(case):
+    prompts, encoder, measure = case
+    reference = wgf.AveragedODE(encoder, measure, steps=96)(prompts.tokens)
+    steps = np.array([2, 4, 8, 16])
+    errors = [relative(wgf.AveragedODE(encoder, measure, steps=int(n))(prompts.tokens), reference) for n in steps]
+    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert -5.8 < slope < -4.4, f"slope {slope}, errors {errors}"
+
+
+def test_alternating_halves_converge_to_the_limit_at_first_order(case, key):
+    prompts, encoder, measure = case
+    shared = jax.tree.map(lambda leaf: leaf[:1], measure.particles)
+    limit = wgf.AveragedODE(encoder, measure, steps=64)(prompts.tokens)
+    depths = np.array([8, 16, 32, 64])
+    errors = []
+    for depth in depths:
+        layers = jax.tree.map(lambda leaf, depth=depth: jnp.repeat(leaf, depth, axis=0), shared)
+        errors.append(relative(wgf.Transformer(encoder, wgf.measures.Layered(layers))(prompts.tokens), limit))
+    slope = np.polyfit(np.log(depths), np.log(errors), 1)[0]
+    assert -1.15 < slope < -0.85, f"slope {slope}, errors {errors}"
+
+
+def test_trajectories_begin_at_the_prompts_and_end_at_the_output(case, key):
+    prompts, encoder, measure = case
+    finite = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(4, 5, key))
+    for model, bound in ((wgf.AveragedODE(encoder, measure), 1e-10), (finite, 1e-14)):
+        path = model.trajectory(prompts.tokens, jnp.linspace(0, 1, 9))
+        assert path.shape == (9, *prompts.tokens.shape)
+        assert relative(path[0], prompts.tokens) < bound
+        assert relative(path[-1], model(prompts.tokens)) < bound
+
+
+def test_finite_trajectory_is_linear_within_substeps(case, key):
+    prompts, encoder, _ = case
+    model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(2, 5, key))
+    a, middle, b = model.trajectory(prompts.tokens, jnp.array([0.25, 0.375, 0.5]))
+    assert relative(middle, (a + b) / 2) < 1e-13
+
+
+def test_limit_trajectory_solves_the_ode(case):
+    prompts, encoder, measure = case
+    model = wgf.AveragedODE(encoder, measure, steps=64)
+    before, at, after = model.trajectory(prompts.tokens, jnp.array([0.4 - 1e-4, 0.4, 0.4 + 1e-4]))
+    assert relative((after - before) / 2e-4, model.field(0.4, at)) < 1e-6
+
+
+def test_layered_measure_in_the_limit_model(case, key):
+    """The averaged ODE of a finite measure, solved exactly in depth: steps that end where layers do."""
+    prompts, encoder, _ = case
+    measure = wgf.measures.Gaussian(encoder, 0.7).layered(4, 3, key)
+    coarse, fine = (
+        wgf.AveragedODE(encoder, measure, solver=diffrax.Bosh3(), steps=n)(prompts.tokens) for n in (64, 128)
+    )
+    assert 0 < relative(coarse, fine) < 0.05
+
+
+def test_what_models_refuse(case, key, unchecked):
+    prompts, encoder, measure = case
+    layered = wgf.measures.Gaussian(encoder, 0.7).layered(2, 3, key)
+    with pytest.raises(ValueError, match=r"`measure` must be wgf.measures.Layered"):
+        wgf.Transformer(encoder, measure)
+    with pytest.raises(ValueError, match="`solver` must be a Diffrax solver"):
+        wgf.AveragedODE(encoder, measure, solver="Tsit5")
+    with pytest.raises(ValueError, match="`steps` must be a whole number of at least 1"):
+        wgf.AveragedODE(encoder, measure, steps=0)
+    for model in (wgf.AveragedODE(encoder, measure), wgf.Transformer(encoder, layered)):
+        with pytest.raises(ValueError, match="`depths` must be a vector"):
+            model.trajectory(prompts.tokens, jnp.array(0.5))
+
+
+def test_adaptive_solve_that_runs_out_of_steps_raises(case):
+    prompts, encoder, measure = case
+    tight = diffrax.PIDController(rtol=1e-12, atol=1e-14)
+    with pytest.raises(RuntimeError, match="maximum number of solver steps"):
+        wgf.AveragedODE(encoder, measure, controller=tight, steps=3)(prompts.tokens)
+
+
+def test_root_finder_is_used(case):
+    """An implicit solver of a linear field in one step is the rational function it should be."""
+    prompts, _, _ = case
+    encoder = Matrix(prompts.token_dim)
+    w = 0.3 * jnp.eye(prompts.token_dim)
+    solver = diffrax.ImplicitEuler(root_finder=optx.Newton(rtol=1e-10, atol=1e-12))
+    model = wgf.AveragedODE(encoder, wgf.measures.Spectral(w[None, None]), solver=solver, steps=1)
+    assert relative(model(prompts.tokens), prompts.tokens / (1 - 0.3)) < 1e-9

@@ -1,0 +1,77 @@
+"""Readouts, losses, weight decay, and what the objective refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from helpers import averaged, regression
+
+import wgf
+from wgf.objective import CrossEntropy, QueryEntry, QueryRows
+
+
+@pytest.fixture
+def case(key):
+    prompts = regression(key)
+    encoder = averaged(prompts.token_dim)
+    return prompts, wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(2, 3, key))
+
+
+def test_objective_is_risk_and_weight_decay(case):
+    prompts, model = case
+    outputs = np.asarray(model(prompts.tokens))[:, 2, -1]
+    squares = sum(np.sum(np.asarray(leaf) ** 2) for leaf in jax.tree.leaves(model.measure.particles))
+    risk = np.mean((outputs - np.asarray(prompts.labels)) ** 2) / 2
+    objective = wgf.Objective(prompts, 0.3)
+    np.testing.assert_allclose(objective.risk(model), risk, rtol=1e-12)
+    np.testing.assert_allclose(objective(model), risk + 0.15 * squares / 6, rtol=1e-12)
+
+
+def test_prompt_weights_weigh_the_risk(case):
+    prompts, model = case
+    weights = jnp.array([0.5, 0.5, 0, 0, 0, 0])
+    weighted = wgf.prompts.Prompts(prompts.tokens, prompts.labels, label_row=2, weights=weights)
+    two = wgf.prompts.Prompts(prompts.tokens[:2], prompts.labels[:2], label_row=2)
+    np.testing.assert_allclose(wgf.Objective(weighted).risk(model), wgf.Objective(two).risk(model), rtol=1e-12)
+
+
+def test_cross_entropy_trains_class_labels(case):
+    prompts, model = case
+    classes = (prompts.labels > 0).astype(int)
+    labelled = wgf.prompts.Prompts(prompts.tokens, classes, label_row=2)
+    objective = wgf.Objective(labelled, 1e-3, loss=CrossEntropy(), readout=QueryRows(0, 2))
+    logits = np.asarray(model(prompts.tokens))[:, :2, -1]
+    expected = -np.mean(scipy.special.log_softmax(logits, axis=1)[np.arange(6), np.asarray(classes)])
+    np.testing.assert_allclose(objective.risk(model), expected, rtol=1e-12)
+    solution = wgf.flow(objective, model, [0.0, 2.0, 4.0])
+    assert solution.outputs.shape == (3, 6, 2)
+    assert np.all(np.diff(solution.objective) < 0), solution.objective
+
+
+def test_vector_labels_sum_their_squares(case):
+    prompts, model = case
+    labels = jnp.stack([prompts.labels, 2 * prompts.labels], axis=1)
+    objective = wgf.Objective(
+        wgf.prompts.Prompts(prompts.tokens, labels, label_row=2), readout=QueryRows(start=1, count=2)
+    )
+    outputs = np.asarray(model(prompts.tokens))[:, 1:3, -1]
+    np.testing.assert_allclose(objective.risk(model), np.mean(np.sum((outputs - labels) ** 2, 1)) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_decay": -1.0}, "`weight_decay` must be finite and not negative"),
+        ({"weight_decay": np.nan}, "`weight_decay` must be finite and not negative"),
+        ({"weight_decay": np.ones(2)}, "`weight_decay` must be one number"),
+        ({"readout": QueryEntry(5)}, "below the token dimension"),
+        ({"readout": QueryEntry(-1)}, "`row` must be a whole number"),
+        ({"readout": QueryRows(4, 2)}, "below the token dimension"),
+        ({"readout": QueryRows(0, 2)}, "`labels` must have the shape"),
+        ({"loss": CrossEntropy()}, "`loss` CrossEntropy takes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(case, options, message):
+    with pytest.raises(ValueError, match=message):
+        wgf.Objective(case[0], **options)
