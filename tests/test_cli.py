@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wgf import cli
-from wgf.experiments import LimitConfig, limit
+from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig
 from wgf.experiments._data import load_prompts
 from wgf.experiments._results import save_config
 
@@ -25,8 +25,8 @@ def ran(monkeypatch, tmp_path):
         def table(self):
             return "the table"
 
-    monkeypatch.setattr(limit, "run", Stub)
-    monkeypatch.setattr(limit, "save", lambda result: tmp_path / "folder")
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, Stub))
+    monkeypatch.setattr(cli, "save", lambda name, result: tmp_path / "folder")
     return configs
 
 
@@ -195,7 +195,7 @@ def test_an_option_beside_the_data_does_not_hide_other_errors(monkeypatch):
     def fail(config):
         raise RuntimeError("a fault of the program")
 
-    monkeypatch.setattr(limit, "run", fail)
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
     with pytest.raises(RuntimeError, match="a fault of the program"):
         cli.main(["limit"])
 

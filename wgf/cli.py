@@ -2,14 +2,13 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from .experiments import LimitConfig, limit
-from .experiments._results import load_config
+from .experiments import EXPERIMENTS, config_from, load_config, save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,26 +32,28 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(f"wgf: {error}") from error
 
 
-def run(config: LimitConfig | RerunConfig) -> None:
+def run(config: Any) -> None:
     """Run one command."""
     if isinstance(config, RerunConfig):
         name, fields = load_config(config.config)
-        if name not in _RERUN:
-            raise ValueError(f"`config` must name an experiment of {sorted(_RERUN)}; got {name!r}.")
-        config = dataclasses.replace(_RERUN[name](fields), out=config.out)
-    result = limit.run(config)
+        if name not in EXPERIMENTS:
+            raise ValueError(f"`config` must name an experiment of {sorted(EXPERIMENTS)}; got {name!r}.")
+        config = dataclasses.replace(config_from(EXPERIMENTS[name].config, fields), out=config.out)
+    name = next(name for name, experiment in EXPERIMENTS.items() if isinstance(config, experiment.config))
+    result = EXPERIMENTS[name].run(config)
     print(result.table())
-    print(f"results: {limit.save(result)}")
+    print(f"results: {save(name, result)}")
 
 
 _DESCRIPTION = (
     "Train finite Transformers by gradient flow, solve the Wasserstein-flow PDE they converge to, measure the distance."
 )
-_RERUN: dict[str, Callable[[dict[str, Any]], LimitConfig]] = {"limit": limit.config_from}
 
 
 def _commands(quick: bool) -> Any:
     """The union of subcommands; `--quick` changes the defaults that all other options start from."""
-    default = LimitConfig.quick_default() if quick else LimitConfig()
-    named = Annotated[LimitConfig, tyro.conf.subcommand("limit", default=default)]
-    return named | Annotated[RerunConfig, tyro.conf.subcommand("rerun")]
+    commands: Any = Annotated[RerunConfig, tyro.conf.subcommand("rerun")]
+    for name, experiment in reversed(EXPERIMENTS.items()):
+        default = experiment.config.quick_default() if quick else experiment.config()
+        commands = Annotated[experiment.config, tyro.conf.subcommand(name, default=default)] | commands
+    return commands

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from wgf.cli import main
 from wgf.experiments import LimitConfig, Progress, limit
-from wgf.experiments._results import load_config, results_folder, save_arrays, save_config
+from wgf.experiments._results import config_from, load_config, results_folder, save, save_arrays, save_config
 
 TINY = LimitConfig(batch=4, examples=2, sizes=((1, 2), (2, 4)), nodes=1, width=8, taus=(0.0, 1.0))
 SIZES, SAVES, PARTICLE = 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
@@ -24,7 +24,7 @@ def folder(result, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         place = tmp_path_factory.mktemp("work")
         patch.chdir(place)
-        return place / limit.save(result)
+        return place / save("limit", result)
 
 
 def test_the_table_has_every_column_and_a_line_for_each_size_and_time(result):
@@ -177,21 +177,21 @@ def test_a_config_comes_back_from_its_file(config, tmp_path):
     save_config(tmp_path, "limit", config)
     for path in (tmp_path, tmp_path / "config.json"):
         name, fields = load_config(path)
-        assert (name, limit.config_from(fields)) == ("limit", config)
+        assert (name, config_from(LimitConfig, fields)) == ("limit", config)
 
 
 def test_the_folder_of_a_run_is_not_part_of_its_saved_config(tmp_path):
     save_config(tmp_path, "limit", LimitConfig(out=tmp_path))
-    assert limit.config_from(load_config(tmp_path)[1]).out is None
+    assert config_from(LimitConfig, load_config(tmp_path)[1]).out is None
 
 
 def test_a_partial_config_takes_the_defaults():
-    assert limit.config_from({"seed": 7}) == LimitConfig(seed=7)
+    assert config_from(LimitConfig, {"seed": 7}) == LimitConfig(seed=7)
 
 
 def test_a_config_with_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"):
-        limit.config_from({"depth": 3, "seed": 1})
+        config_from(LimitConfig, {"depth": 3, "seed": 1})
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path):

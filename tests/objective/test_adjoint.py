@@ -60,6 +60,7 @@ def test_limit_velocity_is_the_gradient_of_the_discretised_objective(key, nodes)
     assert relative(wgf.velocity(objective, model), gradient_of_objective(objective, model)) < 1e-12
 
 
+@pytest.mark.slow
 def test_limit_velocities_agree_as_nodes_grow(key):
     """The adjoint gives the field at a node, differentiation its projection on polynomials: one limit."""
     prompts = regression(key)

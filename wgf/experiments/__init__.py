@@ -1,4 +1,24 @@
-"""Experiments: a config, `run(config) -> result`, and a figure each."""
+"""Experiments: a config dataclass, `run(config) -> result`, a table and a figure each.
 
+A module here is a subcommand of `wgf` once it stands in `EXPERIMENTS`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import limit as limit
 from ._progress import Progress as Progress
+from ._results import Result as Result, config_from as config_from, load_config as load_config, save as save
 from .limit import LimitConfig as LimitConfig, LimitResult as LimitResult
+
+
+class Experiment(NamedTuple):
+    """What the command line needs: the config dataclass (with `quick`, `out` and `quick_default()`), and `run`."""
+
+    config: Any
+    run: Callable[[Any], Result]
+
+
+EXPERIMENTS = {
+    "limit": Experiment(LimitConfig, limit.run),
+}

@@ -1,6 +1,5 @@
 """The main job: finite Transformers of growing size against the Wasserstein-flow PDE."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,6 @@ from ..models import AveragedODE, Transformer
 from ..objective import Objective
 from ._data import load_prompts
 from ._progress import Progress
-from ._results import results_folder, save_arrays, save_config
 
 
 @dataclass(frozen=True)
@@ -219,29 +217,6 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
     limit = AveragedODE(encoder, placed.spectral(config.nodes, config.width, limit_key), steps=config.steps)
     limit = limit.with_tracers(*finite)
     return _solve(config, objective, finite, limit, show_progress)
-
-
-def save(result: LimitResult) -> Path:
-    """Write the results folder: `limit.png`, `result.npz`, `config.json` and `table.txt`; return its path."""
-    folder = results_folder(result.config.out, "limit")
-    save_config(folder, "limit", result.config)
-    save_arrays(folder, result.arrays())
-    (folder / "table.txt").write_text(result.table() + "\n")
-    result.figure().savefig(folder / "limit.png", dpi=130)
-    return folder
-
-
-def config_from(fields: dict[str, Any]) -> LimitConfig:
-    """Build a config from the fields of a `config.json`.
-
-    **Raises:** `ValueError` if a field is unknown.
-    """
-    known = {field.name for field in dataclasses.fields(LimitConfig)}
-    if unknown := set(fields) - known:
-        raise ValueError(f"`config` must have fields of {sorted(known)}; got {sorted(unknown)} besides.")
-    lists = {"sizes": tuple(tuple(size) for size in fields.get("sizes", LimitConfig.sizes))}
-    lists["taus"] = tuple(fields.get("taus", LimitConfig.taus))
-    return LimitConfig(**{**fields, **lists})
 
 
 def _solve(config, objective, finite, limit, show_progress) -> LimitResult:
