@@ -1,6 +1,6 @@
-"""`flow`: gradient flow of either model by one Diffrax solve."""
+"""`flow`: gradient flow of a model by one Diffrax solve."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -10,17 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
-from ..models import AbstractModel
 from ..objective import Objective
-from ._norm import ParticleNorm
+from ._dynamics import prompt_weights
 from ._solution import RESULTS, FlowSolution
-from ._survey import place, repeat_model, survey
-from ._velocity import evaluate, tracer_velocity
+from ._survey import repeat_model, survey
+from ._velocity import dynamics_of, evaluate, tracer_velocity, tracers_of
 
 
 def flow(
-    objective: Objective,
-    model: AbstractModel,
+    objective: Callable[[Any], Float[Array, ""]],
+    model: PyTree,
     taus: ArrayLike | Sequence[float],
     *,
     solver: diffrax.AbstractSolver = diffrax.Tsit5(),  # noqa: B008 (an immutable module)
@@ -39,16 +38,18 @@ def flow(
     For a [`wgf.Transformer`][] this is its gradient flow; for a [`wgf.AveragedODE`][] it solves the Wasserstein-flow
     PDE
     \( \partial_\tau \rho = \nabla_\theta \cdot (\rho \nabla_\theta\,\delta Q/\delta\rho) \) along characteristics.
+    Any other Equinox module moves by plain gradient flow, \( \dot\theta = -\nabla Q \) in all its inexact arrays.
     Pure: works under `jit`, `vmap` and `grad`.
 
     **Arguments:**
 
-    - `objective`: Q, [`wgf.Objective`][].
-    - `model`: where the flow starts, at `taus[0]`; its `tracers` move along.
+    - `objective`: Q, [`wgf.Objective`][], or any function (a module, say) of the model alone.
+    - `model`: where the flow starts, at `taus[0]`: a model of this library, whose `tracers` move along, or any module.
     - `taus`: the training times to save at, increasing, at least two.
     - `solver`: any Diffrax solver for the outer flow.
     - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
-      particle's RMS error). Good values: 1e-3 to 1e-6 in float32, where below 1e-6 rounding rules; to 1e-10 in float64.
+      particle's RMS error; of a plain module, the worst parameter's). Good values: 1e-3 to 1e-6 in float32, where below
+      1e-6 rounding rules; to 1e-10 in float64.
     - `controller`: a step size controller in place of the default `PIDController(rtol, atol)`; `ConstantStepSize()`
       needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient descent of learning rate h·LM.
     - `dt0`: the first step; chosen automatically by default.
@@ -61,7 +62,8 @@ def flow(
 
     **Returns:** [`wgf.flows.FlowSolution`][].
 
-    **Raises:** `ValueError` if `taus` do not increase, tolerances are negative or a number is not finite;
+    **Raises:** `ValueError` if `taus` do not increase, tolerances are negative, a number is not finite, or a model
+    with tracers comes with an objective that has no first variation;
     `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`.
 
     Cost: one value and gradient of Q a stage (Tsit5: 6 a step), the working memory of the solver in copies of the
@@ -69,7 +71,9 @@ def flow(
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
-    dtype = model.measure.weights.dtype
+    if tracers_of(model) and not isinstance(objective, Objective):
+        raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
+    dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
     options = _Options(
         solver=solver,
@@ -98,52 +102,60 @@ class _Options(eqx.Module):
 
 
 class _State(eqx.Module):
-    """What the outer solver moves: particles, tracers, and the objective dissipated so far.
+    """What the outer solver moves: parameters, tracers, and the objective dissipated so far.
 
     Lists of leaves, since Diffrax's loops cannot hold the empty tuples that a PyTree of a user's own may contain.
     """
 
-    particles: list[Array]
+    parameters: list[Array]
     tracers: list[list[Array]]
     dissipated: Float[Array, ""]
 
-    def place(self, model: AbstractModel) -> AbstractModel:
-        """The model with this state's particles and tracers."""
-        tracers = zip(self.tracers, model.tracers, strict=True)
-        return place(
-            model,
-            _like(self.particles, model.measure.particles),
-            tuple(_like(leaves, measure.particles) for leaves, measure in tracers),
-        )
+    def place(self, model: PyTree) -> PyTree:
+        """The model with this state's parameters and tracers."""
+        dynamics = dynamics_of(model)
+        placed = dynamics.place(model, _like(self.parameters, dynamics.parameters(model)))
+        if not self.tracers:
+            return placed
+        tracers = zip(self.tracers, tracers_of(model), strict=True)
+        return placed.with_tracer_particles(tuple(_like(leaves, measure.particles) for leaves, measure in tracers))
 
 
-def _like(leaves: list[Array], particles: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.unflatten(jax.tree.structure(particles), leaves)
+def _like(leaves: list[Array], parameters: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.unflatten(jax.tree.structure(parameters), leaves)
 
 
-def _start(model: AbstractModel) -> _State:
+def _start(model: PyTree) -> _State:
     return _State(
-        jax.tree.leaves(model.measure.particles),
-        [jax.tree.leaves(measure.particles) for measure in model.tracers],
-        jnp.zeros((), model.measure.weights.dtype),
+        jax.tree.leaves(dynamics_of(model).parameters(model)),
+        [jax.tree.leaves(measure.particles) for measure in tracers_of(model)],
+        jnp.zeros((), _dtype(model)),
     )
 
 
-def _field(tau, state: _State, args: tuple[Objective, AbstractModel]) -> _State:
+def _field(tau, state: _State, args: tuple[Any, PyTree]) -> _State:
     objective, model = args
     model = state.place(model)
     now = evaluate(objective, model)
-    tracers = [jax.tree.leaves(v) for v in tracer_velocity(objective, model)]
+    tracers = [jax.tree.leaves(v) for v in tracer_velocity(objective, model)] if state.tracers else []
     return _State(jax.tree.leaves(now.velocity), tracers, now.dissipation)
 
 
-class _StateNorm(eqx.Module):
-    """The norm of the particles alone: tracers and the dissipated objective have no say in the steps."""
+def _dtype(model: PyTree):
+    leaves = jax.tree.leaves(dynamics_of(model).parameters(model))
+    if not leaves:
+        raise ValueError(f"`model` must hold at least one array of real numbers to move; got {model!r}.")
+    return jnp.result_type(*leaves)
 
-    norm: ParticleNorm
+
+class _StateNorm(eqx.Module):
+    """The norm of the parameters alone: tracers and the dissipated objective have no say in the steps."""
+
+    norm: Callable[[PyTree[Array]], Float[Array, ""]]
+    structure: Any = eqx.field(static=True)
 
     def __call__(self, state: _State) -> Float[Array, ""]:
-        return self.norm(state.particles)
+        return self.norm(jax.tree.unflatten(self.structure, state.parameters))
 
 
 class _Steady(eqx.Module):
@@ -157,7 +169,7 @@ class _Steady(eqx.Module):
 
 
 @eqx.filter_jit
-def _flow(objective: Objective, model: AbstractModel, taus: Array, options: _Options) -> FlowSolution:
+def _flow(objective: Callable, model: PyTree, taus: Array, options: _Options) -> FlowSolution:
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_field),
         options.solver,
@@ -185,14 +197,14 @@ def _flow(objective: Objective, model: AbstractModel, taus: Array, options: _Opt
         dissipation=saved.dissipation,
         dissipated=states.dissipated,
         outputs=saved.outputs,
-        prompt_weights=objective.prompts.weights,
+        prompt_weights=prompt_weights(objective),
         reached=reached,
         stats=solution.stats,
         result=_result(solution.result, jnp.all(jnp.where(reached, jnp.isfinite(saved.objective), True))),
     )
 
 
-def _event(objective: Objective, model: AbstractModel, steady: Array | None) -> diffrax.Event | None:
+def _event(objective: Callable, model: PyTree, steady: Array | None) -> diffrax.Event | None:
     if steady is None:
         return None
     return diffrax.Event(_Steady(steady * evaluate(objective, model).dissipation))
@@ -223,12 +235,13 @@ def _failed(result: RESULTS) -> Bool[Array, ""]:
     return (result != RESULTS.successful) & (result != RESULTS.event_occurred)
 
 
-def _controller(controller, rtol, atol, model: AbstractModel) -> diffrax.AbstractStepSizeController:
+def _controller(controller, rtol, atol, model: PyTree) -> diffrax.AbstractStepSizeController:
     if controller is not None:
         return controller
-    dtype = model.measure.weights.dtype
-    rtol, atol = (_check_positive(n, v).astype(dtype) for n, v in (("rtol", rtol), ("atol", atol)))
-    return diffrax.PIDController(rtol, atol, norm=_StateNorm(ParticleNorm(model.measure.weights)))
+    dynamics = dynamics_of(model)
+    rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
+    norm = _StateNorm(dynamics.norm(model), jax.tree.structure(dynamics.parameters(model)))
+    return diffrax.PIDController(rtol, atol, norm=norm)
 
 
 def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:

@@ -5,8 +5,6 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..models import AbstractModel
-
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     """How a flow ended: Diffrax's codes, and what it does not tell apart."""
@@ -25,7 +23,7 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 class AbstractSolution(eqx.Module):
     """Models along a run, with their objective, risk and dissipation."""
 
-    models: eqx.AbstractVar[AbstractModel]
+    models: eqx.AbstractVar[PyTree]
     objective: eqx.AbstractVar[Float[Array, " saves"]]
     risk: eqx.AbstractVar[Float[Array, " saves"]]
     dissipation: eqx.AbstractVar[Float[Array, " saves"]]
@@ -33,7 +31,7 @@ class AbstractSolution(eqx.Module):
     prompt_weights: eqx.AbstractVar[Float[Array, " batch"]]
     result: eqx.AbstractVar[RESULTS]
 
-    def model_at(self, index: int) -> AbstractModel:
+    def model_at(self, index: int) -> PyTree:
         """The model at one save; negative indices count from the last."""
         return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, self.models)
 
@@ -46,7 +44,8 @@ class FlowSolution(AbstractSolution):
     - `objective`, `risk`: Q and R, `[saves]`.
     - `dissipation`: \( \int \|v\|^2 d\rho = -dQ/d\tau \), `[saves]`.
     - `dissipated`: its integral from the first τ, \( Q(\tau_0) - Q(\tau) \) but for the solver's error, `[saves]`.
-    - `outputs`: the readout for every prompt, `[saves, B]`; `prompt_weights`: the data measure's weights.
+    - `outputs`: the readout for every prompt, `[saves, B]`; `prompt_weights`: the data measure's weights. An
+      objective that is a plain function has no prompts (B = 0), and all of it counts as risk.
     - `reached`: whether the solve reached each τ. After a steady-state stop later rows hold the steady model; after a
       failure they are NaN.
     - `stats`: steps taken, accepted and rejected.
@@ -54,7 +53,7 @@ class FlowSolution(AbstractSolution):
     """
 
     taus: Float[Array, " saves"]
-    models: AbstractModel
+    models: PyTree
     objective: Float[Array, " saves"]
     risk: Float[Array, " saves"]
     dissipation: Float[Array, " saves"]
@@ -76,7 +75,7 @@ class TrainSolution(AbstractSolution):
     """
 
     steps: Int[Array, " saves"]
-    models: AbstractModel
+    models: PyTree
     objective: Float[Array, " saves"]
     risk: Float[Array, " saves"]
     dissipation: Float[Array, " saves"]

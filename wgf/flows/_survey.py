@@ -1,12 +1,14 @@
-"""Rows of models along a run: placing their particles, and surveying Q, R, outputs and dissipation."""
+"""Rows of models along a run: surveying Q, R, outputs and dissipation."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..models import AbstractModel
-from ..objective import Objective
+from ._dynamics import risk
 from ._velocity import evaluate
 
 
@@ -19,24 +21,19 @@ class Survey(eqx.Module):
     outputs: Float[Array, "..."]
 
 
-def survey(objective: Objective, models: AbstractModel) -> Survey:
+def survey(objective: Callable[[Any], Float[Array, ""]], models: PyTree) -> Survey:
     """Evaluate models with leading axis `[saves]`, one at a time: the memory of one."""
     dynamic, static = eqx.partition(models, eqx.is_array)
 
     def one(arrays):
         now = evaluate(objective, eqx.combine(arrays, static))
-        return Survey(now.objective, objective.score(now.outputs), now.dissipation, now.outputs)
+        return Survey(now.objective, risk(objective, now), now.dissipation, now.outputs)
 
     return jax.lax.map(one, dynamic)
 
 
-def repeat_model(model: AbstractModel, saves: int) -> AbstractModel:
+def repeat_model(model: PyTree, saves: int) -> PyTree:
     """The model with every array repeated along a leading axis `[saves]`."""
     return jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (saves, *leaf.shape)) if eqx.is_array(leaf) else leaf, model
     )
-
-
-def place(model: AbstractModel, particles: PyTree[Array], tracers: tuple[PyTree[Array], ...]) -> AbstractModel:
-    """The same model with other particles and tracers."""
-    return model.with_particles(particles).with_tracer_particles(tracers)

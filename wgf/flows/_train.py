@@ -1,25 +1,24 @@
 """`train`: the same models and objectives, moved by an Optax optimiser."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
-from ..models import AbstractModel
-from ..objective import Objective
-from ..prompts import Prompts
+from ._dynamics import prompt_weights
 from ._solution import RESULTS, TrainSolution
 from ._survey import repeat_model, survey
-from ._velocity import evaluate
+from ._velocity import dynamics_of, evaluate
 
 
 def train(
-    objective: Objective,
-    model: AbstractModel,
+    objective: Callable[[Any], Float[Array, ""]],
+    model: PyTree,
     optimiser: optax.GradientTransformation,
     *,
     steps: int,
@@ -28,26 +27,29 @@ def train(
     key: PRNGKeyArray | None = None,
     throw: bool = True,
 ) -> TrainSolution:
-    r"""Train by an optimiser on the mean-field gradient \( -v = LM\,\nabla Q \).
+    r"""Train by an optimiser on the mean-field gradient \( -v = LM\,\nabla Q \) (of a plain module: ∇Q).
 
     In this scale a step does not shrink as the model grows: `optax.sgd(h)` is the explicit Euler scheme of step h for
     [`wgf.flow`][], for any width and depth, and converges to it at first order in h.
 
     **Arguments:**
 
-    - `objective`, `model`: as in [`wgf.flow`][]; the model's tracers stay where they are.
+    - `objective`, `model`: as in [`wgf.flow`][], any module with any function included; a model's tracers stay where
+      they are.
     - `optimiser`: any Optax gradient transformation. The objective's weight decay is part of the gradient;
       `optax.adamw` adds a decoupled one of its own.
     - `steps`: the number of updates.
     - `save_every`: save after each so many updates, and at the start; must divide `steps`. Default: start and end.
-    - `batch`: prompts drawn for each update, with replacement, by their weights; default all. Needs `key`.
+    - `batch`: prompts drawn for each update, with replacement, by their weights; default all. Needs `key`, and an
+      objective with a method `minibatch(key, size) -> objective`, as [`wgf.Objective`][] has.
     - `key`: the random key of the batches.
     - `throw`: whether a run that stops being finite raises.
 
     **Returns:** [`wgf.flows.TrainSolution`][].
 
     **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, or `batch` comes without
-    `key`; `eqx.EquinoxRuntimeError` if the run stops being finite and `throw=True`.
+    `key` or with an objective that draws no batches; `eqx.EquinoxRuntimeError` if the run stops being finite and
+    `throw=True`.
     """
     steps = at_least("steps", steps, 1)
     save_every = steps if save_every is None else at_least("save_every", save_every, 1)
@@ -55,6 +57,8 @@ def train(
         raise ValueError(f"`save_every` must divide `steps` = {steps}; got {save_every}.")
     if batch is not None and (at_least("batch", batch, 1) and key is None):
         raise ValueError("`key` must be given with `batch`, to draw prompts; got None.")
+    if batch is not None and not hasattr(objective, "minibatch"):
+        raise ValueError(f"`objective` must have a method `minibatch(key, size)` for `batch`; got {objective!r}.")
     solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
     failed = solution.result == RESULTS.not_finite
     return solution.result.error_if(solution, failed) if throw else solution
@@ -62,30 +66,32 @@ def train(
 
 @eqx.filter_jit
 def _train(
-    objective: Objective,
-    model: AbstractModel,
+    objective: Any,
+    model: PyTree,
     optimiser: optax.GradientTransformation,
     saves: int,
     every: int,
     batch: int | None,
     key: PRNGKeyArray | None,
 ) -> TrainSolution:
+    dynamics = dynamics_of(model)
+
     def update(carry: tuple[PyTree[Array], Any, Any], _):
-        particles, state, key = carry
+        parameters, state, key = carry
         seen, key = _minibatch(objective, batch, key)
-        field = evaluate(seen, model.with_particles(particles)).velocity
+        field = evaluate(seen, dynamics.place(model, parameters)).velocity
         gradient = jax.tree.map(jnp.negative, field)
-        updates, state = optimiser.update(gradient, state, particles)
-        return (optax.apply_updates(particles, updates), state, key), None
+        updates, state = optimiser.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, updates), state, key), None
 
     def save(carry, _):
         carry, _ = jax.lax.scan(update, carry, length=every)
         return carry, carry[0]
 
-    start = model.measure.particles
+    start = dynamics.parameters(model)
     _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
-    particles = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
-    models = repeat_model(model, saves + 1).with_particles(particles)
+    parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
+    models = dynamics.place(repeat_model(model, saves + 1), parameters)
     saved = survey(objective, models)
     return TrainSolution(
         steps=jnp.arange(saves + 1) * every,
@@ -94,16 +100,13 @@ def _train(
         risk=saved.risk,
         dissipation=saved.dissipation,
         outputs=saved.outputs,
-        prompt_weights=objective.prompts.weights,
+        prompt_weights=prompt_weights(objective),
         result=RESULTS.where(jnp.all(jnp.isfinite(saved.objective)), RESULTS.successful, RESULTS.not_finite),
     )
 
 
-def _minibatch(objective: Objective, batch: int | None, key: PRNGKeyArray | None):
+def _minibatch(objective: Any, batch: int | None, key: PRNGKeyArray | None):
     if batch is None or key is None:
         return objective, key
     key, draw_key = jax.random.split(key)
-    prompts = objective.prompts
-    rows = jax.random.choice(draw_key, prompts.batch, (batch,), p=prompts.weights)
-    drawn = Prompts(prompts.tokens[rows], prompts.labels[rows], label_row=prompts.label_row)
-    return eqx.tree_at(lambda o: o.prompts, objective, drawn), key
+    return objective.minibatch(draw_key, batch), key

@@ -1,6 +1,8 @@
-"""The velocity field v = −∇_θ δQ/δρ of the Wasserstein gradient flow."""
+"""The velocity field of a flow, v = −∇_θ δQ/δρ for a measure."""
 
-import equinox as eqx
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -9,9 +11,12 @@ from .._outline import outline
 from ..measures import Layered
 from ..models import AbstractModel
 from ..objective import Objective
+from ._dynamics import AbstractDynamics, Evaluation
+from ._euclidean import Euclidean
+from ._lagrangian import Lagrangian
 
 
-def velocity(objective: Objective, model: AbstractModel) -> PyTree[Array]:
+def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyTree[Array]:
     r"""The velocity dθ/dτ of every particle, \( v_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial
     \theta_{ij}} \).
 
@@ -22,11 +27,11 @@ def velocity(objective: Objective, model: AbstractModel) -> PyTree[Array]:
 
     **Arguments:**
 
-    - `objective`: Q.
-    - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][].
+    - `objective`: Q, [`wgf.Objective`][], or any function of the model.
+    - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \).
 
-    **Returns:** the velocities, of the structure and shapes of `model.measure.particles`. Particles of weight zero
-    get the velocity that a particle of vanishing mass has.
+    **Returns:** the velocities, of the structure and shapes of `model.measure.particles` (of any other module: of its
+    inexact arrays). Particles of weight zero get the velocity that a particle of vanishing mass has.
 
     Cost: one value and gradient of Q.
 
@@ -35,35 +40,20 @@ def velocity(objective: Objective, model: AbstractModel) -> PyTree[Array]:
     return evaluate(objective, model).velocity
 
 
-class Evaluation(eqx.Module):
-    """One value and gradient of Q: the objective, the outputs, the velocity and the dissipation."""
-
-    objective: Float[Array, ""]
-    outputs: Float[Array, "batch *classes"]
-    velocity: PyTree[Array]
-    dissipation: Float[Array, ""]
+def dynamics_of(model: PyTree) -> AbstractDynamics:
+    """The geometry in which a model descends: that of its measure, or the Euclidean one of a plain module."""
+    return Lagrangian() if isinstance(model, AbstractModel) else Euclidean()
 
 
 @outline
-def evaluate(objective: Objective, model: AbstractModel) -> Evaluation:
+def evaluate(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
     """Evaluate Q and its velocity field at a model."""
-    massive = _with_vestigial_masses(model)
-
-    def value(particles):
-        return objective.value_and_outputs(massive.with_particles(particles))
-
-    (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(model.measure.particles)
-    masses = massive.measure.masses
-    velocities = jax.tree.map(lambda leaf: -leaf / _expand(masses, leaf), gradient)
-    return Evaluation(q, outputs, velocities, dissipation(velocities, model.measure.masses))
+    return dynamics_of(model).evaluate(objective, model)
 
 
-def dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) -> Float[Array, ""]:
-    r"""The rate at which Q falls, \( \int_0^1 \int \|v\|^2 d\rho\,dt = \sum_{ij} w_i a_{ij} \|v_{ij}\|^2 = -dQ/d\tau
-    \).
-    """
-    leaves = jax.tree.leaves(velocities)
-    return sum((jnp.sum(_expand(masses, leaf) * leaf**2) for leaf in leaves), jnp.zeros((), masses.dtype))
+def tracers_of(model: PyTree) -> tuple[Layered, ...]:
+    """The measures of no mass that ride along with a model."""
+    return model.tracers if isinstance(model, AbstractModel) else ()
 
 
 @outline
@@ -73,8 +63,6 @@ def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[
     **Returns:** for each of `model.tracers` a PyTree of the structure and shapes of its particles. Cost: one forward
     and one backward solve, and one gradient of the encoder for each tracer and prompt.
     """
-    if not model.tracers:
-        return ()
     first_variation = objective.first_variation(model)
 
     def at_layer(inputs):
@@ -85,18 +73,3 @@ def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[
         return jax.lax.map(at_layer, (measure.particles, measure.depths))
 
     return tuple(of_measure(measure) for measure in model.tracers)
-
-
-def _with_vestigial_masses(model: AbstractModel) -> AbstractModel:
-    """Give weight-zero particles a mass too small to change any sum, but that can be divided by.
-
-    A contribution of 2^-66 (2^-332 in float64) of a unit particle's is lost in rounding wherever a particle of
-    weight above zero contributes; dividing a gradient by a power of two is exact. So tracers cost no second code path.
-    """
-    weights = model.measure.weights
-    vestige = jnp.asarray(2.0**-66 if weights.dtype.itemsize <= 4 else 2.0**-332, weights.dtype)
-    return eqx.tree_at(lambda m: m.measure.weights, model, jnp.where(weights > 0, weights, vestige))
-
-
-def _expand(masses: Float[Array, "depth width"], leaf: Array) -> Array:
-    return masses.reshape(masses.shape + (1,) * (leaf.ndim - 2))

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._checks import not_negative
 from ..models import AbstractAdjoint, AbstractModel
@@ -75,6 +75,10 @@ class Objective(eqx.Module):
     def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:
         """What the model answers to each prompt: the readout of its final tokens."""
         return self.readout(model(self.prompts.tokens))
+
+    def minibatch(self, key: PRNGKeyArray, size: int) -> "Objective":
+        """The same objective on `size` prompts drawn with replacement by their weights: unbiased for Q."""
+        return eqx.tree_at(lambda objective: objective.prompts, self, self.prompts.draw(key, size))
 
     def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
         r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).

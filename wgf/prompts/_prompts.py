@@ -1,8 +1,9 @@
 """`Prompts`: the data measure μ as a weighted set of prompts with labels."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, finite, holds, is_traced
 
@@ -61,6 +62,11 @@ class Prompts(eqx.Module):
     def examples(self) -> int:
         """The number of labelled examples before the query, N."""
         return self.tokens.shape[2] - 1
+
+    def draw(self, key: PRNGKeyArray, size: int) -> "Prompts":
+        """Draw `size` prompts with replacement by their weights, as a data measure of equal weights."""
+        rows = jax.random.choice(key, self.batch, (size,), p=self.weights)
+        return Prompts(self.tokens[rows], self.labels[rows], label_row=self.label_row)
 
     def expect(self, values: Float[Array, " batch"]) -> Float[Array, ""]:
         r"""The mean over the data, \( E_\mu[v] = \sum_b \mu_b v_b \)."""

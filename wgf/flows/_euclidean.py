@@ -1,0 +1,39 @@
+"""The Euclidean geometry: every parameter of any module moves by plain gradient flow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import optimistix as optx
+from jaxtyping import Array, Float, PyTree
+
+from ._dynamics import AbstractDynamics, Evaluation, value_and_outputs
+
+
+class Euclidean(AbstractDynamics):
+    r"""All arrays of real numbers in a module, \( \dot\theta = -\nabla_\theta Q \)."""
+
+    def parameters(self, model: PyTree) -> PyTree[Array]:
+        """Every inexact array of the module."""
+        return eqx.filter(model, eqx.is_inexact_array)
+
+    def place(self, model: PyTree, parameters: PyTree[Array]) -> PyTree:
+        """Put the arrays."""
+        return eqx.combine(parameters, model)
+
+    def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
+        """Differentiate Q by every parameter."""
+
+        def value(parameters):
+            return value_and_outputs(objective, self.place(model, parameters))
+
+        (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(self.parameters(model))
+        velocity = jax.tree.map(jnp.negative, gradient)
+        return Evaluation(q, outputs, velocity, optax.tree.norm(velocity, squared=True))
+
+    def norm(self, model: PyTree) -> Callable[[PyTree[Array]], Float[Array, ""]]:
+        """The worst parameter's error."""
+        return optx.max_norm

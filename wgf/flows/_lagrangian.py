@@ -1,0 +1,64 @@
+"""The Wasserstein geometry along characteristics: the particles of a measure move, each in units of its own mass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..models import AbstractModel
+from ._dynamics import AbstractDynamics, Evaluation, value_and_outputs
+from ._norm import ParticleNorm
+
+
+class Lagrangian(AbstractDynamics):
+    r"""Particles of a measure, \( \dot\theta_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial \theta_{ij}}
+    \).
+    """
+
+    def parameters(self, model: AbstractModel) -> PyTree[Array]:
+        """The particles."""
+        return model.measure.particles
+
+    def place(self, model: AbstractModel, parameters: PyTree[Array]) -> AbstractModel:
+        """Put the particles."""
+        return model.with_particles(parameters)
+
+    def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: AbstractModel) -> Evaluation:
+        """Differentiate Q by the particles and divide by their masses."""
+        massive = _with_vestigial_masses(model)
+
+        def value(particles):
+            return value_and_outputs(objective, massive.with_particles(particles))
+
+        (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(model.measure.particles)
+        masses = massive.measure.masses
+        velocities = jax.tree.map(lambda leaf: -leaf / _expand(masses, leaf), gradient)
+        return Evaluation(q, outputs, velocities, _dissipation(velocities, model.measure.masses))
+
+    def norm(self, model: AbstractModel) -> ParticleNorm:
+        """The worst particle's error."""
+        return ParticleNorm(model.measure.weights)
+
+
+def _dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) -> Float[Array, ""]:
+    r"""\( \int_0^1 \int \|v\|^2 d\rho\,dt = \sum_{ij} w_i a_{ij} \|v_{ij}\|^2 = -dQ/d\tau \)."""
+    leaves = jax.tree.leaves(velocities)
+    return sum((jnp.sum(_expand(masses, leaf) * leaf**2) for leaf in leaves), jnp.zeros((), masses.dtype))
+
+
+def _with_vestigial_masses(model: AbstractModel) -> AbstractModel:
+    """Give weight-zero particles a mass too small to change any sum, but that can be divided by.
+
+    A contribution of 2^-66 (2^-332 in float64) of a unit particle's is lost in rounding wherever a particle of
+    weight above zero contributes; dividing a gradient by a power of two is exact. So tracers cost no second code path.
+    """
+    weights = model.measure.weights
+    vestige = jnp.asarray(2.0**-66 if weights.dtype.itemsize <= 4 else 2.0**-332, weights.dtype)
+    return eqx.tree_at(lambda m: m.measure.weights, model, jnp.where(weights > 0, weights, vestige))
+
+
+def _expand(masses: Float[Array, "depth width"], leaf: Array) -> Array:
+    return masses.reshape(masses.shape + (1,) * (leaf.ndim - 2))
