@@ -1,0 +1,99 @@
+"""The optimality certificate: closed forms, a planted bad stationary point, an unbounded case."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import Matrix, regression
+
+import wgf
+from wgf.measures import Layered, Spectral
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return regression(jax.random.key(1))
+
+
+def linear(prompts, weight_decay, key):
+    encoder = Matrix(prompts.token_dim)
+    particles = 0.3 * jax.random.normal(key, (2, 4, prompts.token_dim, prompts.token_dim))
+    return wgf.Objective(prompts, weight_decay), wgf.AveragedODE(encoder, Spectral(particles), steps=4)
+
+
+@pytest.fixture(scope="module")
+def quadratic(prompts):
+    """For h = W T, δQ/δρ = ⟨G, W⟩ + λ/2 ‖W‖² with G(t) = E[p Tᵀ]: its least value is −‖G‖²/(2λ), at W = −G/λ."""
+    objective, model = linear(prompts, 0.2, jax.random.key(2))
+    found = wgf.analysis.certificate(objective, model, key=jax.random.key(3), starts=4)
+    adjoint = objective.adjoint(model)
+    pairs = [(adjoint.costates(t), adjoint.tokens(t)) for t in model.measure.depths]
+    g = jnp.stack([jnp.einsum("b,bin,bjn->ij", prompts.weights, p, t) for p, t in pairs])
+    return model, found, g
+
+
+def test_the_least_of_a_quadratic_is_its_closed_form(quadratic):
+    _, found, g = quadratic
+    np.testing.assert_allclose(found.least, -jnp.sum(g**2, axis=(1, 2)) / 0.4, rtol=1e-7)
+    np.testing.assert_allclose(found.particles, -g / 0.2, atol=1e-4)
+    assert not found.at_boundary.any()
+
+
+def test_the_mean_is_that_of_the_particles(quadratic):
+    model, found, g = quadratic
+    w = model.measure.particles
+    expected = jnp.mean(jnp.einsum("tij,tmij->tm", g, w) + 0.1 * jnp.sum(w**2, axis=(2, 3)), axis=1)
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-7)
+    np.testing.assert_allclose(found.value, jnp.min(found.least - expected), rtol=1e-6)
+    assert jnp.all(found.gap < -0.01)
+
+
+def test_the_flow_to_the_minimum_brings_the_gap_to_zero(prompts):
+    """Linear encoder: δQ/δρ is convex in θ, so the particles of a stationary law all sit at its minimum."""
+    objective, model = linear(prompts, 0.5, jax.random.key(4))
+    end = wgf.flow(objective, model, jnp.array([0.0, 40.0]), rtol=1e-6).model_at(-1)
+    before, after = (
+        wgf.analysis.certificate(objective, m, key=jax.random.key(5), starts=4).value for m in (model, end)
+    )
+    assert before < -1e-2
+    assert -1e-6 < after < 1e-9
+
+
+def test_a_planted_stationary_point_is_exposed(prompts):
+    """At θ = 0 every neuron w σ(vᵀT) of an odd σ is stationary; with labels to fit, it is not optimal."""
+    encoder = wgf.encoders.Perceptron(prompts.token_dim, jnp.tanh)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((2, 8, *leaf.shape)), encoder.sample(jax.random.key(0), ()))
+    objective, model = wgf.Objective(prompts, 1e-3), wgf.Transformer(encoder, Layered(zeros))
+    speed = wgf.measures.coordinates(wgf.velocity(objective, model))
+    assert float(jnp.max(jnp.abs(speed))) < 1e-12
+    found = wgf.analysis.certificate(objective, model, key=jax.random.key(6))
+    assert found.value < -0.1 * objective(model)
+    np.testing.assert_allclose(found.mean, 0, atol=1e-12)
+
+
+def test_a_homogeneous_neuron_against_little_weight_decay_has_no_least(prompts):
+    encoder = wgf.encoders.Perceptron(prompts.token_dim, jax.nn.relu, use_bias=False)
+    model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.5).layered(1, 8, jax.random.key(7)))
+    objective = wgf.Objective(prompts, 1e-4)
+    found = [
+        wgf.analysis.certificate(objective, model, key=jax.random.key(8), depths=[0.0], radius=radius)
+        for radius in (5.0, 50.0)
+    ]
+    assert all(c.at_boundary.all() for c in found)
+    assert found[1].least[0] < 50 * found[0].least[0] < 0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"starts": 1}, "`starts` must be a whole number of at least 2; got 1"),
+        ({"max_steps": 0}, "`max_steps` must be a whole number of at least 1; got 0"),
+        ({"depths": [0.5, 1.5]}, r"`depths` must lie in \[0, 1\]; got \[0.5, 1.5\]"),
+        ({"radius": 0.0}, r"`radius` must be positive; got 0\.0"),
+        ({"radius": jnp.nan}, "`radius` must be finite"),
+    ],
+)
+def test_bad_arguments_are_named(prompts, options, text):
+    objective, model = linear(prompts, 0.2, jax.random.key(2))
+    with pytest.raises(ValueError, match=text):
+        wgf.analysis.certificate(objective, model, key=jax.random.key(0), **options)
