@@ -1,4 +1,5 @@
 """Analysis: what two solutions, or one, tell."""
 
+from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions
 from ._certificate import Certificate as Certificate, certificate as certificate
 from ._gap import Gap as Gap, gap as gap
