@@ -43,6 +43,9 @@ def encoders(token_dim):
         "average": wgf.encoders.Average(attention, perceptron),
         "attention only": wgf.encoders.Average(attention, wgf.encoders.Zero()),
         "perceptron only": wgf.encoders.Average(wgf.encoders.Zero(), perceptron),
+        "kernel attention": wgf.encoders.KernelAttention(token_dim, key_dim=2, kernel=wgf.encoders.gaussian_kernel),
+        "convolution": wgf.encoders.Convolution(token_dim, reach=1),
+        "normalised": wgf.encoders.LayerNorm(attention, epsilon=1e-2),
         "user's own": Matrix(token_dim),
     }
 

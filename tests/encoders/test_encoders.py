@@ -262,7 +262,7 @@ def test_zero_returns_zeros(key):
 
 def test_an_average_with_a_half_without_reflection_refuses_to_reflect(key):
     encoder = Average(Perceptron(DIM, jnp.tanh), ENCODERS["user's own"])
-    with pytest.raises(ValueError, match=r"`reflect` must be defined by both halves .*; got Matrix"):
+    with pytest.raises(ValueError, match=r"`reflect` must be defined by every part of the encoder.*; got Matrix"):
         encoder.reflect(encoder.sample(key, ()))
 
 

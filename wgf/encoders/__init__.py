@@ -8,5 +8,14 @@ from ._base import (
     AbstractOddEncoder as AbstractOddEncoder,
     plain_mean as plain_mean,
 )
+from ._convolution import Convolution as Convolution, ConvolutionalNeuron as ConvolutionalNeuron
+from ._kernel_attention import (
+    KernelAttention as KernelAttention,
+    gaussian_kernel as gaussian_kernel,
+    linear_kernel as linear_kernel,
+    relu_kernel as relu_kernel,
+    sigmoid_kernel as sigmoid_kernel,
+)
+from ._layer_norm import LayerNorm as LayerNorm
 from ._perceptron import Neuron as Neuron, Perceptron as Perceptron
 from ._zero import Zero as Zero

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 
 
 class Pair(NamedTuple):
@@ -50,13 +50,4 @@ class Average(AbstractFusedEncoder, AbstractOddEncoder):
 
     def reflect(self, particle: Pair) -> Pair:
         """Reflect both halves."""
-        return Pair(_reflect(self.f, particle.f), _reflect(self.h, particle.h))
-
-
-def _reflect(encoder: AbstractEncoder, particle: PyTree[Array]) -> PyTree[Array]:
-    if not isinstance(encoder, AbstractOddEncoder):
-        raise ValueError(
-            "`reflect` must be defined by both halves of the average: derive the encoder from "
-            f"wgf.encoders.AbstractOddEncoder; got {type(encoder).__name__}."
-        )
-    return encoder.reflect(particle)
+        return Pair(reflect(self.f, particle.f), reflect(self.h, particle.h))

@@ -83,3 +83,13 @@ def plain_mean(
     r"""The average \( \sum_j a_j \, g(T_b, \theta_j) \) as two nested `vmap`s: the form that fused ones are held to."""
     over_particles = jax.vmap(encoder.__call__, in_axes=(0, None))
     return jax.vmap(lambda prompt: jnp.tensordot(weights, over_particles(particles, prompt), 1))(tokens)
+
+
+def reflect(encoder: AbstractEncoder, particle: PyTree[Array]) -> PyTree[Array]:
+    """Reflect a particle of an encoder that is part of another; raise `ValueError` if it has no reflection."""
+    if not isinstance(encoder, AbstractOddEncoder):
+        raise ValueError(
+            "`reflect` must be defined by every part of the encoder: derive it from wgf.encoders.AbstractOddEncoder; "
+            f"got {type(encoder).__name__}."
+        )
+    return encoder.reflect(particle)

@@ -1,0 +1,49 @@
+"""Layer normalisation in front of an encoder."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
+
+
+class LayerNorm(AbstractFusedEncoder, AbstractOddEncoder):
+    r"""An encoder behind a normalisation of every token, \( g(\mathrm{LN}(T), \theta) \) with
+    \( \mathrm{LN}(x) = (x - \bar x) / \sqrt{\mathrm{var}(x) + \epsilon} \) (pre-norm, without scale and shift).
+
+    **Arguments:**
+
+    - `encoder`: g, any encoder.
+    - `epsilon`: ε > 0, which keeps tokens of equal entries finite. Good values: 1e-6 to 1e-2.
+
+    Makes any g bounded in the tokens: its growth exponent in T is 0.
+
+    **Raises:** `ValueError` if ε is not positive; from `reflect`, if the encoder behind has no reflection.
+
+    **Source:** J. L. Ba, J. R. Kiros, G. E. Hinton, *Layer normalization*, arXiv:1607.06450.
+    """
+
+    encoder: AbstractEncoder
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, encoder: AbstractEncoder, *, epsilon: float = 1e-5):
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be positive; got {epsilon!r}.")
+        self.encoder = encoder
+        self.epsilon = float(epsilon)
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> PyTree[Array]:
+        """Draw particles of the encoder behind."""
+        return self.encoder.sample(key, shape)
+
+    def __call__(self, particle: PyTree[Array], tokens: Tokens) -> Tokens:
+        """Normalise one prompt, then apply the encoder behind."""
+        return self.encoder(particle, jax.nn.standardize(tokens, axis=0, epsilon=self.epsilon))
+
+    def fused_mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:
+        """Normalise every prompt once, then average the encoder behind in its fastest form."""
+        return self.encoder.mean(particles, weights, jax.nn.standardize(tokens, axis=1, epsilon=self.epsilon))
+
+    def reflect(self, particle: PyTree[Array]) -> PyTree[Array]:
+        """Reflect the particle as the encoder behind does."""
+        return reflect(self.encoder, particle)
