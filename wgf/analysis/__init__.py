@@ -2,4 +2,5 @@
 
 from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions
 from ._certificate import Certificate as Certificate, certificate as certificate
+from ._diagnose import Finding as Finding, diagnose as diagnose
 from ._gap import Gap as Gap, gap as gap
