@@ -69,12 +69,17 @@ class Spectral(AbstractMeasure):
         return jax.tree.map(lambda leaf: jnp.tensordot(basis, leaf, 1), self.particles), basis @ self.weights
 
     def basis(self, depth: ArrayLike) -> Float[Array, " depth"]:
-        r"""The Lagrange polynomials at depth t, \( \ell_i(t) = \prod_{k \ne i} (t - t_k)/(t_i - t_k) \)."""
-        nodes, _ = quadrature(self.weights.shape[0], self.rule)
-        spread = nodes[:, None] - nodes
-        np.fill_diagonal(spread, 1.0)
-        factors = (jnp.asarray(depth) - nodes.astype(self.weights.dtype)) / spread.astype(self.weights.dtype)
-        return jnp.prod(jnp.where(np.eye(len(nodes), dtype=bool), 1, factors), axis=1)
+        r"""The Lagrange polynomials of the nodes at depth t."""
+        return lagrange(self.weights.shape[0], self.rule, jnp.asarray(depth, self.weights.dtype))
+
+
+def lagrange(nodes: int, rule: str, depth: Float[Array, ""]) -> Float[Array, " depth"]:
+    r"""The Lagrange polynomials of the nodes at depth t, \( \ell_i(t) = \prod_{k \ne i} (t - t_k)/(t_i - t_k) \)."""
+    points, _ = quadrature(nodes, rule)
+    spread = points[:, None] - points
+    np.fill_diagonal(spread, 1.0)
+    factors = (depth - points.astype(depth.dtype)) / spread.astype(depth.dtype)
+    return jnp.prod(jnp.where(np.eye(nodes, dtype=bool), 1, factors), axis=1)
 
 
 @cache

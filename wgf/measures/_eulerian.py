@@ -1,0 +1,129 @@
+"""The measure on a fixed grid: the limit's law in Eulerian coordinates."""
+
+import math
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.special import xlogy
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from .._checks import at_least, finite, holds, is_traced
+from ._base import AbstractMeasure, check_weights
+from ._spectral import Rule, lagrange, quadrature
+
+
+class Eulerian(AbstractMeasure):
+    r"""A law with weights \( a_{ij} \) in the cells \( C_j \) of a fixed grid, at quadrature nodes \( t_i \) in depth.
+
+    \[ \rho(d\theta, t) = \sum_i \ell_i(t) \sum_j a_{ij}\, \delta_{\theta_j}(d\theta), \qquad
+       a_{ij} \approx \int_{C_j} \rho(d\theta, t_i), \]
+
+    with the cells' centres θ_j, the same at all depths, and the nodes' Lagrange polynomials ℓ_i. Under [`wgf.flow`][]
+    the weights move and the grid stays: a finite-volume solution of the Wasserstein-flow PDE, independent of the
+    particle solution. `particles` are the centres.
+
+    **Arguments:**
+
+    - `lower`, `upper`: two opposite corners of the grid, each one particle of the encoder (no leading axes), of P ≤ 3
+      coordinates.
+    - `weights`: `[nodes, *cells]`, not negative, of sum 1 at each node. Their shape gives the number of cells along
+      each coordinate, in the order of [`wgf.measures.coordinates`][].
+    - `rule`: the quadrature in depth, as in [`wgf.measures.Spectral`][].
+
+    Cost of an average: that of one over \( n^P \) particles. Order: averages of smooth functions err by O(Δθ²). Good
+    values: a box of 4 to 5 standard deviations each way, cells of at most half a standard deviation.
+
+    **Raises:** `ValueError` naming the argument if shapes do not fit, corners are out of order, there are more than
+    three coordinates, or the weights are no probabilities.
+
+    **Source:** J. A. Carrillo, A. Chertock, Y. Huang, *A finite-volume method for nonlinear nonlocal equations with a
+    gradient flow structure*, Commun. Comput. Phys. 17 (2015), section 2.
+    """
+
+    lower: PyTree[Array]
+    upper: PyTree[Array]
+    weights: Float[Array, "depth width"]
+    cells: tuple[int, ...] = eqx.field(static=True)
+    rule: Rule = eqx.field(static=True)
+
+    def __init__(self, lower: PyTree[ArrayLike], upper: PyTree[ArrayLike], weights: ArrayLike, *, rule: Rule = "gauss"):
+        self.lower, self.upper = _check_corners(lower, upper)
+        dim = ravel_pytree(self.lower)[0].size
+        weights = finite("weights", weights)
+        if weights.ndim != dim + 1 or 0 in weights.shape:
+            raise ValueError(
+                f"`weights` must have shape [nodes, *cells] with cells along each of {dim} coordinates, none of them "
+                f"0; got {weights.shape}."
+            )
+        nodes, *cells = weights.shape
+        self.cells = tuple(at_least("cells", count, 2) for count in cells)
+        quadrature(nodes, rule)
+        self.rule = rule
+        self.weights = check_weights(weights.reshape(nodes, -1), _centres(self.lower, self.upper, self.cells, nodes))
+
+    @property
+    def particles(self) -> PyTree[Array]:
+        """The centres of the cells, leading axes `[nodes, width]`; the last coordinate runs fastest."""
+        return _centres(self.lower, self.upper, self.cells, self.weights.shape[0])
+
+    @property
+    def spacing(self) -> Float[Array, " dim"]:
+        """The lengths Δθ of a cell along each coordinate."""
+        return (ravel_pytree(self.upper)[0] - ravel_pytree(self.lower)[0]) / jnp.array(self.cells)
+
+    @property
+    def depths(self) -> Float[Array, " depth"]:
+        """The nodes t_i."""
+        return jnp.asarray(quadrature(self.weights.shape[0], self.rule)[0], self.weights.dtype)
+
+    @property
+    def depth_weights(self) -> Float[Array, " depth"]:
+        """The quadrature weights w_i."""
+        return jnp.asarray(quadrature(self.weights.shape[0], self.rule)[1], self.weights.dtype)
+
+    def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
+        """The centres, and the weights interpolated to depth t; between nodes these may dip below zero."""
+        centres = jax.tree.map(lambda leaf: leaf[0], self.particles)
+        return centres, lagrange(
+            self.weights.shape[0], self.rule, jnp.asarray(depth, self.weights.dtype)
+        ) @ self.weights
+
+    def entropy(self) -> Float[Array, ""]:
+        r"""\( S = -\int_0^1\!\int \rho \log \rho\,d\theta\,dt = -\sum_{ij} w_i a_{ij} \log(a_{ij} / |C_j|) \).
+
+        At temperature σ the flow descends the free energy \( F = Q - \sigma S \):
+        `objective(model) - temperature * model.measure.entropy()`.
+        """
+        density = self.weights / jnp.prod(self.spacing)
+        return -jnp.sum(self.depth_weights[:, None] * xlogy(self.weights, density))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _centres(lower: PyTree[Array], upper: PyTree[Array], cells: tuple[int, ...], nodes: int) -> PyTree[Array]:
+    start, unravel = ravel_pytree(lower)
+    spacing = (ravel_pytree(upper)[0] - start) / jnp.array(cells)
+    axes = [start[i] + spacing[i] * (jnp.arange(count) + 0.5) for i, count in enumerate(cells)]
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(math.prod(cells), len(cells))
+    shared = jax.vmap(unravel)(grid.astype(start.dtype))
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes, *leaf.shape)), shared)
+
+
+def _check_corners(lower: PyTree[ArrayLike], upper: PyTree[ArrayLike]) -> tuple[PyTree[Array], PyTree[Array]]:
+    lower, upper = (
+        jax.tree.map(lambda leaf, name=name: finite(name, leaf), corner)
+        for name, corner in (("lower", lower), ("upper", upper))
+    )
+    shapes = [jax.tree.map(jnp.shape, corner) for corner in (lower, upper)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"`upper` must be a particle of the structure of `lower`, {shapes[0]}; got {shapes[1]}.")
+    start, end = ravel_pytree(lower)[0], ravel_pytree(upper)[0]
+    if not 1 <= start.size <= 3:
+        raise ValueError(
+            "`lower` must be a particle of 1 to 3 coordinates, for a grid has n^P cells (take wgf.measures.Spectral "
+            f"in higher dimension); got {start.size}."
+        )
+    got = None if is_traced(start, end) else f"lower {start.tolist()}, upper {end.tolist()}"
+    return lower, holds(upper, jnp.all(start < end), "`upper` must lie above `lower` in every coordinate", got)
