@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import solve_ivp
 
 import wgf
 from wgf.encoders import AbstractEncoder
@@ -54,3 +56,35 @@ def relative(a, b):
     """The greatest difference of two PyTrees of arrays, relative to the greatest entry of the second."""
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
     return float(max(jnp.max(jnp.abs(x - y)) for x, y in pairs) / max(jnp.max(jnp.abs(y)) for _, y in pairs))
+
+
+def scalar_problem(weight_decay):
+    """Scalar tokens whose query is read, y = 1.7 H: with `Matrix(1)` the law's mean obeys a scalar ODE."""
+    h = jnp.array([0.5, 1.0, -0.8])
+    tokens = jnp.stack([jnp.zeros(3), h], axis=1)[:, None]
+    return wgf.Objective(wgf.prompts.Prompts(tokens, 1.7 * h, label_row=0), weight_decay)
+
+
+def scalar_mean(objective, taus):
+    """The mean from 0 on, by SciPy: du/dτ = −E[(e^u H − y) e^u H] − λ u, at any temperature."""
+    h, y = np.asarray(objective.prompts.tokens[:, 0, -1]), np.asarray(objective.prompts.labels)
+
+    def field(tau, u):
+        growth = np.exp(u[0])
+        return [-np.mean((growth * h - y) * growth * h) - float(objective.weight_decay) * u[0]]
+
+    return solve_ivp(field, (taus[0], taus[-1]), [0.0], "DOP853", taus, rtol=1e-12, atol=1e-13).y[0]
+
+
+def scalar_variance(start, decay, temperature, taus):
+    """The variance of an Ornstein–Uhlenbeck law."""
+    rest = temperature / decay
+    return rest + (start - rest) * np.exp(-2 * decay * np.asarray(taus))
+
+
+def grid_wasserstein(measure, quantile, node=0, count=20000):
+    """W₂ between one depth of a law on a line's grid, uniform in each cell, and a law of given quantiles."""
+    levels = (np.arange(count) + 0.5) / count
+    cdf = np.concatenate([[0.0], np.cumsum(measure.weights[node])])
+    edges = np.linspace(float(measure.lower.ravel()[0]), float(measure.upper.ravel()[0]), len(cdf))
+    return float(np.sqrt(np.mean((np.interp(levels, cdf, edges) - quantile(levels)) ** 2)))

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import at_least
 from ..flows import FlowSolution
-from ..measures import AbstractMeasure, coordinates
+from ..measures import AbstractMeasure, Eulerian, coordinates
 from ..models import AbstractModel
 from ..transport import (
     Excess,
@@ -64,7 +64,8 @@ def gap(
 
     **Returns:** [`wgf.analysis.Gap`][].
 
-    **Raises:** `ValueError` if the times or the prompts differ, or tracers of the same shape make the match ambiguous.
+    **Raises:** `ValueError` if the times or the prompts differ, tracers of the same shape make the match ambiguous, or
+    a limit on a grid has no tracers.
 
     Cost: for each τ and depth two Sinkhorn divergences of M against M' points.
 
@@ -78,6 +79,8 @@ def gap(
         )
     at_least("most_depths", most_depths, 1)
     tracers = _match(finite.models, limit.models)
+    if tracers is None and isinstance(limit.models.measure, Eulerian):
+        raise ValueError("`limit` must carry the finite model's tracers where its measure is on a grid: no sample is.")
     if epsilon is None:
         epsilon = epsilon_from_scale(coordinates(limit.model_at(0).measure.particles)[0])
     sinkhorn, coupling = _distances(finite.models, limit.models, tracers, jnp.asarray(epsilon), most_depths)

@@ -4,7 +4,9 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -17,13 +19,15 @@ class Evaluation(eqx.Module):
     - `objective`: Q.
     - `outputs`: what the model answers to each prompt; `[0]` where the objective is a plain function.
     - `velocity`: dθ/dτ, a PyTree of the structure and shapes of the dynamics' parameters.
-    - `dissipation`: −dQ/dτ.
+    - `dissipation`: −dQ/dτ; on a grid at temperature σ, that of the free energy Q − σS.
+    - `courant`: the Courant numbers a unit of time; 0 where explicit steps of any length keep masses positive.
     """
 
     objective: Float[Array, ""]
     outputs: Float[Array, "batch *classes"]
     velocity: PyTree[Array]
     dissipation: Float[Array, ""]
+    courant: Float[Array, ""]
 
 
 class AbstractDynamics(eqx.Module):
@@ -44,6 +48,23 @@ class AbstractDynamics(eqx.Module):
     @abc.abstractmethod
     def norm(self, model: Any) -> Callable[[PyTree[Array]], Float[Array, ""]]:
         """The norm in which the step size control measures an error of the parameters."""
+
+    @abc.abstractmethod
+    def solver(self) -> diffrax.AbstractSolver:
+        """The solver that suits these dynamics without noise."""
+
+    @abc.abstractmethod
+    def controller(
+        self, rtol: Float[Array, ""], atol: Float[Array, ""], norm: Callable[[Any], Any], taus: Float[Array, " saves"]
+    ) -> diffrax.AbstractStepSizeController:
+        """The step size control that suits these dynamics, for a norm of the solver's whole state."""
+
+    @abc.abstractmethod
+    def noise(self, model: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
+        """The shapes of the Brownian motions that drive the parameters at a positive temperature.
+
+        They broadcast to the parameters' own. None where temperature is part of the velocity, and there is no noise.
+        """
 
 
 def value_and_outputs(

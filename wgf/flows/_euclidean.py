@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,20 @@ class Euclidean(AbstractDynamics):
 
         (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(self.parameters(model))
         velocity = jax.tree.map(jnp.negative, gradient)
-        return Evaluation(q, outputs, velocity, optax.tree.norm(velocity, squared=True))
+        return Evaluation(q, outputs, velocity, optax.tree.norm(velocity, squared=True), jnp.zeros_like(q))
 
     def norm(self, model: PyTree) -> Callable[[PyTree[Array]], Float[Array, ""]]:
         """The worst parameter's error."""
         return optx.max_norm
+
+    def solver(self) -> diffrax.AbstractSolver:
+        """A Runge–Kutta pair of orders 5 and 4."""
+        return diffrax.Tsit5()
+
+    def controller(self, rtol, atol, norm, taus) -> diffrax.AbstractStepSizeController:
+        """Bound each step's error."""
+        return diffrax.PIDController(rtol, atol, norm=norm)
+
+    def noise(self, model: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
+        """Independent noise for every parameter."""
+        return jax.eval_shape(lambda: self.parameters(model))

@@ -7,14 +7,16 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least, finite, holds, is_traced
+from .._checks import at_least, finite, holds, is_traced, not_negative
 from ..objective import Objective
-from ._dynamics import prompt_weights
+from ._dynamics import AbstractDynamics, prompt_weights
+from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
+from ._state import State, field, start
 from ._survey import repeat_model, survey
-from ._velocity import dynamics_of, evaluate, tracer_velocity, tracers_of
+from ._velocity import dynamics_of, evaluate, tracers_of
 
 
 def flow(
@@ -22,7 +24,9 @@ def flow(
     model: PyTree,
     taus: ArrayLike | Sequence[float],
     *,
-    solver: diffrax.AbstractSolver = diffrax.Tsit5(),  # noqa: B008 (an immutable module)
+    temperature: float | Array = 0.0,
+    key: PRNGKeyArray | None = None,
+    solver: diffrax.AbstractSolver | None = None,
     rtol: float | Array = 1e-4,
     atol: float | Array = 1e-6,
     controller: diffrax.AbstractStepSizeController | None = None,
@@ -41,18 +45,32 @@ def flow(
     Any other Equinox module moves by plain gradient flow, \( \dot\theta = -\nabla Q \) in all its inexact arrays.
     Pure: works under `jit`, `vmap` and `grad`.
 
+    On a [`wgf.measures.Eulerian`][] measure the weights move, by finite volumes: an independent solution of the PDE.
+
+    A `temperature` σ > 0 adds noise, \( d\theta = v\,d\tau + \sqrt{2\sigma}\,dW \): mean-field Langevin dynamics, which
+    descends the free energy \( F = Q - \sigma S \), with the entropy \( S = -\int \rho \log \rho \), to the Gibbs law
+    \( \rho \propto \exp(-\tfrac1\sigma\,\delta Q/\delta\rho) \). On a grid there is no noise: the PDE gains the
+    diffusion \( \sigma\Delta\rho \). The objective reported is Q at any temperature.
+
     **Arguments:**
 
     - `objective`: Q, [`wgf.Objective`][], or any function (a module, say) of the model alone.
     - `model`: where the flow starts, at `taus[0]`: a model of this library, whose `tracers` move along, or any module.
     - `taus`: the training times to save at, increasing, at least two.
-    - `solver`: any Diffrax solver for the outer flow.
+    - `temperature`: σ ≥ 0.
+    - `key`: draws the noise of particles at σ > 0, and is needed for it. Noise of a finite model is a function of the
+      key, the times and `dt0` alone, and its tracers in the limit feel the same; particles that are interpolated over
+      depth feel one noise at all depths.
+    - `solver`: any Diffrax solver for the outer flow. Default: `Tsit5()`; `Heun()` with noise (which takes a solver of
+      stochastic equations; order 1 in the particles' paths, 2 in their law) and for a measure on a grid.
     - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
       particle's RMS error; of a plain module, the worst parameter's). Good values: 1e-3 to 1e-6 in float32, where below
-      1e-6 rounding rules; to 1e-10 in float64.
-    - `controller`: a step size controller in place of the default `PIDController(rtol, atol)`; `ConstantStepSize()`
-      needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient descent of learning rate h·LM.
-    - `dt0`: the first step; chosen automatically by default.
+      1e-6 rounding rules; to 1e-10 in float64. On a grid: `rtol + atol` bounds a step's error in total variation.
+    - `controller`: a step size controller in place of the default: `PIDController(rtol, atol)`; on a grid
+      [`wgf.flows.CourantController`][] around it, without which masses may not stay positive; with noise
+      `ConstantStepSize()`, which needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient
+      descent of learning rate h·LM.
+    - `dt0`: the first step; chosen automatically by default, but needed with noise.
     - `steady`: stop where the dissipation has fallen to this fraction of its initial value; costs one more velocity
       a step.
     - `max_steps`: the most steps taken. Lower it when differentiating: the memory of the backward pass grows with it.
@@ -62,22 +80,34 @@ def flow(
 
     **Returns:** [`wgf.flows.FlowSolution`][].
 
-    **Raises:** `ValueError` if `taus` do not increase, tolerances are negative, a number is not finite, or a model
-    with tracers comes with an objective that has no first variation;
+    **Raises:** `ValueError` if `taus` do not increase, tolerances or the temperature are negative, a number is not
+    finite, a model with tracers comes with an objective that has no first variation, or options do not fit noise;
     `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`.
 
     Cost: one value and gradient of Q a stage (Tsit5: 6 a step), the working memory of the solver in copies of the
     particles, and one copy a saved τ.
 
-    **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
+    **Source:** arXiv:2410.23610, equations 2.7 and 3.3; for σ > 0, S. Mei, A. Montanari, P.-M. Nguyen, *A mean field
+    view of the landscape of two-layer neural networks*, PNAS 115 (2018).
     """
     if tracers_of(model) and not isinstance(objective, Objective):
         raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
     dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
+    temperature = not_negative("temperature", temperature).astype(dtype)
+    dynamics = dynamics_of(model, temperature)
+    noisy = _is_hot(temperature) and dynamics.noise(model) is not None
+    if noisy:
+        solver = diffrax.Heun() if solver is None else solver
+        controller = diffrax.ConstantStepSize() if controller is None else controller
+        check_noise(key, solver, dt0, steady)
+    elif _is_hot(temperature) and tracers_of(model):
+        raise ValueError("`model` must have no tracers at `temperature` > 0 where its measure is on a grid: no noise.")
     options = _Options(
-        solver=solver,
-        controller=_controller(controller, rtol, atol, model),
+        temperature=temperature,
+        key=key if noisy else None,
+        solver=dynamics.solver() if solver is None else solver,
+        controller=_controller(dynamics, model, rtol, atol, taus) if controller is None else controller,
         dt0=None if dt0 is None else jnp.asarray(dt0, dtype),
         steady=None if steady is None else _check_positive("steady", steady).astype(dtype),
         max_steps=at_least("max_steps", max_steps, 1),
@@ -86,12 +116,14 @@ def flow(
     )
     if options.dt0 is None and isinstance(options.controller, diffrax.ConstantStepSize):
         raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
-    solution = _flow(objective, model, taus, options)
+    solution = _flow(dynamics, objective, model, taus, options)
     # Outside the compiled solve: a check inside would keep it out of JAX's persistent compilation cache.
     return solution.result.error_if(solution, _failed(solution.result)) if throw else solution
 
 
 class _Options(eqx.Module):
+    temperature: Array
+    key: PRNGKeyArray | None
     solver: diffrax.AbstractSolver
     controller: diffrax.AbstractStepSizeController
     dt0: Array | None
@@ -101,44 +133,9 @@ class _Options(eqx.Module):
     progress_meter: diffrax.AbstractProgressMeter
 
 
-class _State(eqx.Module):
-    """What the outer solver moves: parameters, tracers, and the objective dissipated so far.
-
-    Lists of leaves, since Diffrax's loops cannot hold the empty tuples that a PyTree of a user's own may contain.
-    """
-
-    parameters: list[Array]
-    tracers: list[list[Array]]
-    dissipated: Float[Array, ""]
-
-    def place(self, model: PyTree) -> PyTree:
-        """The model with this state's parameters and tracers."""
-        dynamics = dynamics_of(model)
-        placed = dynamics.place(model, _like(self.parameters, dynamics.parameters(model)))
-        if not self.tracers:
-            return placed
-        tracers = zip(self.tracers, tracers_of(model), strict=True)
-        return placed.with_tracer_particles(tuple(_like(leaves, measure.particles) for leaves, measure in tracers))
-
-
-def _like(leaves: list[Array], parameters: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.unflatten(jax.tree.structure(parameters), leaves)
-
-
-def _start(model: PyTree) -> _State:
-    return _State(
-        jax.tree.leaves(dynamics_of(model).parameters(model)),
-        [jax.tree.leaves(measure.particles) for measure in tracers_of(model)],
-        jnp.zeros((), _dtype(model)),
-    )
-
-
-def _field(tau, state: _State, args: tuple[Any, PyTree]) -> _State:
-    objective, model = args
-    model = state.place(model)
-    now = evaluate(objective, model)
-    tracers = [jax.tree.leaves(v) for v in tracer_velocity(objective, model)] if state.tracers else []
-    return _State(jax.tree.leaves(now.velocity), tracers, now.dissipation)
+def _is_hot(temperature: Array) -> bool:
+    """Whether a temperature may be above zero: any that is known only at run time may."""
+    return is_traced(temperature) or bool(temperature > 0)
 
 
 def _dtype(model: PyTree):
@@ -154,7 +151,7 @@ class _StateNorm(eqx.Module):
     norm: Callable[[PyTree[Array]], Float[Array, ""]]
     structure: Any = eqx.field(static=True)
 
-    def __call__(self, state: _State) -> Float[Array, ""]:
+    def __call__(self, state: State) -> Float[Array, ""]:
         return self.norm(jax.tree.unflatten(self.structure, state.parameters))
 
 
@@ -163,32 +160,34 @@ class _Steady(eqx.Module):
 
     threshold: Float[Array, ""]
 
-    def __call__(self, tau, state: _State, args, **kwargs: Any) -> Bool[Array, ""]:
-        objective, model = args
-        return evaluate(objective, state.place(model)).dissipation <= self.threshold
+    def __call__(self, tau, state: State, args, **kwargs: Any) -> Bool[Array, ""]:
+        dynamics, objective, model = args
+        return evaluate(dynamics, objective, state.place(dynamics, model)).dissipation <= self.threshold
 
 
 @eqx.filter_jit
-def _flow(objective: Callable, model: PyTree, taus: Array, options: _Options) -> FlowSolution:
+def _flow(
+    dynamics: AbstractDynamics, objective: Callable, model: PyTree, taus: Array, options: _Options
+) -> FlowSolution:
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_field),
+        _terms(dynamics, model, taus, options),
         options.solver,
         taus[0],
         taus[-1],
         options.dt0,
-        _start(model),
-        (objective, model),
+        start(dynamics, model),
+        (dynamics, objective, model),
         saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
         stepsize_controller=options.controller,
-        event=_event(objective, model, options.steady),
+        event=_event(dynamics, objective, model, options.steady),
         max_steps=options.max_steps,
         adjoint=options.adjoint,
         progress_meter=options.progress_meter,
         throw=False,
     )
     states, reached = _fill(solution)
-    models = states.place(repeat_model(model, taus.size))
-    saved = survey(objective, models)
+    models = states.place(dynamics, repeat_model(model, taus.size))
+    saved = survey(dynamics, objective, models)
     return FlowSolution(
         taus=taus,
         models=models,
@@ -204,13 +203,35 @@ def _flow(objective: Callable, model: PyTree, taus: Array, options: _Options) ->
     )
 
 
-def _event(objective: Callable, model: PyTree, steady: Array | None) -> diffrax.Event | None:
+def _terms(dynamics: AbstractDynamics, model: PyTree, taus: Array, options: _Options) -> diffrax.AbstractTerm:
+    drift = diffrax.ODETerm(field)
+    if options.key is None:
+        return drift
+    assert options.dt0 is not None
+    # A tree finer than the steps draws their noise exactly; steps that adapt may become shorter than the first.
+    constant = isinstance(options.controller, diffrax.ConstantStepSize)
+    noise = noise_term(
+        dynamics,
+        model,
+        start(dynamics, model),
+        options.temperature,
+        options.key,
+        (taus[0], taus[-1]),
+        options.dt0 / (2 if constant else 1024),
+        options.solver,
+    )
+    return diffrax.MultiTerm(drift, noise)
+
+
+def _event(
+    dynamics: AbstractDynamics, objective: Callable, model: PyTree, steady: Array | None
+) -> diffrax.Event | None:
     if steady is None:
         return None
-    return diffrax.Event(_Steady(steady * evaluate(objective, model).dissipation))
+    return diffrax.Event(_Steady(steady * evaluate(dynamics, objective, model).dissipation))
 
 
-def _fill(solution: diffrax.Solution) -> tuple[_State, Bool[Array, " saves"]]:
+def _fill(solution: diffrax.Solution) -> tuple[State, Bool[Array, " saves"]]:
     """Rows beyond the end of the solve: the final state after a steady stop, NaN after a failure."""
     assert solution.ys is not None
     assert solution.ts is not None
@@ -235,13 +256,10 @@ def _failed(result: RESULTS) -> Bool[Array, ""]:
     return (result != RESULTS.successful) & (result != RESULTS.event_occurred)
 
 
-def _controller(controller, rtol, atol, model: PyTree) -> diffrax.AbstractStepSizeController:
-    if controller is not None:
-        return controller
-    dynamics = dynamics_of(model)
+def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
     rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
     norm = _StateNorm(dynamics.norm(model), jax.tree.structure(dynamics.parameters(model)))
-    return diffrax.PIDController(rtol, atol, norm=norm)
+    return dynamics.controller(rtol, atol, norm, taus)
 
 
 def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ..measures import Layered
 from ..models import AbstractModel
 from ._dynamics import AbstractDynamics, Evaluation, value_and_outputs
 from ._norm import ParticleNorm
@@ -36,11 +38,34 @@ class Lagrangian(AbstractDynamics):
         (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(model.measure.particles)
         masses = massive.measure.masses
         velocities = jax.tree.map(lambda leaf: -leaf / _expand(masses, leaf), gradient)
-        return Evaluation(q, outputs, velocities, _dissipation(velocities, model.measure.masses))
+        return Evaluation(
+            q, outputs, velocities, _dissipation(velocities, model.measure.masses), jnp.zeros((), masses.dtype)
+        )
 
     def norm(self, model: AbstractModel) -> ParticleNorm:
         """The worst particle's error."""
         return ParticleNorm(model.measure.weights)
+
+    def solver(self) -> diffrax.AbstractSolver:
+        """A Runge–Kutta pair of orders 5 and 4."""
+        return diffrax.Tsit5()
+
+    def controller(self, rtol, atol, norm, taus) -> diffrax.AbstractStepSizeController:
+        """Bound each step's error."""
+        return diffrax.PIDController(rtol, atol, norm=norm)
+
+    def noise(self, model: AbstractModel) -> PyTree[jax.ShapeDtypeStruct]:
+        """Independent noise for every particle; one for all nodes where particles are interpolated over depth.
+
+        The flow knows the law at each depth alone, so the noise may depend on depth in any way. Shared, it keeps a
+        particle smooth in depth and the law between nodes right: averaged over independent nodes, noise would shrink.
+        """
+        depth = None if isinstance(model.measure, Layered) else 1
+
+        def shape(leaf):
+            return jax.ShapeDtypeStruct((depth or leaf.shape[0], *leaf.shape[1:]), leaf.dtype)
+
+        return jax.tree.map(shape, model.measure.particles)
 
 
 def _dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) -> Float[Array, ""]:

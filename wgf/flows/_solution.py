@@ -43,7 +43,9 @@ class FlowSolution(AbstractSolution):
     - `models`: the models, every array with leading axis `[saves]` (use `model_at` or `jax.vmap`).
     - `objective`, `risk`: Q and R, `[saves]`.
     - `dissipation`: \( \int \|v\|^2 d\rho = -dQ/d\tau \), `[saves]`.
-    - `dissipated`: its integral from the first τ, \( Q(\tau_0) - Q(\tau) \) but for the solver's error, `[saves]`.
+    - `dissipated`: its integral from the first τ, \( Q(\tau_0) - Q(\tau) \) but for the solver's error, `[saves]`. At a
+      temperature above zero both are of v alone where particles feel noise, which makes Q rise as well; on a grid they
+      are of the free energy \( F = Q - \sigma S \), with `models.measure.entropy()` for S.
     - `outputs`: the readout for every prompt, `[saves, B]`; `prompt_weights`: the data measure's weights. An
       objective that is a plain function has no prompts (B = 0), and all of it counts as risk.
     - `reached`: whether the solve reached each τ. After a steady-state stop later rows hold the steady model; after a

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._dynamics import risk
+from ._dynamics import AbstractDynamics, risk
 from ._velocity import evaluate
 
 
@@ -21,12 +21,12 @@ class Survey(eqx.Module):
     outputs: Float[Array, "..."]
 
 
-def survey(objective: Callable[[Any], Float[Array, ""]], models: PyTree) -> Survey:
+def survey(dynamics: AbstractDynamics, objective: Callable[[Any], Float[Array, ""]], models: PyTree) -> Survey:
     """Evaluate models with leading axis `[saves]`, one at a time: the memory of one."""
     dynamic, static = eqx.partition(models, eqx.is_array)
 
     def one(arrays):
-        now = evaluate(objective, eqx.combine(arrays, static))
+        now = evaluate(dynamics, objective, eqx.combine(arrays, static))
         return Survey(now.objective, risk(objective, now), now.dissipation, now.outputs)
 
     return jax.lax.map(one, dynamic)

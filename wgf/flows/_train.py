@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
 from ._dynamics import prompt_weights
+from ._eulerian import FiniteVolume
 from ._solution import RESULTS, TrainSolution
 from ._survey import repeat_model, survey
 from ._velocity import dynamics_of, evaluate
@@ -47,9 +48,9 @@ def train(
 
     **Returns:** [`wgf.flows.TrainSolution`][].
 
-    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, or `batch` comes without
-    `key` or with an objective that draws no batches; `eqx.EquinoxRuntimeError` if the run stops being finite and
-    `throw=True`.
+    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, `batch` comes without `key` or
+    with an objective that draws no batches, or the model's measure is on a grid; `eqx.EquinoxRuntimeError` if the run
+    stops being finite and `throw=True`.
     """
     steps = at_least("steps", steps, 1)
     save_every = steps if save_every is None else at_least("save_every", save_every, 1)
@@ -59,6 +60,8 @@ def train(
         raise ValueError("`key` must be given with `batch`, to draw prompts; got None.")
     if batch is not None and not hasattr(objective, "minibatch"):
         raise ValueError(f"`objective` must have a method `minibatch(key, size)` for `batch`; got {objective!r}.")
+    if isinstance(dynamics_of(model), FiniteVolume):
+        raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
     solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
     failed = solution.result == RESULTS.not_finite
     return solution.result.error_if(solution, failed) if throw else solution
@@ -79,7 +82,7 @@ def _train(
     def update(carry: tuple[PyTree[Array], Any, Any], _):
         parameters, state, key = carry
         seen, key = _minibatch(objective, batch, key)
-        field = evaluate(seen, dynamics.place(model, parameters)).velocity
+        field = evaluate(dynamics, seen, dynamics.place(model, parameters)).velocity
         gradient = jax.tree.map(jnp.negative, field)
         updates, state = optimiser.update(gradient, state, parameters)
         return (optax.apply_updates(parameters, updates), state, key), None
@@ -92,7 +95,7 @@ def _train(
     _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
     parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
     models = dynamics.place(repeat_model(model, saves + 1), parameters)
-    saved = survey(objective, models)
+    saved = survey(dynamics, objective, models)
     return TrainSolution(
         steps=jnp.arange(saves + 1) * every,
         models=models,

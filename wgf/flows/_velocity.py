@@ -5,14 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._outline import outline
-from ..measures import Layered
+from ..measures import Eulerian, Layered
 from ..models import AbstractModel
 from ..objective import Objective
 from ._dynamics import AbstractDynamics, Evaluation
 from ._euclidean import Euclidean
+from ._eulerian import FiniteVolume
 from ._lagrangian import Lagrangian
 
 
@@ -31,24 +32,29 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \).
 
     **Returns:** the velocities, of the structure and shapes of `model.measure.particles` (of any other module: of its
-    inexact arrays). Particles of weight zero get the velocity that a particle of vanishing mass has.
+    inexact arrays; of a [`wgf.measures.Eulerian`][] measure: the rates of its weights). Particles of weight zero get
+    the velocity that a particle of vanishing mass has.
 
     Cost: one value and gradient of Q.
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
-    return evaluate(objective, model).velocity
+    return evaluate(dynamics_of(model), objective, model).velocity
 
 
-def dynamics_of(model: PyTree) -> AbstractDynamics:
+def dynamics_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractDynamics:
     """The geometry in which a model descends: that of its measure, or the Euclidean one of a plain module."""
-    return Lagrangian() if isinstance(model, AbstractModel) else Euclidean()
+    if not isinstance(model, AbstractModel):
+        return Euclidean()
+    if isinstance(model.measure, Eulerian):
+        return FiniteVolume(jnp.asarray(temperature, model.measure.weights.dtype))
+    return Lagrangian()
 
 
 @outline
-def evaluate(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
+def evaluate(dynamics: AbstractDynamics, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
     """Evaluate Q and its velocity field at a model."""
-    return dynamics_of(model).evaluate(objective, model)
+    return dynamics.evaluate(objective, model)
 
 
 def tracers_of(model: PyTree) -> tuple[Layered, ...]:

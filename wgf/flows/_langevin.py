@@ -1,0 +1,102 @@
+"""Noise of a flow at positive temperature: mean-field Langevin dynamics."""
+
+import dataclasses
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._dynamics import AbstractDynamics
+from ._state import State
+from ._velocity import tracers_of
+
+
+class NoiseTerm(diffrax.AbstractTerm):
+    r"""The term \( \sqrt{2\sigma}\,dW \) of \( d\theta = v\,d\tau + \sqrt{2\sigma}\,dW \), the same at every state."""
+
+    scale: Float[Array, ""]
+    paths: list[diffrax.VirtualBrownianTree]
+    state: PyTree[jax.ShapeDtypeStruct]
+
+    def vf(self, t: Any, y: State, args: Any) -> Float[Array, ""]:
+        """The amplitude √(2σ)."""
+        return self.scale
+
+    def contr(self, t0: Any, t1: Any, **kwargs: Any) -> PyTree[Array]:
+        """The increments over a step, a list of arrays for each path; with Lévy areas where a solver asks for them."""
+        parts = [path.evaluate(t0, t1, **kwargs) for path in self.paths]
+        if not isinstance(first := parts[0], diffrax.AbstractBrownianIncrement):
+            return parts
+        names = {field.name for field in dataclasses.fields(first)} - {"dt"}
+        return dataclasses.replace(first, **{name: [getattr(part, name) for part in parts] for name in names})
+
+    def prod(self, vf: Float[Array, ""], control: PyTree[Array]) -> State:
+        """The noise of parameters and tracers, spread over the depths that share it."""
+        own, *tracers = control
+
+        def spread(shape, noise):
+            return vf.astype(shape.dtype) * jnp.broadcast_to(noise, shape.shape)
+
+        zero = jnp.zeros((), self.state.dissipated.dtype)
+        return State(
+            parameters=jax.tree.map(spread, self.state.parameters, own),
+            tracers=jax.tree.map(spread, self.state.tracers, tracers),
+            dissipated=zero,
+            courant=zero,
+        )
+
+
+def noise_term(
+    dynamics: AbstractDynamics,
+    model: PyTree,
+    state: State,
+    temperature: Float[Array, ""],
+    key: PRNGKeyArray,
+    span: tuple[Array, Array],
+    resolution: Array,
+    solver: diffrax.AbstractSolver,
+) -> NoiseTerm:
+    """Brownian motions from one virtual tree for the parameters and one for each measure of tracers.
+
+    Each is a function of the key and of its own shapes alone. So a finite model and its tracers in the limit, solved
+    with one key over the same `span` at the same `resolution`, feel the same noise, as proofs of propagation of chaos
+    couple them.
+    """
+    own = jax.tree.leaves(dynamics.noise(model))
+    # JAX's random arrays of different shapes share their first entries; noise that is shared over depth is drawn apart
+    # from a finite model's, so that the limit's particles stay independent of the tracers.
+    shared = [a.shape for a in own] != [a.shape for a in state.parameters]
+    shapes = [own, *(_shapes(leaves) for leaves in state.tracers)]
+    keys = [jax.random.fold_in(key, 1) if shared else key, *(key for _ in tracers_of(model))]
+    area = getattr(solver, "minimal_levy_area", diffrax.BrownianIncrement)
+    drawn = next(a for a in _AREAS if issubclass(a, area))
+    paths = [
+        diffrax.VirtualBrownianTree(*span, resolution, shape, k, drawn) for shape, k in zip(shapes, keys, strict=True)
+    ]
+    return NoiseTerm(jnp.sqrt(2 * temperature), paths, _shapes(state))
+
+
+_AREAS = (diffrax.BrownianIncrement, diffrax.SpaceTimeLevyArea, diffrax.SpaceTimeTimeLevyArea)
+
+
+def _shapes(tree: PyTree[Array]) -> PyTree[jax.ShapeDtypeStruct]:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def check_noise(key: PRNGKeyArray | None, solver: Any, dt0: Any, steady: Any) -> None:
+    """Raise `ValueError` unless the options of a flow fit an equation with noise."""
+    if key is None:
+        raise ValueError("`key` must be given with `temperature` > 0, to draw the noise; got None.")
+    if not isinstance(solver, (diffrax.AbstractItoSolver, diffrax.AbstractStratonovichSolver)):
+        raise ValueError(
+            "`solver` must solve stochastic differential equations at `temperature` > 0, e.g. diffrax.Heun() or "
+            f"diffrax.ShARK(); got {type(solver).__name__}."
+        )
+    if dt0 is None:
+        raise ValueError("`dt0` must be given with `temperature` > 0: the (constant) step; got None.")
+    if steady is not None:
+        raise ValueError(
+            "`steady` must be None at `temperature` > 0, for particles never come to rest in noise; got a threshold."
+        )
