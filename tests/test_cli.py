@@ -10,7 +10,22 @@ from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig
 from wgf.experiments._data import load_prompts
 from wgf.experiments._results import save_config
 
-QUICK = ["limit", "--batch", "4", "--examples", "2", "--sizes", "1", "2", "--nodes", "1", "--width", "2"]
+QUICK = [
+    "limit",
+    "--batch",
+    "4",
+    "--examples",
+    "2",
+    "--sizes",
+    "1",
+    "2",
+    "--nodes",
+    "1",
+    "--width",
+    "4",
+    "--replicates",
+    "2",
+]
 
 
 @pytest.fixture

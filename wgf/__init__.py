@@ -12,7 +12,7 @@ from . import (
     prompts as prompts,
     transport as transport,
 )
-from .analysis import gap as gap
+from .analysis import flow_replicates as flow_replicates, gap as gap
 from .flows import flow as flow, train as train, velocity as velocity
 from .models import AveragedODE as AveragedODE, Transformer as Transformer
 from .objective import Objective as Objective

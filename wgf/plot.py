@@ -11,27 +11,52 @@ _LIMIT = "black"
 _CLOUD = "#8a8a8a"
 
 
-def risk_curves(axes: Axes, taus: ArrayLike, finite: Mapping[str, ArrayLike], limit: ArrayLike) -> None:
-    """Risk against training time: a coloured curve for each finite model, the limit in black.
+def risk_curves(
+    axes: Axes,
+    taus: ArrayLike,
+    finite: Mapping[str, ArrayLike],
+    limit: ArrayLike,
+    interval: tuple[ArrayLike, ArrayLike],
+) -> None:
+    """Risk against training time: a coloured curve for each finite model, the limit in black within its error band.
 
-    **Arguments:** axes; the times `[saves]`; for each name risks `[saves]`; the limit's risks `[saves]`.
+    **Arguments:** axes; the times `[saves]`; for each name risks `[saves]`; the limit's risks `[saves]`, and the ends
+    of their confidence interval, `[saves]` each.
     """
+    axes.fill_between(taus, *interval, color=_LIMIT, alpha=0.2, linewidth=0, label="95 % interval of the PDE")
     for colour, (name, risk) in zip(_colours(len(finite)), finite.items(), strict=True):
         axes.plot(taus, risk, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
     axes.plot(taus, limit, color=_LIMIT, linestyle="--", linewidth=1.8, label="PDE (limit)")
     _finish(axes, "training time τ", "risk R", "Risk: finite models against the PDE")
 
 
-def gap_curves(axes: Axes, taus: ArrayLike, gaps: Mapping[str, ArrayLike], label: str) -> None:
-    """A gap against training time on a log scale, one coloured curve for each size. Zeros are left out.
+def gap_curves(
+    axes: Axes,
+    taus: ArrayLike,
+    gaps: Mapping[str, ArrayLike],
+    label: str,
+    noise: ArrayLike | None = None,
+    resolved: Mapping[str, ArrayLike] | None = None,
+) -> None:
+    """A gap against training time on a log scale, one coloured curve for each size, beside the limit's own error.
 
-    **Arguments:** axes; the times `[saves]`; for each name gaps `[saves]`; the gap's name.
+    Points that may be the limit's own noise are hollow. Zeros are left out.
+
+    **Arguments:** axes; the times `[saves]`; for each name gaps `[saves]`; the gap's name; the noise in it, `[saves]`;
+    for each name which points are resolved, `[saves]`.
     """
     for colour, (name, gap) in zip(_colours(len(gaps)), gaps.items(), strict=True):
         shown = np.where(np.asarray(gap) > 0, gap, np.nan)
+        hollow = np.zeros(len(shown), bool) if resolved is None else ~np.asarray(resolved[name])
         axes.plot(taus, shown, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
+        axes.plot(taus, np.where(hollow, shown, np.nan), "o", color=colour, markersize=3.5, markerfacecolor="white")
     axes.set_yscale("log")
     axes.margins(y=0.3)  # room for the legend
+    if noise is not None:
+        # A limit that starts exact, but for rounding, must not stretch the axis: it stays where the gaps put it.
+        bottom, top = axes.get_ylim()
+        axes.plot(taus, noise, color=_LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error (hollow: may be it)")
+        axes.set_ylim(bottom, top)
     _finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE")
 
 

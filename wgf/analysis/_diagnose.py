@@ -31,7 +31,8 @@ def diagnose(
       particles that ran away (the weight decay is too weak); *ended early*: with particles that did not.
     - *plateau*: stationary at a risk above 5 % of the first one; by the optimality certificate either the weight decay
       holds it there, or the point is stationary but not optimal.
-    - *growing gap*: the distance to the limit more than tripled over the second half of the training times.
+    - *growing gap*: the distance to the limit more than tripled over the second half of the training times, and ends
+      above the limit's own noise where that is known.
     - *assumption*: the encoder is not partially 1-homogeneous, its gradients are not Lipschitz in expectation, or its
       kernel cannot tell the prompts apart; named only where the risk stayed above 5 % of the first one.
 
@@ -97,7 +98,8 @@ def _plateau(objective: Objective, solution: FlowSolution, key: PRNGKeyArray) ->
 def _growing_gap(gap: Gap) -> Finding | None:
     half = gap.taus.shape[0] // 2
     middle, end = float(gap.output[half]), float(gap.output[-1])
-    if half == 0 or not end > 3 * middle > 0:
+    noise_alone = gap.resolved is not None and not bool(gap.resolved.output[-1])
+    if half == 0 or noise_alone or not end > 3 * middle > 0:
         return None
     return Finding(
         "growing gap: width too small for the depth",

@@ -8,14 +8,12 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import at_least
 from ..flows import FlowSolution
-from ..measures import AbstractMeasure, Eulerian, coordinates
+from ..measures import Eulerian, coordinates
 from ..models import AbstractModel
-from ..transport import (
-    Excess,
-    conditional_divergence,
-    coupling_distance,
-    epsilon_from_scale,
-)
+from ..transport import Excess, coupling_distance, epsilon_from_scale
+from ._excess import sinkhorn_excess
+from ._noise import Noise, Resolved
+from ._replicates import Replicates
 
 
 class Gap(eqx.Module):
@@ -28,6 +26,8 @@ class Gap(eqx.Module):
       floor, ε and whether the iterations converged. A squared distance.
     - `coupling`: the mean squared distance of the finite model's particles from their own tracers, `[saves]`; None
       where the limit carries no tracers of that model.
+    - `noise`: [`wgf.analysis.Noise`][], what the limit's own sampling error puts into these gaps; None where the limit
+      is a single solution, which does not know its error.
     """
 
     taus: Float[Array, " saves"]
@@ -36,28 +36,47 @@ class Gap(eqx.Module):
     output: Float[Array, " saves"]
     sinkhorn: Excess
     coupling: Float[Array, " saves"] | None
+    noise: Noise | None
+
+    @property
+    def resolved(self) -> Resolved | None:
+        """Which gaps stand out of the noise, [`wgf.analysis.Resolved`][]; None where the noise is unknown."""
+        if self.noise is None:
+            return None
+        return self.noise.resolve(self.objective, self.risk, self.output, self.coupling, self.sinkhorn.excess)
+
+    def squared_output(self) -> Float[Array, " saves"]:
+        r"""The squared output gap to the limit without its noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).
+
+        Unbiased to first order, where the square of `output` is too large by the reference's variance; may be negative.
+        Without replicates there is nothing to subtract.
+        """
+        return self.output**2 if self.noise is None else self.output**2 - self.noise.output**2
 
 
 def gap(
     finite: FlowSolution,
-    limit: FlowSolution,
+    limit: FlowSolution | Replicates,
     *,
     epsilon: ArrayLike | None = None,
     most_depths: int = 8,
 ) -> Gap:
     r"""Compare two flows at the same training times.
 
+    The limit is one solution, or [`wgf.analysis.Replicates`][]: then the finite model is compared to their pooled
+    solution, and the gap comes with the noise that the limit's own sampling error puts into it.
+
     The particle clouds are compared depth by depth at (at most `most_depths` of) the finite model's layers. The noise
     floor is the divergence of two independent samples of the limit's law, of the sizes of the clouds compared: the
-    limit's tracers of that model against its particles where there are tracers (they started as the finite model
-    did, and moved by the limit's field), else two disjoint parts of the larger cloud, and then the clouds are cut to
-    those sizes too.
+    limit's tracers of that model against its particles where there are tracers (they started as the finite model did,
+    and moved by the limit's field); else the mean over the replicates, each against all others together; else two
+    disjoint parts of the larger cloud. In the last two cases the clouds are cut to those sizes too.
 
     **Arguments:**
 
     - `finite`: the flow of the finite model.
-    - `limit`: the flow of the limit, at the same `taus`; made from a model `with_tracers(...)` it gives the coupling
-      distance as well.
+    - `limit`: the flow of the limit, or of its replicates, at the same `taus`; with the finite model's particles as
+      tracers it gives the coupling distance as well.
     - `epsilon`: ε of the Sinkhorn divergence; default [`wgf.transport.epsilon_from_scale`][] of the limit's initial
       cloud.
     - `most_depths`: the most layers whose clouds are compared, evenly spread.
@@ -67,33 +86,55 @@ def gap(
     **Raises:** `ValueError` if the times or the prompts differ, tracers of the same shape make the match ambiguous, or
     a limit on a grid has no tracers.
 
-    Cost: for each τ and depth two Sinkhorn divergences of M against M' points.
+    Cost: for each τ and depth two Sinkhorn divergences of M against M' points, with replicates and no tracers two for
+    each replicate.
 
     **Source:** arXiv:2410.23610, section 3; arXiv:2403.12887 for the distance.
     """
-    if finite.taus.shape != limit.taus.shape or not np.array_equal(finite.taus, limit.taus):
-        raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {limit.taus}.")
-    if finite.outputs.shape != limit.outputs.shape:
+    replicates = limit if isinstance(limit, Replicates) else None
+    reference = limit.pooled if isinstance(limit, Replicates) else limit
+    if finite.taus.shape != reference.taus.shape or not np.array_equal(finite.taus, reference.taus):
+        raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {reference.taus}.")
+    if finite.outputs.shape != reference.outputs.shape:
         raise ValueError(
-            f"`limit` must have outputs on the prompts of `finite`, {finite.outputs.shape}; got {limit.outputs.shape}."
+            f"`limit` must have outputs on the prompts of `finite`, {finite.outputs.shape}; got "
+            f"{reference.outputs.shape}."
         )
     at_least("most_depths", most_depths, 1)
-    tracers = _match(finite.models, limit.models)
-    if tracers is None and isinstance(limit.models.measure, Eulerian):
+    tracers = _match(finite.models, reference.models)
+    if tracers is None and isinstance(reference.models.measure, Eulerian):
         raise ValueError("`limit` must carry the finite model's tracers where its measure is on a grid: no sample is.")
     if epsilon is None:
-        epsilon = epsilon_from_scale(coordinates(limit.model_at(0).measure.particles)[0])
-    sinkhorn, coupling = _distances(finite.models, limit.models, tracers, jnp.asarray(epsilon), most_depths)
-    squares = (finite.outputs - limit.outputs) ** 2
-    mean = jnp.sum(finite.prompt_weights * squares.reshape(*squares.shape[:2], -1).sum(axis=2), axis=1)
+        epsilon = epsilon_from_scale(coordinates(reference.model_at(0).measure.particles)[0])
+    count = None if replicates is None else replicates.count
+    sinkhorn, spread, coupling = _distances(
+        finite.models, reference.models, tracers, count, jnp.asarray(epsilon), most_depths
+    )
     return Gap(
         taus=finite.taus,
-        objective=finite.objective - limit.objective,
-        risk=finite.risk - limit.risk,
-        output=jnp.sqrt(mean),
+        objective=finite.objective - reference.objective,
+        risk=finite.risk - reference.risk,
+        output=jnp.sqrt(_mean_square(finite.outputs - reference.outputs, finite.prompt_weights)),
         sinkhorn=sinkhorn,
         coupling=coupling,
+        noise=None if replicates is None else _noise(replicates, coupling is not None, spread),
     )
+
+
+def _noise(replicates: Replicates, coupled: bool, spread: Float[Array, " saves"] | None) -> Noise:
+    outputs = _mean_square(replicates.outputs.error, replicates.pooled.prompt_weights)
+    return Noise(
+        replicates=replicates.count,
+        objective=replicates.objective.error,
+        risk=replicates.risk.error,
+        output=jnp.sqrt(outputs),
+        coupling=replicates.transport_error() if coupled else None,
+        excess=spread,
+    )
+
+
+def _mean_square(outputs: Float[Array, "saves batch *classes"], weights: Array) -> Float[Array, " saves"]:
+    return jnp.sum(weights * (outputs**2).reshape(*outputs.shape[:2], -1).sum(axis=2), axis=1)
 
 
 def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
@@ -110,47 +151,22 @@ def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
 
 @eqx.filter_jit
 def _distances(
-    finite: AbstractModel, limit: AbstractModel, tracers: int | None, epsilon: Array, most_depths: int
-) -> tuple[Excess, Float[Array, " saves"] | None]:
+    finite: AbstractModel,
+    limit: AbstractModel,
+    tracers: int | None,
+    replicates: int | None,
+    epsilon: Array,
+    most_depths: int,
+) -> tuple[Excess, Float[Array, " saves"] | None, Float[Array, " saves"] | None]:
+    """The excess, its noise and the coupling distance at each saved τ."""
+
     def at_tau(models):
         finite, limit = models
         twins = None if tracers is None else limit.tracers[tracers]
-        excess = _excess(finite.measure, limit.measure, twins, epsilon, most_depths)
-        return excess, None if twins is None else coupling_distance(finite.measure, twins)
+        excess, spread = sinkhorn_excess(
+            finite.measure, limit.measure, twins, replicates, epsilon=epsilon, most_depths=most_depths
+        )
+        return excess, spread, None if twins is None else coupling_distance(finite.measure, twins)
 
     dynamic, static = eqx.partition((finite, limit), eqx.is_array)
     return jax.lax.map(lambda arrays: at_tau(eqx.combine(arrays, static)), dynamic)
-
-
-def _excess(
-    finite: AbstractMeasure,
-    limit: AbstractMeasure,
-    twins: AbstractMeasure | None,
-    epsilon: Array,
-    most_depths: int,
-) -> Excess:
-    depth = finite.weights.shape[0]
-    chosen = np.unique(np.linspace(0, depth - 1, min(most_depths, depth)).round().astype(int))
-    x, a = coordinates(finite.particles)[chosen], finite.weights[chosen]
-    law, b = jax.vmap(limit.at)(finite.depths[chosen])
-    y = coordinates(law)
-    if twins is not None:
-        x0, a0 = coordinates(twins.particles)[chosen], a
-    else:
-        (x, a), (x0, a0), (y, b) = _split((x, a), (y, b))
-    weights = finite.depth_weights[chosen] / jnp.sum(finite.depth_weights[chosen])
-    value = conditional_divergence(x, y, weights, epsilon=epsilon, x_weights=a, y_weights=b)
-    floor = conditional_divergence(x0, y, weights, epsilon=epsilon, x_weights=a0, y_weights=b)
-    return Excess(value.value, floor.value, value.epsilon, value.converged & floor.converged)
-
-
-def _split(first, second):
-    """Cut clouds to (x, x0, y): x0 and y disjoint parts of the larger one, x as many of the smaller as x0 has."""
-    small, large = (first, second) if first[0].shape[1] <= second[0].shape[1] else (second, first)
-    count = max(1, min(small[0].shape[1], large[0].shape[1] // 2))
-    return _part(small, slice(0, count)), _part(large, slice(0, count)), _part(large, slice(count, None))
-
-
-def _part(cloud, part: slice):
-    points, weights = (array[:, part] for array in cloud)
-    return points, weights / jnp.sum(weights, axis=1, keepdims=True)

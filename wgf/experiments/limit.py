@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plot
-from ..analysis import Gap, gap
+from .._checks import at_least
+from ..analysis import Gap, Replicates, flow_replicates, gap, student_quantile
 from ..encoders import Average, Perceptron, SoftmaxAttention
 from ..flows import FlowSolution, flow
 from ..measures import (
@@ -49,7 +50,10 @@ class LimitConfig:
     nodes: int = 4
     """Gauss-Legendre nodes in depth of the PDE's measure."""
     width: int = 512
-    """Particles at each depth node of the PDE's measure."""
+    """Particles at each depth node of the PDE's measure, all replicates together."""
+    replicates: int = 8
+    """The independently randomised parts that the PDE's particles are made of; each is also solved alone, which tells
+    the PDE's own sampling error."""
     sampling: Literal["pairs", "sobol", "independent"] = "pairs"
     """How the PDE's particles are placed: sign-symmetric pairs of Sobol points, Sobol points, or independent draws.
     Those of the finite models are independent, as the theorems have them."""
@@ -76,7 +80,14 @@ class LimitConfig:
     def quick_default(cls) -> "LimitConfig":
         """The defaults of `--quick`."""
         return cls(
-            batch=8, examples=4, sizes=((2, 8), (4, 16)), nodes=2, width=64, taus=(0.0, 1.0, 2.0, 4.0), quick=True
+            batch=8,
+            examples=4,
+            sizes=((2, 8), (4, 16)),
+            nodes=2,
+            width=64,
+            replicates=4,
+            taus=(0.0, 1.0, 2.0, 4.0),
+            quick=True,
         )
 
 
@@ -86,47 +97,50 @@ class LimitResult:
 
     config: LimitConfig
     objective: Objective
-    limit: FlowSolution
+    limit: Replicates
     finite: tuple[FlowSolution, ...]
     gaps: tuple[Gap, ...]
 
     def table(self) -> str:
-        """The table that the command prints: a line for each size and training time."""
-        head = (
-            f"{'L':>4} {'M':>5} {'tau':>6} {'Q finite':>10} {'Q PDE':>10} {'risk gap':>10} {'output gap':>10} "
-            f"{'Sinkhorn':>10} {'floor':>10} {'excess':>10} {'epsilon':>8} {'coupling':>10}"
-        )
+        """The table that the command prints: a line for each size and training time, `~` after what noise may be."""
+        arrays = self.arrays()
+        head = f"{'L':>2} {'M':>4} {'tau':>4} " + " ".join(_heading(*column) for column in _COLUMNS)
         lines = [head, "-" * len(head)]
-        rows = zip(self.config.sizes, self.finite, self.gaps, self._couplings(), strict=True)
-        for (depth, width), finite, gap_, coupling in rows:
-            lines += [
-                f"{depth:4d} {width:5d} {tau:6.4g} {finite.objective[i]:10.6f} {self.limit.objective[i]:10.6f} "
-                f"{gap_.risk[i]:+10.2e} {gap_.output[i]:10.2e} {gap_.sinkhorn.value[i]:10.4f} "
-                f"{gap_.sinkhorn.floor[i]:10.4f} {gap_.sinkhorn.excess[i]:+10.2e} {gap_.sinkhorn.epsilon[i]:8.3g} "
-                f"{coupling[i]:10.2e}" + ("" if gap_.sinkhorn.converged[i] else "  Sinkhorn not converged")
-                for i, tau in enumerate(np.asarray(self.limit.taus))
-            ]
-        lines += ["-" * len(head), *self._notes()]
-        return "\n".join(lines)
+        for number, (depth, width) in enumerate(self.config.sizes):
+            for i, tau in enumerate(np.asarray(arrays["taus"])):
+                cells = " ".join(_cell(arrays, form, name, number, i) for _, form, name in _COLUMNS)
+                trust = "" if arrays["sinkhorn_converged"][number, i] else "  Sinkhorn not converged"
+                lines.append(f"{depth:2d} {width:4d} {tau:4.4g} {cells}{trust}")
+        return "\n".join([*lines, "-" * len(head), *self._notes()])
 
     def arrays(self) -> dict[str, Any]:
-        """The named arrays of `result.npz`: axes `[size, tau, ...]` for finite models, `[tau, ...]` for the limit."""
-        prompts = self.objective.prompts
+        """The named arrays of `result.npz`.
+
+        Axes `[size, tau, ...]` for finite models and gaps, `[tau, ...]` for the limit, `[replicate, tau, ...]` for its
+        replicates.
+        """
+        prompts, pooled = self.objective.prompts, self.limit.pooled
         fields = ("objective", "risk", "dissipation", "outputs")
         gaps = ("objective", "risk", "output", "coupling")
         sinkhorn = ("value", "floor", "excess", "epsilon", "converged")
+        estimates = {name: getattr(self.limit, name) for name in ("objective", "risk", "outputs")}
         return {
-            "taus": self.limit.taus,
+            "taus": pooled.taus,
             "sizes": np.array(self.config.sizes),
             "tokens": prompts.tokens,
             "labels": prompts.labels,
-            **{f"limit_{name}": getattr(self.limit, name) for name in fields},
+            **{f"limit_{name}": getattr(pooled, name) for name in fields},
+            **{f"limit_{name}_error": estimate.standard_error for name, estimate in estimates.items()},
+            **{f"limit_{name}_bias": estimate.bias for name, estimate in estimates.items()},
+            **{f"replicates_{name}": getattr(self.limit.members, name) for name in fields},
             **{f"finite_{name}": np.stack([getattr(s, name) for s in self.finite]) for name in fields},
             **{f"gap_{name}": np.stack([getattr(g, name) for g in self.gaps]) for name in gaps},
+            **{f"noise_{name}": np.stack([getattr(g.noise, name) for g in self.gaps]) for name in gaps},
+            **{f"resolved_{name}": np.stack([getattr(g.resolved, name) for g in self.gaps]) for name in gaps},
             **{f"sinkhorn_{name}": np.stack([getattr(g.sinkhorn, name) for g in self.gaps]) for name in sinkhorn},
-            "coordinate_names": np.array(coordinate_names(self.limit.models.encoder)),
-            "limit_depths": self.limit.model_at(-1).measure.depths,
-            "limit_particles": coordinates(self.limit.model_at(-1).measure.particles),
+            "coordinate_names": np.array(coordinate_names(pooled.models.encoder)),
+            "limit_depths": pooled.model_at(-1).measure.depths,
+            "limit_particles": coordinates(pooled.model_at(-1).measure.particles),
             **{
                 f"finite_particles_{depth}x{width}": coordinates(s.model_at(-1).measure.particles)
                 for (depth, width), s in zip(self.config.sizes, self.finite, strict=True)
@@ -134,27 +148,29 @@ class LimitResult:
         }
 
     def figure(self) -> Figure:
-        """Risk curves, gaps against τ, and particle clouds of the largest model over the limit's."""
-        taus = np.asarray(self.limit.taus)
+        """Risk curves, gaps against τ beside the PDE's own error, and the largest model's particles over the PDE's."""
+        taus = np.asarray(self.limit.pooled.taus)
         names = [f"L = {depth}, M = {width}" for depth, width in self.config.sizes]
         figure = Figure(figsize=(12.5, 7.2), layout="constrained")
         grid = figure.subplots(2, 3)
         for axes in grid[1, 1:]:
             axes.sharex(grid[1, 0])
             axes.sharey(grid[1, 0])
-        plot.risk_curves(
-            grid[0, 0], taus, {n: s.risk for n, s in zip(names, self.finite, strict=True)}, self.limit.risk
-        )
-        plot.gap_curves(
-            grid[0, 1], taus, {n: g.output for n, g in zip(names, self.gaps, strict=True)}, "output gap (RMS)"
-        )
-        plot.gap_curves(grid[0, 2], taus, dict(zip(names, self._couplings(), strict=True)), "coupling distance")
+        risk = self.limit.risk
+        risks = {name: solution.risk for name, solution in zip(names, self.finite, strict=True)}
+        plot.risk_curves(grid[0, 0], taus, risks, risk.value, risk.interval())
+        for axes, (kind, label) in zip(
+            grid[0, 1:], (("output", "output gap (RMS)"), ("coupling", "coupling distance")), strict=True
+        ):
+            gaps = {name: getattr(gap_, kind) for name, gap_ in zip(names, self.gaps, strict=True)}
+            resolved = {name: getattr(gap_.resolved, kind) for name, gap_ in zip(names, self.gaps, strict=True)}
+            plot.gap_curves(axes, taus, gaps, label, getattr(self.gaps[0].noise, kind), resolved)
         self._clouds(grid[1])
         return figure
 
     def _clouds(self, axes) -> None:
         largest = self.finite[-1].model_at(-1)
-        limit = self.limit.model_at(-1)
+        limit = self.limit.pooled.model_at(-1)
         x, y = self._moved_coordinates()
         labels = coordinate_names(largest.encoder)
         for axis, depth in zip(axes, (0.0, 0.5, 0.999), strict=True):
@@ -163,26 +179,58 @@ class LimitResult:
 
     def _moved_coordinates(self) -> tuple[int, int]:
         """The two coordinates whose law moved most under the limit's flow."""
-        start, end = (coordinates(self.limit.model_at(i).measure.particles) for i in (0, -1))
+        start, end = (coordinates(self.limit.pooled.model_at(i).measure.particles) for i in (0, -1))
         moved = np.mean(np.asarray(end - start) ** 2, axis=(0, 1))
         x, y = np.sort(np.argsort(moved)[-2:])
         return int(x), int(y)
 
-    def _couplings(self) -> list[np.ndarray]:
-        """The coupling distances of each size: the limit carried the tracers of all of them."""
-        return [np.asarray(gap_.coupling) for gap_ in self.gaps]
-
     def _notes(self) -> list[str]:
         rms = float(self.objective.prompts.label_rms())
-        config = self.config
+        config, count = self.config, self.config.replicates
+        epsilon, factor = float(self.gaps[0].sinkhorn.epsilon[0]), student_quantile(count)
         return [
             f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
             f"label RMS {rms:.3f}; lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
             f"PDE: {config.nodes} depth nodes x {config.width} particles ({config.sampling}), "
-            f"{int(self.limit.stats['num_steps'])} steps in tau",
-            "gaps are finite minus PDE; output gap: RMS over prompts; Sinkhorn and coupling: squared distances;",
-            "floor: two independent samples of the PDE's law, of the sizes compared; excess: Sinkhorn minus floor",
+            f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; {count} replicates x "
+            f"{config.width // count} particles, solved apart too, tell its error",
+            "gaps are finite minus PDE; output: RMS over prompts; Sinkhorn and coupling: squared distances;",
+            "error: what the PDE's own sampling puts into the number to its left (one root mean square; coupling: its "
+            "square);",
+            f"~: the number is within {factor:.2f} errors (95 % of Student's t; coupling: {factor**2:.2f}) and may be "
+            "the PDE's own noise",
+            "floor: two independent samples of the PDE's law, of the sizes compared; excess: Sinkhorn minus floor; "
+            f"epsilon = {epsilon:.3g}",
         ]
+
+
+# Heading, format and array of each column after the size and time. Gaps are marked where they are not resolved.
+_COLUMNS = (
+    ("Q finite", "8.6f", "finite_objective"),
+    ("Q PDE", "8.6f", "limit_objective"),
+    ("error", "7.1e", "noise_objective"),
+    ("risk gap", "+9.2e", "gap_risk"),
+    ("error", "7.1e", "noise_risk"),
+    ("output", "8.2e", "gap_output"),
+    ("error", "7.1e", "noise_output"),
+    ("Sinkhorn", "8.4f", "sinkhorn_value"),
+    ("floor", "8.4f", "sinkhorn_floor"),
+    ("excess", "+8.1e", "sinkhorn_excess"),
+    ("coupling", "8.2e", "gap_coupling"),
+    ("error", "7.1e", "noise_coupling"),
+)
+
+
+def _heading(heading: str, form: str, name: str) -> str:
+    return f"{heading:>{form.strip('+')[0]}}" + " " * name.startswith("gap_")
+
+
+def _cell(arrays: dict[str, Any], form: str, name: str, size: int, tau: int) -> str:
+    array = np.asarray(arrays[name])
+    cell = format(array[tau] if name.startswith("limit_") else array[size, tau], form)
+    if not name.startswith("gap_"):
+        return cell
+    return cell + (" " if arrays[name.replace("gap_", "resolved_")][size, tau] else "~")
 
 
 _SAMPLINGS = {"pairs": SignPairs(Sobol()), "sobol": Sobol(), "independent": Independent()}
@@ -213,13 +261,15 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
         Transformer(encoder, initial.layered(depth, width, key))
         for (depth, width), key in zip(_distinct(config.sizes), keys, strict=True)
     ]
-    placed = Gaussian(encoder, config.scale, _SAMPLINGS[config.sampling])
-    limit = AveragedODE(encoder, placed.spectral(config.nodes, config.width, limit_key), steps=config.steps)
-    limit = limit.with_tracers(*finite)
-    return _solve(config, objective, finite, limit, show_progress)
+    placed, width = Gaussian(encoder, config.scale, _SAMPLINGS[config.sampling]), _replicate_width(config)
+    limits = [
+        AveragedODE(encoder, placed.spectral(config.nodes, width, key), steps=config.steps)
+        for key in jax.random.split(limit_key, config.replicates)
+    ]
+    return _solve(config, objective, finite, limits, show_progress)
 
 
-def _solve(config, objective, finite, limit, show_progress) -> LimitResult:
+def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
     progress = Progress(2 * len(finite) + 1, show_progress)
     solutions, gaps = [], []
     for (depth, width), model in zip(config.sizes, finite, strict=True):
@@ -227,8 +277,9 @@ def _solve(config, objective, finite, limit, show_progress) -> LimitResult:
             solutions.append(
                 jax.block_until_ready(flow(objective, model, config.taus, rtol=config.rtol, progress_meter=meter))
             )
-    with progress.stage("Wasserstein-flow PDE") as meter:
-        solved = jax.block_until_ready(flow(objective, limit, config.taus, rtol=config.rtol, progress_meter=meter))
+    with progress.stage("Wasserstein-flow PDE and its replicates") as meter:
+        solved = flow_replicates(objective, limits, config.taus, tracers=finite, rtol=config.rtol, progress_meter=meter)
+        solved = jax.block_until_ready(solved)
     for (depth, width), solution in zip(config.sizes, solutions, strict=True):
         with progress.stage(f"distances at {depth} layers, width {width}"):
             gaps.append(jax.block_until_ready(gap(solution, solved)))
@@ -240,6 +291,21 @@ def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]
     if not sizes or len(set(sizes)) != len(sizes):
         raise ValueError(f"`sizes` must be distinct pairs of depth and width, at least one; got {sizes}.")
     return sizes
+
+
+def _replicate_width(config: LimitConfig) -> int:
+    """The particles of each replicate at each depth node."""
+    at_least("width", config.width, 1)
+    at_least("replicates", config.replicates, 2)
+    unit = config.replicates * (2 if config.sampling == "pairs" else 1)
+    if config.width % unit:
+        parts = (
+            f"{config.replicates} equal replicates"
+            if unit == config.replicates
+            else (f"pairs in each of the {config.replicates} replicates")
+        )
+        raise ValueError(f"`width` must be a multiple of {unit}, for {parts}; got {config.width}.")
+    return config.width // config.replicates
 
 
 def _cloud(measure: AbstractMeasure, depth: float) -> np.ndarray:
