@@ -46,15 +46,18 @@ def flow(
     - `objective`: Q, [`wgf.Objective`][], or any function (a module, say) of the model alone.
     - `model`: where the flow starts, at `taus[0]`: a model of this library, whose `tracers` move along, or any module.
     - `taus`: the training times to save at, increasing, at least two.
-    - `solver`: any Diffrax solver for the outer flow.
+    - `solver`: any Diffrax solver for the outer flow. Tsit5 (the default) for short times and accuracy; its steps are
+      bounded by stability from τ of some hundreds on, where [`wgf.flows.RKC`][] takes over. Implicit solvers work too,
+      with a matrix-free root finder; on no measured case do they pay (`benchmarks/verification.py`).
     - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
       particle's RMS error; of a plain module, the worst parameter's). Good values: 1e-3 to 1e-6 in float32, where below
       1e-6 rounding rules; to 1e-10 in float64.
     - `controller`: a step size controller in place of the default `PIDController(rtol, atol)`; `ConstantStepSize()`
       needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient descent of learning rate h·LM.
     - `dt0`: the first step; chosen automatically by default.
-    - `steady`: stop where the dissipation has fallen to this fraction of its initial value; costs one more velocity
-      a step.
+    - `steady`: stop where the dissipation has fallen to this fraction of its initial value, or so low that Q could not
+      change by more than its rounding until the last τ. The solve's own error keeps the dissipation up: give
+      tolerances below the square root of this fraction. Costs one more velocity a step.
     - `max_steps`: the most steps taken. Lower it when differentiating: the memory of the backward pass grows with it.
     - `adjoint`: how Diffrax differentiates the solve.
     - `progress_meter`: e.g. `diffrax.TqdmProgressMeter()`.
@@ -77,7 +80,7 @@ def flow(
     taus = _check_taus(taus).astype(dtype)
     options = _Options(
         solver=solver,
-        controller=_controller(controller, rtol, atol, model),
+        controller=_controller(controller, rtol, atol, model, taus),
         dt0=None if dt0 is None else jnp.asarray(dt0, dtype),
         steady=None if steady is None else _check_positive("steady", steady).astype(dtype),
         max_steps=at_least("max_steps", max_steps, 1),
@@ -180,7 +183,7 @@ def _flow(objective: Callable, model: PyTree, taus: Array, options: _Options) ->
         (objective, model),
         saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
         stepsize_controller=options.controller,
-        event=_event(objective, model, options.steady),
+        event=_event(objective, model, taus, options.steady),
         max_steps=options.max_steps,
         adjoint=options.adjoint,
         progress_meter=options.progress_meter,
@@ -204,10 +207,13 @@ def _flow(objective: Callable, model: PyTree, taus: Array, options: _Options) ->
     )
 
 
-def _event(objective: Callable, model: PyTree, steady: Array | None) -> diffrax.Event | None:
+def _event(objective: Callable, model: PyTree, taus: Array, steady: Array | None) -> diffrax.Event | None:
     if steady is None:
         return None
-    return diffrax.Event(_Steady(steady * evaluate(objective, model).dissipation))
+    start = evaluate(objective, model)
+    # A start that is steady already has no dissipation to fall from: stop where what is left is rounding of Q.
+    rounding = jnp.finfo(taus.dtype).eps * jnp.abs(start.objective) / (taus[-1] - taus[0])
+    return diffrax.Event(_Steady(jnp.maximum(steady * start.dissipation, rounding)))
 
 
 def _fill(solution: diffrax.Solution) -> tuple[_State, Bool[Array, " saves"]]:
@@ -228,6 +234,7 @@ def _fill(solution: diffrax.Solution) -> tuple[_State, Bool[Array, " saves"]]:
 def _result(result: diffrax.RESULTS, is_finite: Bool[Array, ""]) -> RESULTS:
     ours = RESULTS.promote(result)
     ours = RESULTS.where(ours == RESULTS.max_steps_reached, RESULTS.stalled, ours)
+    ours = RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
     return RESULTS.where(is_finite, ours, RESULTS.not_finite)
 
 
@@ -235,13 +242,16 @@ def _failed(result: RESULTS) -> Bool[Array, ""]:
     return (result != RESULTS.successful) & (result != RESULTS.event_occurred)
 
 
-def _controller(controller, rtol, atol, model: PyTree) -> diffrax.AbstractStepSizeController:
+def _controller(controller, rtol, atol, model: PyTree, taus: Array) -> diffrax.AbstractStepSizeController:
     if controller is not None:
         return controller
     dynamics = dynamics_of(model)
     rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
     norm = _StateNorm(dynamics.norm(model), jax.tree.structure(dynamics.parameters(model)))
-    return diffrax.PIDController(rtol, atol, norm=norm)
+    # A step below the spacing of τ would never arrive: a failure with a code of its own, not a loop to the last step.
+    # The 4 is below the 100 ulps within which Diffrax joins the last step to the end.
+    least = 4 * jnp.finfo(taus.dtype).eps * jnp.max(jnp.abs(taus))
+    return diffrax.PIDController(rtol, atol, norm=norm, dtmin=least, force_dtmin=False)
 
 
 def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
