@@ -1,5 +1,6 @@
 """Flows: the velocity field, gradient flow in continuous time, and training by optimisers."""
 
+from ._chebyshev import RKC as RKC
 from ._courant import CourantController as CourantController
 from ._flow import flow as flow
 from ._norm import ParticleNorm as ParticleNorm

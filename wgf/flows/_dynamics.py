@@ -67,6 +67,15 @@ class AbstractDynamics(eqx.Module):
         """
 
 
+def error_control(rtol, atol, norm, taus: Float[Array, " saves"]) -> diffrax.PIDController:
+    """Bound each step's error; fail, with a code of its own, where steps fall below the spacing of τ.
+
+    Such a step would never arrive. The 4 is below the 100 ulps within which Diffrax joins the last step to the end.
+    """
+    least = 4 * jnp.finfo(taus.dtype).eps * jnp.max(jnp.abs(taus))
+    return diffrax.PIDController(rtol, atol, norm=norm, dtmin=least, force_dtmin=False)
+
+
 def value_and_outputs(
     objective: Callable[[Any], Float[Array, ""]], model: Any
 ) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:

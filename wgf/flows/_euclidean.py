@@ -11,7 +11,7 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from ._dynamics import AbstractDynamics, Evaluation, value_and_outputs
+from ._dynamics import AbstractDynamics, Evaluation, error_control, value_and_outputs
 
 
 class Euclidean(AbstractDynamics):
@@ -45,7 +45,7 @@ class Euclidean(AbstractDynamics):
 
     def controller(self, rtol, atol, norm, taus) -> diffrax.AbstractStepSizeController:
         """Bound each step's error."""
-        return diffrax.PIDController(rtol, atol, norm=norm)
+        return error_control(rtol, atol, norm, taus)
 
     def noise(self, model: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
         """Independent noise for every parameter."""

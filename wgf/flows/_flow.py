@@ -61,8 +61,11 @@ def flow(
     - `key`: draws the noise of particles at σ > 0, and is needed for it. Noise of a finite model is a function of the
       key, the times and `dt0` alone, and its tracers in the limit feel the same; particles that are interpolated over
       depth feel one noise at all depths.
-    - `solver`: any Diffrax solver for the outer flow. Default: `Tsit5()`; `Heun()` with noise (which takes a solver of
-      stochastic equations; order 1 in the particles' paths, 2 in their law) and for a measure on a grid.
+    - `solver`: any Diffrax solver for the outer flow. Default: `Tsit5()`, for short times and accuracy; its steps are
+      bounded by stability from τ of some hundreds on, where [`wgf.flows.RKC`][] takes over. Implicit solvers work too,
+      with a matrix-free root finder; on no measured case do they pay (`benchmarks/verification.py`). `Heun()` with noise
+      (which takes a solver of stochastic equations; order 1 in the particles' paths, 2 in their law) and for a measure
+      on a grid.
     - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
       particle's RMS error; of a plain module, the worst parameter's). Good values: 1e-3 to 1e-6 in float32, where below
       1e-6 rounding rules; to 1e-10 in float64. On a grid: `rtol + atol` bounds a step's error in total variation.
@@ -71,8 +74,9 @@ def flow(
       `ConstantStepSize()`, which needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient
       descent of learning rate h·LM.
     - `dt0`: the first step; chosen automatically by default, but needed with noise.
-    - `steady`: stop where the dissipation has fallen to this fraction of its initial value; costs one more velocity
-      a step.
+    - `steady`: stop where the dissipation has fallen to this fraction of its initial value, or so low that Q could not
+      change by more than its rounding until the last τ. The solve's own error keeps the dissipation up: give
+      tolerances below the square root of this fraction. Costs one more velocity a step.
     - `max_steps`: the most steps taken. Lower it when differentiating: the memory of the backward pass grows with it.
     - `adjoint`: how Diffrax differentiates the solve.
     - `progress_meter`: e.g. `diffrax.TqdmProgressMeter()`.
@@ -179,7 +183,7 @@ def _flow(
         (dynamics, objective, model),
         saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
         stepsize_controller=options.controller,
-        event=_event(dynamics, objective, model, options.steady),
+        event=_event(dynamics, objective, model, taus, options.steady),
         max_steps=options.max_steps,
         adjoint=options.adjoint,
         progress_meter=options.progress_meter,
@@ -224,11 +228,14 @@ def _terms(dynamics: AbstractDynamics, model: PyTree, taus: Array, options: _Opt
 
 
 def _event(
-    dynamics: AbstractDynamics, objective: Callable, model: PyTree, steady: Array | None
+    dynamics: AbstractDynamics, objective: Callable, model: PyTree, taus: Array, steady: Array | None
 ) -> diffrax.Event | None:
     if steady is None:
         return None
-    return diffrax.Event(_Steady(steady * evaluate(dynamics, objective, model).dissipation))
+    begin = evaluate(dynamics, objective, model)
+    # A start that is steady already has no dissipation to fall from: stop where what is left is rounding of Q.
+    rounding = jnp.finfo(taus.dtype).eps * jnp.abs(begin.objective) / (taus[-1] - taus[0])
+    return diffrax.Event(_Steady(jnp.maximum(steady * begin.dissipation, rounding)))
 
 
 def _fill(solution: diffrax.Solution) -> tuple[State, Bool[Array, " saves"]]:
@@ -249,6 +256,7 @@ def _fill(solution: diffrax.Solution) -> tuple[State, Bool[Array, " saves"]]:
 def _result(result: diffrax.RESULTS, is_finite: Bool[Array, ""]) -> RESULTS:
     ours = RESULTS.promote(result)
     ours = RESULTS.where(ours == RESULTS.max_steps_reached, RESULTS.stalled, ours)
+    ours = RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
     return RESULTS.where(is_finite, ours, RESULTS.not_finite)
 
 

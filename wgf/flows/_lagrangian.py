@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..measures import Layered
 from ..models import AbstractModel
-from ._dynamics import AbstractDynamics, Evaluation, value_and_outputs
+from ._dynamics import AbstractDynamics, Evaluation, error_control, value_and_outputs
 from ._norm import ParticleNorm
 
 
@@ -52,7 +52,7 @@ class Lagrangian(AbstractDynamics):
 
     def controller(self, rtol, atol, norm, taus) -> diffrax.AbstractStepSizeController:
         """Bound each step's error."""
-        return diffrax.PIDController(rtol, atol, norm=norm)
+        return error_control(rtol, atol, norm, taus)
 
     def noise(self, model: AbstractModel) -> PyTree[jax.ShapeDtypeStruct]:
         """Independent noise for every particle; one for all nodes where particles are interpolated over depth.

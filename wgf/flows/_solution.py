@@ -15,8 +15,13 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "the step of a constant step size), or raise the objective's `weight_decay`."
     )
     stalled = (
-        "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take an implicit "
-        "`solver` if the problem is stiff (see `stats` for the steps accepted and rejected)."
+        "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take "
+        "`solver=wgf.flows.RKC()` for long times (see `stats` for the steps accepted and rejected)."
+    )
+    dt_min = (
+        "The steps fell below the spacing of numbers in τ after the last τ that was reached: the velocity is NaN "
+        "or infinite there, or jumps. Raise the objective's `weight_decay`; with an adaptive controller in the model's "
+        "depth solve, tighten it or take constant `steps`."
     )
 
 

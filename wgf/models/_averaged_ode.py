@@ -27,7 +27,9 @@ class AveragedODE(AbstractModel):
       from its tableau: cheap to compile, and differentiable to any order in both modes. All else runs in
       `diffrax.diffeqsolve`.
     - `steps`: the number of constant steps in depth, Δt = 1/`steps`; with an adaptive controller, its most steps.
-    - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive.
+    - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive. Give it the
+      outer flow's `rtol` or less: the objective jumps where the number of steps changes, and the flow's own controller
+      would spend steps on that.
 
     Cost: `steps` × stages × M encoder evaluations a prompt. Order: that of the solver, in 1/`steps`. Good values:
     Tsit5 with 2 to 4 steps is at 1e-5 to 1e-7 of the exact depth flow for particles of order one.

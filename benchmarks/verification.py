@@ -1,0 +1,54 @@
+"""Measure every order of convergence that the library claims, against truths that share no code with it.
+
+    python benchmarks/verification.py [--quick] [--only depth outer precision stiff]
+
+Prints the tables and writes them to `benchmarks/results/verification.json` and `.md`. Exits with 1 if a claim fails.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+if "--quick" in sys.argv:
+    # Small problems run for milliseconds: what counts is the time to compile.
+    fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    os.environ.setdefault("XLA_FLAGS", fast)
+
+import jax
+from _depth_tables import depth_tables
+from _outer_tables import outer_tables
+from _precision_tables import precision_tables
+from _report import RESULTS, Table, summary, write
+from _stiff_tables import stiff_tables
+
+jax.config.update("jax_enable_x64", True)
+
+PARTS = {"depth": depth_tables, "outer": outer_tables, "precision": precision_tables, "stiff": stiff_tables}
+
+
+def main() -> int:
+    """Run the parts, print and write their tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small problems and fewer cases, under a minute")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder to write to")
+    options = parser.parse_args()
+    tables: list[Table] = []
+    seconds = {}
+    for name in options.only:
+        start = time.perf_counter()
+        for table in PARTS[name](options.quick):
+            print(table.text(), end="\n\n", flush=True)
+            tables.append(table)
+        seconds[name] = round(time.perf_counter() - start, 1)
+        claims = summary(tables)
+        write("verification", "Verification", [claims, *tables], options.output, quick=options.quick, seconds=seconds)
+    print(claims.text())
+    print("seconds:", seconds)
+    return int(not all(check.holds for table in tables for check in table.checks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
