@@ -4,6 +4,7 @@ import importlib.metadata
 
 from . import (
     analysis as analysis,
+    companions as companions,
     encoders as encoders,
     flows as flows,
     measures as measures,

@@ -42,7 +42,8 @@ def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
     bad = ~jnp.isfinite(array)
-    got = None if is_traced(array) else f"{int(bad.sum())} entries that are NaN or infinite"
+    # A known array under `jit` has a traced check.
+    got = None if is_traced(bad) else f"{int(bad.sum())} entries that are NaN or infinite"
     return holds(array, ~bad.any(), f"`{argument}` must be finite", got)
 
 

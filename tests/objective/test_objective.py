@@ -8,7 +8,7 @@ import scipy.special
 from helpers import averaged, regression
 
 import wgf
-from wgf.objective import CrossEntropy, QueryEntry, QueryRows
+from wgf.objective import CrossEntropy, EveryRows, QueryEntry, QueryRows
 
 
 @pytest.fixture
@@ -69,7 +69,10 @@ def test_vector_labels_sum_their_squares(case):
         ({"readout": QueryEntry(-1)}, "`row` must be a whole number"),
         ({"readout": QueryRows(4, 2)}, "below the token dimension"),
         ({"readout": QueryRows(0, 2)}, "`labels` must have the shape"),
+        ({"readout": EveryRows(4, 2)}, "below the token dimension"),
+        ({"readout": EveryRows(0, 0)}, "`count` must be a whole number"),
         ({"loss": CrossEntropy()}, "`loss` CrossEntropy takes"),
+        ({"loss": CrossEntropy(), "readout": EveryRows(0, 2)}, "`loss` CrossEntropy takes .*EveryRows"),
     ],
 )
 def test_what_does_not_fit_is_refused(case, options, message):

@@ -17,5 +17,6 @@ from ._kernel_attention import (
     sigmoid_kernel as sigmoid_kernel,
 )
 from ._layer_norm import LayerNorm as LayerNorm
+from ._mask import AbstractMask as AbstractMask, Causal as Causal
 from ._perceptron import Neuron as Neuron, Perceptron as Perceptron
 from ._zero import Zero as Zero

@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
 from ._attention_kernel import sum_of_heads
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+from ._mask import AbstractMask
 
 
 class Head(NamedTuple):
@@ -23,12 +25,14 @@ class Head(NamedTuple):
 class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
     r"""A self-attention head, \( f(T, \theta) = V T \, \mathrm{softmax}\big((K T)^\top (Q T) / \sqrt{k}\big) \).
 
-    The softmax runs over the keys, so each column of the score matrix (a query) sums to 1.
+    The softmax runs over the keys, so each column of the score matrix (a query) sums to 1. Keys that a query may not
+    see take no part in its softmax.
 
     **Arguments:**
 
     - `token_dim`: the dimension D of a token.
     - `key_dim`: the dimension k of keys and queries.
+    - `mask`: which keys a query sees, e.g. [`wgf.encoders.Causal`][]; default None for all of them.
 
     Particles are [`wgf.encoders.Head`][]s. The reflection is V → −V. The encoder is 1-homogeneous in V, hence partially
     1-homogeneous as arXiv:2410.23610, assumption 3 asks. Cost of a mean: O(M B (N² (k + D) + N (D² + kD))).
@@ -38,10 +42,14 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
 
     token_dim: int = eqx.field(static=True)
     key_dim: int = eqx.field(static=True)
+    mask: AbstractMask | None
 
-    def __init__(self, token_dim: int, *, key_dim: int):
+    def __init__(self, token_dim: int, *, key_dim: int, mask: AbstractMask | None = None):
         self.token_dim = at_least("token_dim", token_dim, 1)
         self.key_dim = at_least("key_dim", key_dim, 1)
+        if mask is not None and not isinstance(mask, AbstractMask):
+            raise ValueError(f"`mask` must be a mask such as wgf.encoders.Causal(), or None; got {mask!r}.")
+        self.mask = mask
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Head:
         """Draw standard normal heads with leading axes `shape`."""
@@ -52,6 +60,8 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
     def __call__(self, particle: Head, tokens: Tokens) -> Tokens:
         """Apply one head to one prompt."""
         scores = (particle.key @ tokens).T @ (particle.query @ tokens) / math.sqrt(self.key_dim)
+        if self.mask is not None:
+            scores = jnp.where(self.mask(tokens.shape[1]), scores, -jnp.inf)
         return particle.value @ tokens @ jax.nn.softmax(scores, axis=0)
 
     def fused_mean(self, particles: Head, weights: Float[Array, " width"], tokens: Batch) -> Batch:
@@ -60,7 +70,8 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
         # weight times an accurate number, however small the weight.
         value = weights[:, None, None] * particles.value
         query = particles.query / math.sqrt(self.key_dim)
-        return sum_of_heads(value, particles.key, query, tokens)
+        seen = None if self.mask is None else self.mask(tokens.shape[2])
+        return sum_of_heads(value, particles.key, query, tokens, seen)
 
     def reflect(self, particle: Head) -> Head:
         """Flip the sign of the value matrix."""

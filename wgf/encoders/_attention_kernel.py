@@ -4,13 +4,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from ._base import Batch
 from ._contract import contract, isolated
 from ._tiles import tiled_sum
 
 Block = Float[Array, "token_dim prompts length"]
+Seen = Bool[np.ndarray, "keys queries"]
 Strip = tuple[
     Float[Array, "token_dim token_dim heads"],
     Float[Array, "token_dim key_dim heads"],
@@ -23,31 +25,36 @@ def sum_of_heads(
     key: Float[Array, "heads key_dim token_dim"],
     query: Float[Array, "heads key_dim token_dim"],
     tokens: Batch,
+    seen: Seen | None = None,
 ) -> Batch:
     r"""The sum \( \sum_m V_m T_b \, \mathrm{softmax}((K_m T_b)^\top (Q_m T_b)) \) for every prompt b.
 
-    Short prompts of small tokens take loops along heads on a CPU; all else takes matrix products.
+    The softmax of a query runs over the keys that it has `seen` (None: all of them), at least one. Short prompts of
+    small tokens take loops along heads on a CPU; all else takes matrix products.
     """
     length = tokens.shape[2]
     strip = (value.transpose(1, 2, 0), key.transpose(2, 1, 0), query.transpose(2, 1, 0))
     looped = jax.default_backend() == "cpu" and length <= 32 and max(key.shape[1:]) < 16
     tile, most = (_by_loops, 64) if looped else (_by_products, 32)
-    return tiled_sum(tile, strip, tokens, numbers=length**2, most_particles=most)
+    return tiled_sum(functools.partial(tile, seen=seen), strip, tokens, numbers=length**2, most_particles=most)
 
 
-def _by_products(tokens: Block, heads: Strip) -> Block:
+def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     """The sum over the heads of one tile, in matrix products. Letters as in `_by_loops`."""
     value, key, query = (matrix.transpose(2, 0, 1) for matrix in heads)
     keys = jnp.einsum("dbj,mdk->bmjk", tokens, key)
     queries = jnp.einsum("dbq,mdk->bmqk", tokens, query)
-    attention = jax.nn.softmax(jnp.einsum("bmqk,bmjk->bmqj", queries, keys), axis=-1)
+    scores = jnp.einsum("bmqk,bmjk->bmqj", queries, keys)
+    if seen is not None:
+        scores = jnp.where(seen.T, scores, -jnp.inf)
+    attention = jax.nn.softmax(scores, axis=-1)
     # All heads attend to the same tokens: one product a prompt, as tall as all heads have queries.
     b, m, q, j = attention.shape
     attended = jnp.einsum("brj,dbj->brd", attention.reshape(b, m * q, j), tokens).reshape(b, m, q, -1)
     return jnp.einsum("med,bmqd->ebq", value, attended)
 
 
-def _by_loops(tokens: Block, heads: Strip) -> Block:
+def _by_loops(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     """The sum over the heads of one tile, with heads along the last axis of every array.
 
     Along heads the processor does the same arithmetic many times over; other axes are too short to vectorise.
@@ -58,6 +65,8 @@ def _by_loops(tokens: Block, heads: Strip) -> Block:
     keys = contract("dbj,dkm->bjkm", tokens, key)
     queries = contract("dbq,dkm->bqkm", tokens, query)
     scores = contract("bjkm,bqkm->bqjm", keys, queries)
+    if seen is not None:
+        scores = jnp.where(seen.T[:, :, None], scores, -jnp.inf)
     # The shift by the largest score keeps exponentials finite. It cancels, so its derivative is not needed.
     exponentials = _exponentials(scores, jax.lax.stop_gradient(_largest(scores)))
     # A row of ones below the tokens sums the exponentials themselves.

@@ -9,6 +9,7 @@ from ._loss import (
 from ._objective import Objective as Objective
 from ._readout import (
     AbstractReadout as AbstractReadout,
+    EveryRows as EveryRows,
     QueryEntry as QueryEntry,
     QueryRows as QueryRows,
 )

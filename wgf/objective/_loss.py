@@ -42,16 +42,25 @@ class HalfSquaredError(AbstractLoss):
 
 
 class CrossEntropy(AbstractLoss):
-    r"""\( -\log \mathrm{softmax}(\hat y)_{y} \) for class labels \( y \in \{0, \dots, C-1\} \)."""
+    r"""\( -\log \mathrm{softmax}(\hat y)_{y} \) for labels \( y \in \{0, \dots, C-1\} \), averaged over positions.
 
-    def __call__(self, outputs: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Float[Array, " batch"]:
-        """Score logits `[B, C]` against integer classes `[B]`."""
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    Takes logits `[B, C]` with labels `[B]`, or logits of every position `[B, C, N+1]`
+    ([`wgf.objective.EveryRows`][]) with labels `[B, N+1]`.
+    """
+
+    def __call__(
+        self, outputs: Float[Array, "batch classes *positions"], labels: Int[Array, "batch *positions"]
+    ) -> Float[Array, " batch"]:
+        """Score logits against integer classes."""
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels, axis=1)
+        return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
 
     def check(self, outputs: tuple[int, ...], labels: Array) -> None:
-        """Raise `ValueError` unless outputs are `[B, C]` and labels are integers `[B]`."""
-        if len(outputs) != 2 or labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        """Raise `ValueError` unless labels are integers of the shape of the outputs without their class axis."""
+        fits = len(outputs) in (2, 3) and labels.shape == (outputs[0], *outputs[2:])
+        if not fits or not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(
-                "`loss` CrossEntropy takes outputs [B, C] (readout wgf.objective.QueryRows) and integer labels [B]; "
+                "`loss` CrossEntropy takes outputs [B, C] and integer labels [B] (readout wgf.objective.QueryRows), or "
+                "outputs [B, C, N+1] and integer labels [B, N+1] (readout wgf.objective.EveryRows); "
                 f"got outputs {outputs} and labels {labels.shape} of type {labels.dtype}."
             )

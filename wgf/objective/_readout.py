@@ -11,10 +11,10 @@ Batch = Float[Array, "batch token_dim length"]
 
 
 class AbstractReadout(eqx.Module):
-    """A map of final tokens `[B, D, N+1]` to outputs `[B]` or `[B, C]`."""
+    """A map of final tokens `[B, D, N+1]` to outputs `[B]`, `[B, C]` or, at every position, `[B, C, N+1]`."""
 
     @abc.abstractmethod
-    def __call__(self, tokens: Batch) -> Float[Array, " batch"] | Float[Array, "batch classes"]:
+    def __call__(self, tokens: Batch) -> Float[Array, "batch *outputs"]:
         """Read the outputs."""
 
     @abc.abstractmethod
@@ -52,6 +52,29 @@ class QueryRows(AbstractReadout):
 
     def check(self, token_dim: int) -> None:
         """Raise `ValueError` unless the rows lie within the tokens."""
-        end = at_least("start", self.start, 0) + at_least("count", self.count, 1)
-        if end > token_dim:
-            raise ValueError(f"`readout` must read rows below the token dimension {token_dim}; got up to {end}.")
+        _check_rows(self.start, self.count, token_dim)
+
+
+class EveryRows(AbstractReadout):
+    """The same rows at every column: logits of `count` classes at each position, as next-token prediction has them.
+
+    With [`wgf.objective.CrossEntropy`][] and labels `[B, N+1]`. The encoder should be causal, e.g.
+    `wgf.encoders.SoftmaxAttention(..., mask=wgf.encoders.Causal())`, or a position sees the token it is to predict.
+    """
+
+    start: int = eqx.field(static=True)
+    count: int = eqx.field(static=True)
+
+    def __call__(self, tokens: Batch) -> Float[Array, "batch classes length"]:
+        """Read `count` numbers a column."""
+        return tokens[:, self.start : self.start + self.count]
+
+    def check(self, token_dim: int) -> None:
+        """Raise `ValueError` unless the rows lie within the tokens."""
+        _check_rows(self.start, self.count, token_dim)
+
+
+def _check_rows(start: int, count: int, token_dim: int) -> None:
+    end = at_least("start", start, 0) + at_least("count", count, 1)
+    if end > token_dim:
+        raise ValueError(f"`readout` must read rows below the token dimension {token_dim}; got up to {end}.")

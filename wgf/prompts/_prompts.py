@@ -17,7 +17,8 @@ class Prompts(eqx.Module):
     **Arguments:**
 
     - `tokens`: the prompts, `[B, D, N+1]`, with N ≥ 1 examples before the query.
-    - `labels`: `[B]` (a number each, or a class as an integer) or `[B, C]` (a vector each).
+    - `labels`: `[B]` (a number each, or a class as an integer), `[B, C]` (a vector each) or, as integers, `[B, N+1]` (a
+      class at every position).
     - `label_row`: the row of a token that holds y; the default readout reads it at the query.
     - `weights`: `[B]`, not negative, of sum 1. Default: uniform.
 
@@ -28,7 +29,7 @@ class Prompts(eqx.Module):
     """
 
     tokens: Float[Array, "batch token_dim length"]
-    labels: Float[Array, " batch"] | Float[Array, "batch classes"] | Int[Array, " batch"]
+    labels: Float[Array, " batch"] | Float[Array, "batch classes"] | Int[Array, " batch"] | Int[Array, "batch length"]
     weights: Float[Array, " batch"]
     label_row: int = eqx.field(static=True)
 

@@ -1,0 +1,91 @@
+"""Masked attention against a dense oracle in NumPy, in both of its fast forms and in its derivatives."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Bool
+
+from wgf.encoders import AbstractMask, Causal, SoftmaxAttention, plain_mean
+
+
+class Band(AbstractMask):
+    """A user's mask: a query sees itself and the position before."""
+
+    def __call__(self, length) -> Bool[np.ndarray, "keys queries"]:
+        return np.eye(length, dtype=bool) | np.eye(length, k=1, dtype=bool)
+
+
+def problem(mask, width=5, batch=3, dim=3, length=6, key_dim=2):
+    encoder = SoftmaxAttention(dim, key_dim=key_dim, mask=mask)
+    keys = jax.random.split(jax.random.key(0), 4)
+    particles = encoder.sample(keys[0], (width,))
+    weights = jax.random.uniform(keys[1], (width,), minval=0.5) / width
+    tokens = jax.random.normal(keys[2], (batch, dim, length))
+    return encoder, (particles, weights, tokens), jax.random.normal(keys[3], tokens.shape)
+
+
+def by_hand(head, tokens, seen):
+    """One query at a time: the softmax over the keys that it sees, and nothing else."""
+    value, key, query = (np.asarray(matrix) for matrix in head)
+    columns = []
+    for n in range(tokens.shape[1]):
+        visible = np.asarray(tokens)[:, seen[:, n]]
+        scores = np.exp((key @ visible).T @ query @ np.asarray(tokens)[:, n] / np.sqrt(key.shape[0]))
+        columns.append(value @ visible @ scores / scores.sum())
+    return np.stack(columns, axis=1)
+
+
+@pytest.mark.parametrize("mask", [Causal(), Band()])
+@pytest.mark.parametrize("size", [{}, {"length": 40, "batch": 2}, {"dim": 17, "key_dim": 16}])
+def test_masked_attention_is_the_dense_one(mask, size):
+    """The plain head, and the fast mean: loops for small prompts, matrix products for long or wide ones."""
+    encoder, (particles, weights, tokens), _ = problem(mask, **size)
+    seen = mask(tokens.shape[2])
+    heads = [jax.tree.map(lambda leaf, j=j: leaf[j], particles) for j in range(len(weights))]
+    expected = np.stack([sum(a * by_hand(h, t, seen) for a, h in zip(weights, heads, strict=True)) for t in tokens])
+    means = jax.jit(encoder.mean), jax.jit(functools.partial(plain_mean, encoder))
+    for mean in means:
+        np.testing.assert_allclose(mean(particles, weights, tokens), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [{}, {"length": 40, "batch": 2, "width": 2}])
+@pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_derivatives_of_the_fast_mean_are_those_of_the_plain_one(size, order):
+    encoder, args, costates = problem(Causal(), **size)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def slopes(mean, args):
+        first = jax.grad(lambda args: jnp.sum(costates * mean(*args) ** 2))
+        if order == 1:
+            return first(args)
+        return jax.grad(lambda args: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(first(args))))(args)
+
+    fast, plain = (slopes(mean, args) for mean in (encoder.mean, functools.partial(plain_mean, encoder)))
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11 * float(jnp.abs(b).max()))
+
+
+def test_a_causal_head_does_not_see_what_follows():
+    encoder, (particles, weights, tokens), _ = problem(Causal())
+    changed = tokens.at[:, :, 4:].add(10.0)
+    mean = jax.jit(encoder.mean)
+    before, after = (mean(particles, weights, t) for t in (tokens, changed))
+    np.testing.assert_array_equal(after[:, :, :4], before[:, :, :4])
+    assert float(jnp.abs(after[:, :, 4:] - before[:, :, 4:]).min()) > 0
+
+
+def test_large_scores_of_hidden_keys_do_no_harm():
+    encoder, (particles, weights, tokens), _ = problem(Causal())
+    loss = jax.jit(jax.value_and_grad(lambda t: jnp.sum(encoder.mean(particles, weights, t))))
+    value, slope = loss(1e3 * tokens)
+    assert bool(jnp.isfinite(value) & jnp.all(jnp.isfinite(slope)))
+
+
+def test_a_mask_that_is_none_is_refused(unchecked):
+    with pytest.raises(
+        ValueError, match=r"`mask` must be a mask such as wgf.encoders.Causal\(\), or None; got 'causal'"
+    ):
+        SoftmaxAttention(3, key_dim=2, mask="causal")

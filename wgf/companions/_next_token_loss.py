@@ -1,0 +1,63 @@
+"""The next-token loss of models of binary sequences."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .._checks import at_least
+from ..prompts import MarkovChain
+
+BinaryModel = Callable[[Int[Array, "batch length"]], Float[Array, "batch length"]]
+
+
+class NextTokenLoss(eqx.Module):
+    r"""The mean cross-entropy of next symbols, \( -\frac{1}{BN} \sum_{b,n} \log P_\theta(x_{n+1} | x_1 \dots x_n) \).
+
+    An objective for [`wgf.flow`][] and [`wgf.train`][], on models that map symbols `[B, N]` to logits `[B, N]`. With
+    `batch=`, every step of `train` draws new sequences from the chain.
+
+    **Arguments:**
+
+    - `chain`: the source, over two states.
+    - `symbols`: sequences of N + 1 symbols, `[B, N+1]`.
+
+    **Raises:** `ValueError` if the chain has more than two states, or the sequences fewer than two symbols.
+    """
+
+    chain: MarkovChain
+    symbols: Int[Array, "batch length"]
+
+    def __init__(self, chain: MarkovChain, symbols: Int[Array, "batch length"]):
+        if chain.states != 2:
+            raise ValueError(f"`chain` must have two states; got {chain.states}.")
+        if symbols.ndim != 2 or symbols.shape[1] < 2:
+            raise ValueError(f"`symbols` must have shape [B, N + 1] with N >= 1; got shape {symbols.shape}.")
+        self.chain, self.symbols = chain, symbols
+
+    @classmethod
+    def drawn(cls, chain: MarkovChain, key: PRNGKeyArray, *, batch: int, length: int) -> "NextTokenLoss":
+        """On `batch` sequences that are drawn from the chain, `length` predictions each."""
+        return cls(chain, chain.sample(key, batch, at_least("length", length, 1) + 1))
+
+    def __call__(self, model: BinaryModel) -> Float[Array, ""]:
+        """The loss on the sequences."""
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(model(self.symbols[:, :-1]), self.symbols[:, 1:]))
+
+    def minibatch(self, key: PRNGKeyArray, size: int) -> "NextTokenLoss":
+        """The loss on `size` new sequences of the same length."""
+        return NextTokenLoss(self.chain, self.chain.sample(key, size, self.symbols.shape[1]))
+
+    def excess(self, model: BinaryModel) -> Float[Array, ""]:
+        r"""The mean divergence of the model's prediction from the truth, \( \mathrm{KL}(P(\cdot|x) \,\|\, P_\theta) \).
+
+        Loss minus entropy rate, in expectation over the next symbol: what is left to learn, without the labels' noise.
+        The first k − 1 positions, whose context is cut off, are left out.
+        """
+        laws = self.chain.next_laws(self.symbols[:, :-1])
+        logits = model(self.symbols[:, :-1])[:, self.chain.order - 1 :]
+        predicted = jnp.stack([jax.nn.log_sigmoid(-logits), jax.nn.log_sigmoid(logits)], axis=-1)
+        return jnp.mean(optax.kl_divergence(predicted, laws))

@@ -1,0 +1,138 @@
+"""Markov chains of any order over a finite alphabet, as a source of token sequences."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+
+from .._checks import at_least, finite, holds, is_traced
+
+
+class MarkovChain(eqx.Module):
+    r"""A stationary Markov chain of order k over S states, \( P(x_{n+1} = j \mid x_{n-k+1}, \dots, x_n) \).
+
+    **Arguments:**
+
+    - `transition`: the transition tensor, k + 1 axes of size S: one for each symbol of the context, the oldest first,
+      and the next symbol last. `[S, S]` is a chain of order 1. Entries are not negative; the last axis sums to 1.
+
+    **Raises:** `ValueError` if the shape is another, an entry is negative or not finite, a row does not sum to 1, or
+    the stationary law is not unique (the chain can be trapped in one of several sets of contexts).
+
+    Logarithms are natural: entropies are in nats a symbol. Cost of the stationary law: O(S^(3k)).
+
+    **Source:** binary chains of order 1 as in arXiv:2406.03072, section 2.1.
+    """
+
+    transition: Float[Array, "..."]
+
+    def __init__(self, transition: ArrayLike):
+        self.transition = _check_transition(transition)
+        kernel = self._kernel()
+        unique = jnp.linalg.matrix_rank(kernel - jnp.eye(kernel.shape[0], dtype=kernel.dtype)) == kernel.shape[0] - 1
+        self.transition = holds(self.transition, unique, "`transition` must have one stationary law", "several")
+
+    @classmethod
+    def binary(cls, p: ArrayLike, q: ArrayLike) -> "MarkovChain":
+        """The chain of order 1 on {0, 1} with switching probabilities P(1|0) = p and P(0|1) = q.
+
+        **Raises:** `ValueError` unless p and q lie in [0, 1] and are not both 0.
+        """
+        p, q = (check_probability(name, value) for name, value in (("p", p), ("q", q)))
+        return cls(jnp.stack([jnp.stack([1 - p, p]), jnp.stack([q, 1 - q])]))
+
+    @property
+    def states(self) -> int:
+        """The size S of the alphabet."""
+        return self.transition.shape[-1]
+
+    @property
+    def order(self) -> int:
+        """The length k of the context that the next symbol depends on."""
+        return self.transition.ndim - 1
+
+    def stationary(self) -> Float[Array, "..."]:
+        """The stationary law of k consecutive symbols, k axes of size S."""
+        kernel = self._kernel()
+        # Rows of (K - I)^T pi = 0 are dependent; adding 1 1^T, which sees only the sum of pi, makes them regular.
+        system = kernel.T - jnp.eye(kernel.shape[0], dtype=kernel.dtype) + 1
+        law = jnp.linalg.solve(system, jnp.ones(kernel.shape[0], kernel.dtype))
+        return law.reshape(self.transition.shape[:-1])
+
+    def marginal(self) -> Float[Array, " states"]:
+        """The stationary law π of one symbol."""
+        return jnp.sum(self.stationary(), axis=tuple(range(self.order - 1)))
+
+    def entropy(self) -> Float[Array, ""]:
+        r"""The entropy \( H(\pi) \) of one symbol: the least loss of a model that ignores the context (unigram)."""
+        return jnp.sum(entr(self.marginal()))
+
+    def entropy_rate(self) -> Float[Array, ""]:
+        r"""The entropy rate \( \sum_c \pi(c)\, H(P(\cdot \mid c)) \): the least loss of any model."""
+        return jnp.sum(self.stationary()[..., None] * entr(self.transition))
+
+    def sample(self, key: PRNGKeyArray, batch: int, length: int) -> Int[Array, "batch length"]:
+        """Draw `batch` independent stationary sequences of `length` symbols.
+
+        **Raises:** `ValueError` if a count is below 1.
+        """
+        batch, length = at_least("batch", batch, 1), at_least("length", length, 1)
+        states, contexts = self.states, self.states**self.order
+        start_key, key = jax.random.split(key)
+        start = _draw(jnp.cumsum(self.stationary().ravel()), jax.random.uniform(start_key, (batch,)))
+        # The context as one number in base S, the newest symbol its last digit.
+        ladders = jnp.cumsum(self.transition, axis=-1).reshape(contexts, states)
+
+        def step(context, uniform):
+            symbol = _draw(ladders[context], uniform)
+            return (context * states + symbol) % contexts, symbol
+
+        digits = states ** jnp.arange(self.order - 1, -1, -1)
+        first = start[:, None] // digits % states
+        later = jax.lax.scan(step, start, jax.random.uniform(key, (max(0, length - self.order), batch)))[1]
+        return jnp.concatenate([first, later.T], axis=1)[:, :length]
+
+    def next_laws(self, tokens: Int[Array, "*batch length"]) -> Float[Array, "*batch predicted states"]:
+        """The true law of the symbol after each position that has a whole context, k − 1 positions fewer."""
+        windows = tokens.shape[-1] - self.order + 1
+        context = tuple(tokens[..., i : i + windows] for i in range(self.order))
+        return self.transition[context]
+
+    def _kernel(self) -> Float[Array, "contexts contexts"]:
+        """The transition matrix between contexts: the oldest symbol drops out, the next comes in."""
+        count = self.states**self.order
+        contexts = jnp.arange(count)[:, None]
+        following = (contexts * self.states + jnp.arange(self.states)) % count
+        rows = self.transition.reshape(count, self.states)
+        return jnp.zeros((count, count), rows.dtype).at[contexts, following].set(rows)
+
+
+def check_probability(argument: str, value: ArrayLike) -> Float[Array, ""]:
+    """Return the scalar `value` as an array; raise unless it lies in [0, 1]."""
+    array = finite(argument, value)
+    if array.shape != ():
+        raise ValueError(f"`{argument}` must be one number; got an array of shape {array.shape}.")
+    got = None if is_traced(array) else array.item()
+    return holds(array, (array >= 0) & (array <= 1), f"`{argument}` must be a probability, 0 to 1", got)
+
+
+def _draw(ladder: Float[Array, "*batch states"], uniform: Float[Array, " batch"]) -> Int[Array, " batch"]:
+    """Invert cumulative sums at uniform numbers; the last state takes what rounding leaves."""
+    return jnp.sum(uniform[..., None] >= ladder[..., :-1], axis=-1)
+
+
+def _check_transition(transition: ArrayLike) -> Array:
+    transition = finite("transition", transition)
+    if transition.ndim < 2 or len(set(transition.shape)) != 1 or transition.shape[0] < 2:
+        raise ValueError(
+            "`transition` must have k + 1 >= 2 axes of the same size S >= 2 (contexts, then the next symbol); got "
+            f"shape {transition.shape}."
+        )
+    valid = jnp.all(transition >= 0) & jnp.all(jnp.abs(transition.sum(axis=-1) - 1) < 1e-4)
+    got = (
+        None
+        if is_traced(valid, transition)
+        else f"least entry {float(transition.min())}, sums {transition.sum(-1).tolist()}"
+    )
+    return holds(transition, valid, "`transition` must be non-negative with sum 1 over its last axis", got)

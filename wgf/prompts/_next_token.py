@@ -1,0 +1,56 @@
+"""Next-token prediction on a Markov chain, as prompts of one-hot tokens."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .._checks import at_least
+from ._assemble import positional_encoding
+from ._markov import MarkovChain
+from ._prompts import Prompts
+
+
+def next_tokens(
+    key: PRNGKeyArray, chain: MarkovChain, *, batch: int, length: int, workspace: int = 0, positions: int = 2
+) -> Prompts:
+    r"""Sequences of a chain as one-hot tokens, each labelled with its successor.
+
+    Column n is as [`wgf.prompts.symbol_tokens`][] has it; the label at n is \( x_{n+1} \). Reading the logits from the
+    rows of the one-hot part, [`wgf.objective.EveryRows`][]`(0, S)`, ties the output weights to the (fixed) embedding;
+    reading them from the workspace, `EveryRows(S, S)`, does not.
+
+    **Arguments:**
+
+    - `key`: a JAX random key.
+    - `chain`: the source, [`wgf.prompts.MarkovChain`][] over S states.
+    - `batch`, `length`: the number of sequences B, and of tokens N + 1 in each.
+    - `workspace`, `positions`: rows of zeros and of positional encoding.
+
+    **Returns:** [`wgf.prompts.Prompts`][] with integer labels `[B, N+1]` and `label_row = 0`.
+
+    **Raises:** `ValueError` if `batch` is below 1, `length` below 2, `workspace` negative or `positions` odd.
+    """
+    sequences = chain.sample(key, batch, at_least("length", length, 2) + 1)
+    tokens = symbol_tokens(sequences[:, :-1], chain.states, workspace=workspace, positions=positions)
+    return Prompts(tokens, sequences[:, 1:], label_row=0)
+
+
+def symbol_tokens(
+    symbols: Int[Array, "batch length"], states: int, *, workspace: int = 0, positions: int = 2
+) -> Float[Array, "batch token_dim length"]:
+    r"""Symbols as tokens: column n is \( (1_{x_n}, 0, p_n) \), one-hot of size S, workspace, positional encoding.
+
+    **Arguments:**
+
+    - `symbols`: integers below `states`.
+    - `states`: the size S of the alphabet.
+    - `workspace`: rows of zeros.
+    - `positions`: rows of positional encoding (even; 0 for none). Tokens have D = S + `workspace` + `positions` rows.
+
+    **Raises:** `ValueError` if `workspace` is negative or `positions` odd.
+    """
+    batch, length = symbols.shape
+    one_hot = jax.nn.one_hot(symbols, states, axis=1)
+    zeros = jnp.zeros((at_least("workspace", workspace, 0), length))
+    fixed = jnp.concatenate([zeros, positional_encoding(positions, length)]).astype(one_hot.dtype)
+    return jnp.concatenate([one_hot, jnp.broadcast_to(fixed, (batch, *fixed.shape))], axis=1)
