@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import ArrayLike
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 _LIMIT = "black"
 _CLOUD = "#8a8a8a"
 _GLOBAL = "#2a7f62"
 _LOCAL = "#c0392b"
+_PAIR = ("#31688e", "#d1495b")
 
 
 def risk_curves(
@@ -162,6 +164,88 @@ def _nested(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> No
     widths = np.linspace(6, 1.4, len(curves)) if len(curves) > 1 else [1.4]
     for colour, width, (name, (x, y)) in zip(_colours(len(curves)), widths, curves.items(), strict=True):
         axes.plot(x, y, color=colour, marker="o", markersize=width + 2.5, linewidth=width, label=name)
+
+
+def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
+    """Bundles of curves on a log scale: a thin line for each seed, a colour for each group.
+
+    **Arguments:** axes; for each name abscissae and ordinates `[seeds, points]`; the axes' names; the title.
+    """
+    for colour, (name, (xs, ys)) in zip(_PAIR, groups.items(), strict=False):
+        lines = axes.plot(np.asarray(xs).T, np.asarray(ys).T, color=colour, linewidth=0.9, alpha=0.6)
+        lines[0].set_label(name)
+    axes.set_yscale("log")
+    _finish(axes, x, y, title)
+
+
+def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
+    """Medians and ranges of seeds on log scales: the first half of the groups solid, the second dashed.
+
+    **Arguments:** axes; for each name abscissae `[points]` and ordinates `[points, seeds]`; names; the title.
+    """
+    for (name, (xs, ys)), (colour, dash) in zip(groups.items(), _families(len(groups)), strict=True):
+        ys = np.asarray(ys)
+        middle, low, high = np.median(ys, axis=1), ys.min(axis=1), ys.max(axis=1)
+        bars = np.stack([middle - low, high - middle])
+        axes.errorbar(
+            xs,
+            middle,
+            bars,
+            color=colour,
+            linestyle=dash,
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            linewidth=1.2,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    places = np.unique(np.concatenate([np.asarray(xs) for xs, _ in groups.values()]))
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _finish(axes, x, y, title)
+
+
+def families(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
+    """Curves on a log scale: the first half of the groups solid, the second dashed, in the same colours.
+
+    **Arguments:** axes; for each name abscissae and ordinates `[points]`; the axes' names; the title.
+    """
+    for (name, (xs, ys)), (colour, dash) in zip(groups.items(), _families(len(groups)), strict=True):
+        axes.plot(xs, ys, color=colour, linestyle=dash, marker="o", markersize=3, linewidth=1.3, label=name)
+        if np.issubdtype(np.asarray(xs).dtype, np.integer):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_yscale("log")
+    _finish(axes, x, y, title)
+
+
+def power_laws(
+    axes: Axes,
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]],
+    labels: tuple[str, str],
+    title: str,
+) -> None:
+    """Points on log scales, a colour for each group, and a fitted line through each.
+
+    **Arguments:** axes; for each name points `[count]`, `[count]` and the line's ends `[2]`, `[2]`; names; the title.
+    """
+    for colour, (name, (xs, ys, line_x, line_y)) in zip(_PAIR, groups.items(), strict=False):
+        axes.scatter(xs, ys, s=12, color=colour, alpha=0.6, linewidths=0)
+        axes.plot(line_x, line_y, color=colour, linestyle="--", linewidth=1.5, label=name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        # Less than two decades: plain numbers at 1, 2, 5.
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(NullFormatter())
+    _finish(axes, *labels, title)
+
+
+def _families(count: int) -> list:
+    half = count // 2
+    return [(colour, dash) for dash in ("-", "--") for colour in _colours(half)]
 
 
 def _colours(count: int) -> list:

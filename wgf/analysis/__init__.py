@@ -5,5 +5,6 @@ from ._certificate import Certificate as Certificate, certificate as certificate
 from ._diagnose import Finding as Finding, diagnose as diagnose
 from ._estimate import Estimate as Estimate, student_quantile as student_quantile
 from ._gap import Gap as Gap, gap as gap
+from ._linear_rate import LinearRate as LinearRate, linear_rate as linear_rate
 from ._noise import Noise as Noise, Resolved as Resolved
 from ._replicates import Replicates as Replicates, flow_replicates as flow_replicates, pool as pool

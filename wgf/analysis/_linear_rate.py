@@ -1,0 +1,70 @@
+"""The rate of a loss that falls exponentially, and how straight its logarithm is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import ArrayLike
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class LinearRate:
+    """A straight line through log-loss.
+
+    - `rate`: −d log L/dτ, its slope.
+    - `r_squared`: the share of the variance of log L that the line explains, 0 to 1.
+    - `span`: the decades that the loss falls within the window of the fit.
+    - `fallen`: the decades that it falls in all.
+    - `window`: the first and last index of the fit.
+    """
+
+    rate: float
+    r_squared: float
+    span: float
+    fallen: float
+    window: tuple[int, int]
+
+
+def linear_rate(
+    times: ArrayLike,
+    losses: ArrayLike,
+    *,
+    transient: float = 1.0,
+    decades: float = 4.0,
+) -> LinearRate:
+    r"""Fit \( \log L(\tau) = a - r \tau \) by least squares, over a window that the losses themselves set.
+
+    The window begins where the loss has first fallen by `transient` decades, and ends where it has fallen by `decades`
+    more, or with the last of the times. A loss that never falls so far is fitted over the later half of the times.
+
+    **Arguments:**
+
+    - `times`, `losses`: τ and L > 0, `[saves]`, at least three.
+    - `transient`: the decades of fall left out, in which faster modes than the slowest still show.
+    - `decades`: the decades of the window.
+
+    **Returns:** [`wgf.analysis.LinearRate`][].
+
+    **Raises:** `ValueError` if there are fewer than three losses, or one that is not positive and finite.
+    """
+    times, losses = np.asarray(times, float), np.asarray(losses, float)
+    if losses.size < 3 or not np.all(np.isfinite(losses) & (losses > 0)):
+        raise ValueError(f"`losses` must be at least three positive finite numbers; got {losses}.")
+    fallen = np.log10(losses[0] / losses)
+    last = len(losses) - 1
+    end = max(2, _first(fallen >= transient + decades, last))
+    start = min(end - 2, _first(fallen >= transient, last // 2))
+    chosen = slice(start, end + 1)
+    fit: Any = stats.linregress(times[chosen], np.log(losses[chosen]))
+    return LinearRate(
+        rate=float(-fit.slope),
+        r_squared=float(fit.rvalue**2),
+        span=float(fallen[end] - fallen[start]),
+        fallen=float(fallen.max()),
+        window=(start, end),
+    )
+
+
+def _first(condition: np.ndarray, otherwise: int) -> int:
+    return int(np.argmax(condition)) if condition.any() else otherwise

@@ -1,0 +1,177 @@
+"""The Transformer of the theory of residual connections: softmax attention, feed-forward, square loss."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from .._checks import at_least
+
+Tokens = Float[Array, "prompts length dim"]
+
+
+class SmoothLeakyReLU(eqx.Module):
+    r"""The activation \( \sigma(x) = \gamma x + (1 - \gamma)(\log(1 + e^x) - \log 2) \).
+
+    What the theory asks of an activation: \( \gamma \le \sigma' \le 1 \), \( |\sigma(x)| \le |x| \) and a Lipschitz
+    derivative, \( |\sigma''| \le (1 - \gamma)/4 \).
+
+    **Arguments:**
+
+    - `slope`: γ, in (0, 1]; 1 is the identity.
+
+    **Source:** the conditions are those of Q. Nguyen and M. Mondelli, arXiv:2002.07867, assumption 2.1.
+    """
+
+    slope: float = eqx.field(static=True, default=0.5)
+
+    def __check_init__(self):
+        if not 0 < self.slope <= 1:
+            raise ValueError(f"`slope` must lie in (0, 1]; got {self.slope!r}.")
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Apply σ to each entry."""
+        return self.slope * x + (1 - self.slope) * (jax.nn.softplus(x) - math.log(2))
+
+
+class Block(eqx.Module):
+    r"""One layer, on a prompt X `[length, dim]` whose rows are tokens:
+
+    \[ B = r X + \mathrm{softmax}\Bigl(\frac{X W_Q (X W_K)^\top}{T \sqrt d}\Bigr) X W_V, \qquad
+       F = r B + \sigma(B W_1) W_2, \]
+
+    with r = 1 for residual connections and r = 0 for none. B is the attention layer's output, T the temperature.
+
+    - `query`, `key`, `value`: W_Q, W_K, W_V, `[dim, dim]`.
+    - `w_in`, `w_out`: W_1 `[dim, hidden]` and W_2 `[hidden, dim]`.
+    - `activation`: σ.
+    - `residual`: whether r is 1.
+
+    **Source:** Z. Qin, J. Zhou, J. Jiang, Z. Zhu, arXiv:2506.05249.
+    """
+
+    query: Float[Array, "*depth dim dim"]
+    key: Float[Array, "*depth dim dim"]
+    value: Float[Array, "*depth dim dim"]
+    w_in: Float[Array, "*depth dim hidden"]
+    w_out: Float[Array, "*depth hidden dim"]
+    activation: SmoothLeakyReLU
+    residual: bool = eqx.field(static=True)
+
+    def attend(self, tokens: Tokens, temperature: ArrayLike) -> Tokens:
+        """The attention layer's output B of every prompt."""
+        scores = jnp.einsum("sid,sjd->sij", tokens @ self.query, tokens @ self.key)
+        weights = jax.nn.softmax(scores / (temperature * math.sqrt(tokens.shape[-1])), axis=-1)
+        return self._shortcut(tokens) + weights @ (tokens @ self.value)
+
+    def feed(self, attended: Tokens) -> Tokens:
+        """The layer's output F, from the attention layer's output."""
+        return self._shortcut(attended) + self.activation(attended @ self.w_in) @ self.w_out
+
+    def _shortcut(self, tokens: Tokens) -> Tokens:
+        return tokens if self.residual else jnp.zeros_like(tokens)
+
+
+class ResidualTransformer(eqx.Module):
+    r"""A stack of blocks \( X \mapsto F \), all with or all without residual connections.
+
+    Every entry of a matrix with n rows is drawn from N(0, s²/n), s = 1 for W_Q, W_K and W_1, s = `branch_scale` for W_V
+    and W_2, which write what a residual connection adds to its input.
+
+    **Arguments:**
+
+    - `dim`, `hidden`: the dimension d of a token and the width m of the feed-forward network. The theory's linear rate
+      needs m ≥ d and no more tokens in all than d; m = 4 d keeps σ_min(W_2) near `branch_scale` / 2.
+    - `depth`: the number of layers.
+    - `residual`: whether both connections of each layer are there.
+    - `branch_scale`: s; by default 1/√depth with residual connections, so that the tokens' size does not grow with
+      depth, and 1 without, so that it does not shrink.
+    - `slope`: γ of [`wgf.companions.SmoothLeakyReLU`][].
+    - `key`: a random key.
+
+    **Raises:** `ValueError` if a count is below 1, or `slope` outside (0, 1].
+
+    **Source:** arXiv:2506.05249; the multi-layer extension is its last theorem.
+    """
+
+    blocks: Block
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        *,
+        depth: int = 1,
+        residual: bool = True,
+        branch_scale: ArrayLike | None = None,
+        slope: float = 0.5,
+        key: PRNGKeyArray,
+    ):
+        dim, hidden, depth = at_least("dim", dim, 1), at_least("hidden", hidden, 1), at_least("depth", depth, 1)
+        default = depth**-0.5 if residual else 1.0
+        branch: ArrayLike = default if branch_scale is None else branch_scale
+        keys = jax.random.split(key, 5)
+
+        def draw(key: PRNGKeyArray, rows: int, columns: int, scale: ArrayLike = 1.0) -> Array:
+            return jax.random.normal(key, (depth, rows, columns)) * (scale / math.sqrt(rows))
+
+        self.blocks = Block(
+            query=draw(keys[0], dim, dim),
+            key=draw(keys[1], dim, dim),
+            value=draw(keys[2], dim, dim, branch),
+            w_in=draw(keys[3], dim, hidden),
+            w_out=draw(keys[4], hidden, dim, branch),
+            activation=SmoothLeakyReLU(slope),
+            residual=residual,
+        )
+
+    def __call__(self, tokens: Tokens, temperature: ArrayLike = 1.0) -> Tokens:
+        """The last layer's output, for prompts `[prompts, length, dim]`."""
+        return self._scan(tokens, temperature)[0]
+
+    def attended(self, tokens: Tokens, temperature: ArrayLike = 1.0) -> Float[Array, "depth prompts length dim"]:
+        """The attention layer's output B of every layer."""
+        return self._scan(tokens, temperature)[1]
+
+    def _scan(self, tokens: Tokens, temperature: ArrayLike):
+        dynamic, static = eqx.partition(self.blocks, eqx.is_array)
+
+        def layer(tokens, dynamic):
+            block = eqx.combine(dynamic, static)
+            attended = block.attend(tokens, temperature)
+            return block.feed(attended), attended
+
+        return jax.lax.scan(layer, tokens, dynamic)
+
+
+def _real(value: ArrayLike) -> Array:
+    return jnp.asarray(value, jnp.result_type(float))
+
+
+class SquareLoss(eqx.Module):
+    r"""The objective \( L = \tfrac12 \sum_s \|F(X_s) - Y_s\|_F^2 \), called on a model.
+
+    **Arguments:**
+
+    - `tokens`: the prompts X, `[prompts, length, dim]`.
+    - `targets`: Y, of the same shape.
+    - `temperature`: T of every layer's softmax. It belongs to the task, so that it is an array that does not train.
+
+    **Source:** arXiv:2506.05249.
+    """
+
+    tokens: Tokens
+    targets: Tokens
+    temperature: Float[Array, ""] = eqx.field(converter=_real, default=1.0)
+
+    def __check_init__(self):
+        if self.tokens.shape != self.targets.shape:
+            raise ValueError(
+                f"`targets` must have the shape of `tokens`, {self.tokens.shape}; got {self.targets.shape}."
+            )
+
+    def __call__(self, model: ResidualTransformer) -> Float[Array, ""]:
+        """L of a model."""
+        return jnp.sum((model(self.tokens, self.temperature) - self.targets) ** 2) / 2
