@@ -56,13 +56,13 @@ def gap_curves(
         axes.plot(taus, shown, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
         axes.plot(taus, np.where(hollow, shown, np.nan), "o", color=colour, markersize=3.5, markerfacecolor="white")
     axes.set_yscale("log")
-    axes.margins(y=0.3)  # room for the legend
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # room for the legend
     if noise is not None:
-        # A limit that starts exact, but for rounding, must not stretch the axis: it stays where the gaps put it.
-        bottom, top = axes.get_ylim()
-        axes.plot(taus, noise, color=_LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error (hollow: may be it)")
-        axes.set_ylim(bottom, top)
-    _finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE")
+        # Drawn last, so that a limit which starts exact, but for rounding, does not stretch the axis.
+        axes.plot(taus, noise, color=_LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error", scaley=False)
+        axes.plot([], [], "o", color=_LIMIT, markersize=3.5, markerfacecolor="white", label="may be that error")
+    _finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE", columns=2)
 
 
 def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str) -> None:
@@ -252,11 +252,11 @@ def _colours(count: int) -> list:
     return [colormaps["viridis"](place) for place in np.linspace(0.05, 0.85, count)[::-1]]
 
 
-def _finish(axes: Axes, x: str, y: str, title: str, legend: Any = "best") -> None:
+def _finish(axes: Axes, x: str, y: str, title: str, legend: Any = "best", columns: int = 1) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if legend is not None:
-        axes.legend(fontsize=8, frameon=False, loc=legend)
+        axes.legend(fontsize=8, frameon=False, loc=legend, ncols=columns)

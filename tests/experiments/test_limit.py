@@ -165,7 +165,8 @@ def test_the_figure_has_six_panels_with_titles_and_labels(result):
     assert [text.get_text() for text in axes[1].get_legend().get_texts()] == [
         "L = 1, M = 2",
         "L = 2, M = 4",
-        "PDE's own error (hollow: may be it)",
+        "PDE's own error",
+        "may be that error",
     ]
 
 

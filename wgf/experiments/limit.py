@@ -192,8 +192,8 @@ class LimitResult:
             f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
             f"label RMS {rms:.3f}; lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
             f"PDE: {config.nodes} depth nodes x {config.width} particles ({config.sampling}), "
-            f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; {count} replicates x "
-            f"{config.width // count} particles, solved apart too, tell its error",
+            f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; error from {count} replicates x "
+            f"{config.width // count} particles, solved apart",
             "gaps are finite minus PDE; output: RMS over prompts; Sinkhorn and coupling: squared distances;",
             "error: what the PDE's own sampling puts into the number to its left (one root mean square; coupling: its "
             "square);",
