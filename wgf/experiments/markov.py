@@ -15,7 +15,6 @@ from ._markov_portrait import SIDE, Portrait, portrait
 from ._markov_training import Trained, flow_mean_field, train_initialisations, train_rates, train_widths
 from ._progress import Progress
 
-
 # The training time of gradient flow of the larger models.
 _TAU = 200.0
 
