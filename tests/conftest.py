@@ -19,6 +19,13 @@ jax.config.update("jax_enable_x64", True)
 mpl.use("Agg")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs():
+    """Each compiled program holds dozens of memory maps, of which Linux allows a process 65,530 in all."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(2024)
