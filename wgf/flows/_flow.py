@@ -98,14 +98,16 @@ def flow(
         raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
     dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
+    # Asked of the argument itself: under `jit` a constant that has been through an operation is as good as unknown.
+    hot = _is_hot(temperature)
     temperature = not_negative("temperature", temperature).astype(dtype)
     dynamics = dynamics_of(model, temperature)
-    noisy = _is_hot(temperature) and dynamics.noise(model) is not None
+    noisy = hot and dynamics.noise(model) is not None
     if noisy:
         solver = diffrax.Heun() if solver is None else solver
         controller = diffrax.ConstantStepSize() if controller is None else controller
         check_noise(key, solver, dt0, steady)
-    elif _is_hot(temperature) and tracers_of(model):
+    elif hot and tracers_of(model):
         raise ValueError("`model` must have no tracers at `temperature` > 0 where its measure is on a grid: no noise.")
     options = _Options(
         temperature=temperature,
@@ -137,7 +139,7 @@ class _Options(eqx.Module):
     progress_meter: diffrax.AbstractProgressMeter
 
 
-def _is_hot(temperature: Array) -> bool:
+def _is_hot(temperature: float | Array) -> bool:
     """Whether a temperature may be above zero: any that is known only at run time may."""
     return is_traced(temperature) or bool(temperature > 0)
 
