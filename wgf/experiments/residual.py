@@ -228,10 +228,10 @@ class ResidualResult:
         slope = config.slope
         factors = [self._improvement(r) for r in self.find(residual=True, slope=slope, depth=1, descent=False)]
         medians = [float(np.median(factor)) for factor in factors]
-        notes.append(
-            f"one layer: the residual connection improves the condition number at the start {min(medians):.3g} to "
-            f"{max(medians):.3g} times (medians), {np.min(factors):.3g} times for the worst seed of all"
-        )
+        notes += [
+            "one layer: the residual connection improves the condition number at the start",
+            f"{min(medians):.3g} to {max(medians):.3g} times (medians), {np.min(factors):.3g} times for the worst seed",
+        ]
         laws = {
             f"rate against s_min^2, gamma = {slope:g}": {"slope": slope},
             "rate against s_min^2, gamma = 1": {"slope": 1.0},
