@@ -29,7 +29,7 @@ GUIDED = (0.5, 1.2)
 """e and |w| of the rank-one initialisations: the sign of w puts them in either basin."""
 
 
-_SEQUENCES = 128
+_SEQUENCES = 1024
 
 
 @dataclass(frozen=True)
@@ -149,17 +149,18 @@ def train_widths(
     return Trained(tuple(names), (chain,), np.stack(adam + descent))
 
 
-def flow_mean_field(
+def train_mean_field(
     key: PRNGKeyArray,
     chain: tuple[float, float],
     widths: tuple[int, ...],
     scales: tuple[float, ...],
     *,
     seeds: int,
+    steps: int,
+    batch: int,
     length: int,
-    tau: float,
 ) -> Trained:
-    """Gradient flow of one-layer [`wgf.Transformer`][]s on fixed one-hot tokens, logits read from the same rows."""
+    """[`wgf.Transformer`][]s of one layer and growing width on fixed one-hot tokens, logits read from the same rows."""
     source = MarkovChain.binary(*chain)
     data_key, probe_key, init_key = jax.random.split(key, 3)
     data = next_tokens(data_key, source, batch=_SEQUENCES, length=length)
@@ -169,24 +170,28 @@ def flow_mean_field(
     objective = Objective(data, 1e-5, loss=CrossEntropy(), readout=EveryRows(0, source.states))
     probe = NextTokenLoss.drawn(source, probe_key, batch=64, length=length)
     unigram = source.entropy() - source.entropy_rate()
+    optimiser = optax.adam(optax.cosine_decay_schedule(2e-2, steps))
 
     @eqx.filter_jit
-    def run(models):
+    def run(models, keys):
         arrays, rest = eqx.partition(models, eqx.is_array)
 
-        def one(arrays):
-            model = eqx.combine(arrays, rest)
-            solution = flow(objective, model, jnp.array([0.0, tau]), rtol=1e-2, atol=1e-4, throw=False)
+        def one(seed):
+            arrays, key = seed
+            solution = train(
+                objective, eqx.combine(arrays, rest), optimiser, steps=steps, batch=batch, key=key, throw=False
+            )
             return probe.excess(_Logits(solution.model_at(-1))) / unigram
 
-        return jax.lax.map(one, arrays)
+        return jax.lax.map(one, (arrays, keys))
 
     rows, excess = [], []
     for width, scale in itertools.product(widths, scales):
         law = Gaussian(encoder, scale)
         draw = lambda k, law=law, width=width: Transformer(encoder, law.layered(1, width, k))  # noqa: E731
-        rows.append(f"fixed embedding, M = {width}, scale {scale:g}, flow")
-        excess.append(np.asarray(run(eqx.filter_vmap(draw)(jax.random.split(init_key, seeds))))[None])
+        keys = jax.random.split(init_key, seeds)
+        rows.append(f"fixed embedding, M = {width}, scale {scale:g}")
+        excess.append(np.asarray(run(eqx.filter_vmap(draw)(keys), keys))[None])
     return Trained(tuple(rows), (chain,), np.stack(excess))
 
 

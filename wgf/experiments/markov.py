@@ -12,11 +12,8 @@ from .. import plot
 from .._checks import at_least
 from ..companions import CanonicalRisk
 from ._markov_portrait import SIDE, Portrait, portrait
-from ._markov_training import Trained, flow_mean_field, train_initialisations, train_rates, train_widths
+from ._markov_training import Trained, train_initialisations, train_mean_field, train_rates, train_widths
 from ._progress import Progress
-
-# The training time of gradient flow of the larger models.
-_TAU = 200.0
 
 
 @dataclass(frozen=True)
@@ -163,8 +160,8 @@ class MarkovResult:
             {
                 "learned embedding, AdamW": (widths, learned[: len(widths)]),
                 "learned embedding, gradient flow": (widths, learned[len(widths) :]),
-                "fixed embedding, scale 0.02, gradient flow": (particles, fixed[:, 0]),
-                "fixed embedding, scale 0.5, gradient flow": (particles, fixed[:, 1]),
+                "fixed embedding, scale 0.02": (particles, fixed[:, 0]),
+                "fixed embedding, scale 0.5": (particles, fixed[:, 1]),
             },
             f"Width, p = {p:g}, q = {q:g}",
         )
@@ -195,11 +192,9 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None) -> MarkovRes
     with progress.stage("learning rates"):
         rates = train_rates(width_key, config.hard, config.rates, length=config.length, **common)
     with progress.stage("widths"):
-        widths = train_widths(width_key, config.hard, config.widths, length=config.length, tau=_TAU, **common)
+        widths = train_widths(width_key, config.hard, config.widths, length=config.length, tau=200.0, **common)
     with progress.stage("mean field"):
-        field = flow_mean_field(
-            field_key, config.hard, config.particles, (0.02, 0.5), seeds=config.seeds, length=16, tau=_TAU
-        )
+        field = train_mean_field(field_key, config.hard, config.particles, (0.02, 0.5), length=16, **common)
     progress.close()
     return MarkovResult(config, tuple(portraits), starts, rates, widths, field)
 
