@@ -13,7 +13,9 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("block", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "block", [pytest.param(0, marks=pytest.mark.slow), 1, 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_python_block_runs_as_it_stands(block, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-c", BLOCKS[block]]
@@ -22,7 +24,7 @@ def test_python_block_runs_as_it_stands(block, tmp_path):
 
 
 def test_readme_has_the_blocks_and_commands_that_are_tested():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv && ")]
     assert len(commands) == 2
     assert commands[0].endswith("wgf limit")

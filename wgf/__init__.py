@@ -14,7 +14,7 @@ from . import (
     transport as transport,
 )
 from .analysis import flow_replicates as flow_replicates, gap as gap
-from .flows import flow as flow, train as train, velocity as velocity
+from .flows import flow as flow, run as run, train as train, velocity as velocity
 from .models import AveragedODE as AveragedODE, Transformer as Transformer
 from .objective import Objective as Objective
 

@@ -65,7 +65,7 @@ class RKC(diffrax.AbstractAdaptiveSolver):
         """Evaluate the field, and its spectral radius by power iteration."""
         field = _field(terms, args)
         slope = field(t0, y0)
-        return _State(slope, *_spectral_radius(field, t0, y0, slope))
+        return _State(slope, *spectral_radius(field, t0, y0, slope))
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step of as many stages as stability takes."""
@@ -135,7 +135,7 @@ def _stages(field: Field, t0, h, y0: PyTree[Array], start: PyTree[Array], row: R
     return jax.lax.fori_loop(2, row.stages + 1, stage, (zero, first))[1]
 
 
-def _spectral_radius(field: Field, t, y: PyTree[Array], slope: PyTree[Array]):
+def spectral_radius(field: Field, t, y: PyTree[Array], slope: PyTree[Array]):
     """The leading eigenvector and the spectral radius of the field's Jacobian, to about one per cent."""
     # Many frequencies: a structured vector (the slope, ones) may be blind to the leading eigenvector.
     blend = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype) ** 2).reshape(leaf.shape), y)

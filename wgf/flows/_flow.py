@@ -9,14 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least, finite, holds, is_traced, not_negative
-from ..objective import Objective
-from ._dynamics import AbstractDynamics, prompt_weights
-from ._langevin import check_noise, noise_term
-from ._solution import RESULTS, FlowSolution
-from ._state import State, field, start
-from ._survey import repeat_model, survey
-from ._velocity import dynamics_of, evaluate, tracers_of
+from .._checks import at_least
+from ._problem import Problem, pose
+from ._solution import RESULTS, FlowSolution, translate
+from ._state import State
 
 
 def flow(
@@ -94,150 +90,47 @@ def flow(
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3; for σ > 0, S. Mei, A. Montanari, P.-M. Nguyen, *A mean field
     view of the landscape of two-layer neural networks*, PNAS 115 (2018).
     """
-    if tracers_of(model) and not isinstance(objective, Objective):
-        raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
-    dtype = _dtype(model)
-    taus = _check_taus(taus).astype(dtype)
-    # Asked of the argument itself: under `jit` a constant that has been through an operation is as good as unknown.
-    hot = _is_hot(temperature)
-    temperature = not_negative("temperature", temperature).astype(dtype)
-    dynamics = dynamics_of(model, temperature)
-    noisy = hot and dynamics.noise(model) is not None
-    if noisy:
-        solver = diffrax.Heun() if solver is None else solver
-        controller = diffrax.ConstantStepSize() if controller is None else controller
-        check_noise(key, solver, dt0, steady)
-    elif hot and tracers_of(model):
-        raise ValueError("`model` must have no tracers at `temperature` > 0 where its measure is on a grid: no noise.")
-    options = _Options(
+    problem = pose(
+        objective,
+        model,
+        taus,
         temperature=temperature,
-        key=key if noisy else None,
-        solver=dynamics.solver() if solver is None else solver,
-        controller=_controller(dynamics, model, rtol, atol, taus) if controller is None else controller,
-        dt0=None if dt0 is None else jnp.asarray(dt0, dtype),
-        steady=None if steady is None else _check_positive("steady", steady).astype(dtype),
-        max_steps=at_least("max_steps", max_steps, 1),
-        adjoint=adjoint,
-        progress_meter=progress_meter,
+        key=key,
+        solver=solver,
+        rtol=rtol,
+        atol=atol,
+        controller=controller,
+        dt0=dt0,
+        steady=steady,
     )
-    if options.dt0 is None and isinstance(options.controller, diffrax.ConstantStepSize):
-        raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
-    solution = _flow(dynamics, objective, model, taus, options)
+    solution = _flow(problem, at_least("max_steps", max_steps, 1), adjoint, progress_meter)
     # Outside the compiled solve: a check inside would keep it out of JAX's persistent compilation cache.
     return solution.result.error_if(solution, _failed(solution.result)) if throw else solution
 
 
-class _Options(eqx.Module):
-    temperature: Array
-    key: PRNGKeyArray | None
-    solver: diffrax.AbstractSolver
-    controller: diffrax.AbstractStepSizeController
-    dt0: Array | None
-    steady: Array | None
-    max_steps: int = eqx.field(static=True)
-    adjoint: diffrax.AbstractAdjoint
-    progress_meter: diffrax.AbstractProgressMeter
-
-
-def _is_hot(temperature: float | Array) -> bool:
-    """Whether a temperature may be above zero: any that is known only at run time may."""
-    return is_traced(temperature) or bool(temperature > 0)
-
-
-def _dtype(model: PyTree):
-    leaves = jax.tree.leaves(dynamics_of(model).parameters(model))
-    if not leaves:
-        raise ValueError(f"`model` must hold at least one array of real numbers to move; got {model!r}.")
-    return jnp.result_type(*leaves)
-
-
-class _StateNorm(eqx.Module):
-    """The norm of the parameters alone: tracers and the dissipated objective have no say in the steps."""
-
-    norm: Callable[[PyTree[Array]], Float[Array, ""]]
-    structure: Any = eqx.field(static=True)
-
-    def __call__(self, state: State) -> Float[Array, ""]:
-        return self.norm(jax.tree.unflatten(self.structure, state.parameters))
-
-
-class _Steady(eqx.Module):
-    """The event that the dissipation is down at a threshold."""
-
-    threshold: Float[Array, ""]
-
-    def __call__(self, tau, state: State, args, **kwargs: Any) -> Bool[Array, ""]:
-        dynamics, objective, model = args
-        return evaluate(dynamics, objective, state.place(dynamics, model)).dissipation <= self.threshold
-
-
 @eqx.filter_jit
 def _flow(
-    dynamics: AbstractDynamics, objective: Callable, model: PyTree, taus: Array, options: _Options
+    problem: Problem, max_steps: int, adjoint: diffrax.AbstractAdjoint, progress_meter: diffrax.AbstractProgressMeter
 ) -> FlowSolution:
+    taus = problem.taus
     solution = diffrax.diffeqsolve(
-        _terms(dynamics, model, taus, options),
-        options.solver,
+        problem.terms(),
+        problem.solver,
         taus[0],
         taus[-1],
-        options.dt0,
-        start(dynamics, model),
-        (dynamics, objective, model),
+        problem.dt0,
+        problem.start(),
+        problem.args,
         saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
-        stepsize_controller=options.controller,
-        event=_event(dynamics, objective, model, taus, options.steady),
-        max_steps=options.max_steps,
-        adjoint=options.adjoint,
-        progress_meter=options.progress_meter,
+        stepsize_controller=problem.controller,
+        event=problem.event(),
+        max_steps=max_steps,
+        adjoint=adjoint,
+        progress_meter=progress_meter,
         throw=False,
     )
     states, reached = _fill(solution)
-    models = states.place(dynamics, repeat_model(model, taus.size))
-    saved = survey(dynamics, objective, models)
-    return FlowSolution(
-        taus=taus,
-        models=models,
-        objective=saved.objective,
-        risk=saved.risk,
-        dissipation=saved.dissipation,
-        dissipated=states.dissipated,
-        outputs=saved.outputs,
-        prompt_weights=prompt_weights(objective),
-        reached=reached,
-        stats=solution.stats,
-        result=_result(solution.result, jnp.all(jnp.where(reached, jnp.isfinite(saved.objective), True))),
-    )
-
-
-def _terms(dynamics: AbstractDynamics, model: PyTree, taus: Array, options: _Options) -> diffrax.AbstractTerm:
-    drift = diffrax.ODETerm(field)
-    if options.key is None:
-        return drift
-    assert options.dt0 is not None
-    # A tree finer than the steps draws their noise exactly; steps that adapt may become shorter than the first.
-    constant = isinstance(options.controller, diffrax.ConstantStepSize)
-    noise = noise_term(
-        dynamics,
-        model,
-        start(dynamics, model),
-        options.temperature,
-        options.key,
-        (taus[0], taus[-1]),
-        options.dt0 / (2 if constant else 1024),
-        options.solver,
-    )
-    return diffrax.MultiTerm(drift, noise)
-
-
-def _event(
-    dynamics: AbstractDynamics, objective: Callable, model: PyTree, taus: Array, steady: Array | None
-) -> diffrax.Event | None:
-    if steady is None:
-        return None
-    begin = evaluate(dynamics, objective, model)
-    # A start that is steady already has no dissipation to fall from: stop where what is left is rounding of Q.
-    rounding = jnp.finfo(taus.dtype).eps * jnp.abs(begin.objective) / (taus[-1] - taus[0])
-    return diffrax.Event(_Steady(jnp.maximum(steady * begin.dissipation, rounding)))
+    return problem.collect(states, reached, solution.stats, translate(solution.result))
 
 
 def _fill(solution: diffrax.Solution) -> tuple[State, Bool[Array, " saves"]]:
@@ -255,32 +148,5 @@ def _fill(solution: diffrax.Solution) -> tuple[State, Bool[Array, " saves"]]:
     return jax.tree.map(fill, saved, final), reached
 
 
-def _result(result: diffrax.RESULTS, is_finite: Bool[Array, ""]) -> RESULTS:
-    ours = RESULTS.promote(result)
-    ours = RESULTS.where(ours == RESULTS.max_steps_reached, RESULTS.stalled, ours)
-    ours = RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
-    return RESULTS.where(is_finite, ours, RESULTS.not_finite)
-
-
 def _failed(result: RESULTS) -> Bool[Array, ""]:
     return (result != RESULTS.successful) & (result != RESULTS.event_occurred)
-
-
-def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
-    rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
-    norm = _StateNorm(dynamics.norm(model), jax.tree.structure(dynamics.parameters(model)))
-    return dynamics.controller(rtol, atol, norm, taus)
-
-
-def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
-    taus = finite("taus", taus)
-    if taus.ndim != 1 or taus.shape[0] < 2:
-        raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")
-    got = None if is_traced(taus) else taus.tolist()
-    return holds(taus, jnp.all(jnp.diff(taus) > 0), "`taus` must increase", got)
-
-
-def _check_positive(argument: str, value: ArrayLike) -> Array:
-    value = finite(argument, value)
-    got = None if is_traced(value) else value.tolist()
-    return holds(value, jnp.all(value > 0), f"`{argument}` must be positive", got)

@@ -23,6 +23,23 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "or infinite there, or jumps. Raise the objective's `weight_decay`; with an adaptive controller in the model's "
         "depth solve, tighten it or take constant `steps`."
     )
+    stiff = (
+        "The flow ran out of steps because it is stiff: they are as long as an explicit method stays stable with, and "
+        "accuracy would allow longer ones. Take `solver=wgf.flows.RKC()`."
+    )
+    too_tight = (
+        "The tolerance is below what the numbers resolve: `rtol` is less than ten times their spacing. Loosen `rtol` "
+        "(1e-6 at the least in float32), or compute in float64 (`jax.config.update('jax_enable_x64', True)`)."
+    )
+    interrupted = "The run was interrupted (Ctrl-C). What is done is kept; with a `directory`, the same call goes on."
+    out_of_time = "The run reached its `time_limit`. What is done is kept; with a `directory`, the same call goes on."
+
+
+def translate(result: diffrax.RESULTS) -> RESULTS:
+    """Diffrax's code as ours."""
+    ours = RESULTS.promote(result)
+    ours = RESULTS.where(ours == RESULTS.max_steps_reached, RESULTS.stalled, ours)
+    return RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
 
 
 class AbstractSolution(eqx.Module):

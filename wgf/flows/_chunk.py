@@ -1,0 +1,137 @@
+"""A flow in parts: so many steps at a time, each part going on exactly where the one before stopped."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._problem import Problem
+from ._resumable import resumable
+from ._solution import RESULTS, translate
+from ._state import State
+from ._velocity import evaluate
+
+
+class Stage(eqx.Module):
+    """Where a flow stands between two steps: all that its future depends on, and its count of steps."""
+
+    tau: Float[Array, ""]
+    next_tau: Float[Array, ""]
+    state: State
+    solver_state: PyTree
+    controller_state: PyTree
+    made_jump: Bool[Array, ""]
+    stats: dict[str, Int[Array, ""]]
+
+
+class Part(eqx.Module):
+    """What a part of a flow brought.
+
+    - `stage`: where the flow stands.
+    - `rows`: states at the problem's `taus`, of which `reached` are new; the others are no numbers.
+    - `objective`, `dissipation`: at the stage.
+    - `event`: the steady stop.
+    - `result`: `successful` at the last τ, `stalled` before it.
+    """
+
+    stage: Stage
+    rows: State
+    reached: Bool[Array, " saves"]
+    objective: Float[Array, ""]
+    dissipation: Float[Array, ""]
+    result: RESULTS
+
+
+@eqx.filter_jit
+def begin(problem: Problem) -> tuple[Stage, diffrax.Event | None]:
+    """The stage at the first τ, by a solve of no steps; and the steady stop."""
+    start, *_, end = problem.taus
+    solution = diffrax.diffeqsolve(
+        problem.terms(),
+        problem.solver,
+        start,
+        end,
+        problem.dt0,
+        problem.start(),
+        problem.args,
+        saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
+        stepsize_controller=resumable(problem.controller, None, end),
+        max_steps=0,
+        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=1),
+        throw=False,
+    )
+    assert solution.controller_state is not None
+    controller_state, next_tau = solution.controller_state
+    zero = jnp.zeros((), jnp.int32)
+    stage = Stage(
+        tau=start,
+        next_tau=next_tau,
+        state=problem.start(),
+        solver_state=solution.solver_state,
+        controller_state=controller_state,
+        made_jump=jnp.asarray(False),
+        stats={"num_steps": zero, "num_accepted_steps": zero, "num_rejected_steps": zero},
+    )
+    # Arrays alone, strongly typed: every part is then one and the same program.
+    return jax.tree.map(_strong, stage), problem.event()
+
+
+@eqx.filter_jit
+def advance(problem: Problem, stage: Stage, event: diffrax.Event | None, steps: int) -> Part:
+    """Take at most so many steps."""
+    taus, end = problem.taus, problem.taus[-1]
+    first = stage.stats["num_steps"] == 0
+    solution = diffrax.diffeqsolve(
+        problem.terms(),
+        problem.solver,
+        stage.tau,
+        end,
+        None,
+        stage.state,
+        problem.args,
+        # Times that lie behind are read at this part's beginning, and dropped.
+        saveat=diffrax.SaveAt(
+            subs=(diffrax.SubSaveAt(ts=jnp.maximum(taus, stage.tau)), diffrax.SubSaveAt(t1=True)),
+            solver_state=True,
+            controller_state=True,
+            made_jump=True,
+        ),
+        stepsize_controller=resumable(problem.controller, stage.next_tau, end),
+        solver_state=stage.solver_state,
+        controller_state=(stage.controller_state, stage.next_tau),
+        made_jump=stage.made_jump,
+        event=event,
+        max_steps=steps,
+        throw=False,
+    )
+    assert solution.ts is not None
+    assert solution.ys is not None
+    assert solution.controller_state is not None
+    rows, final = solution.ys
+    reached = jnp.isfinite(solution.ts[0]) & ((taus > stage.tau) | first)
+    controller_state, next_tau = solution.controller_state
+    after = Stage(
+        tau=solution.ts[1][-1],
+        next_tau=next_tau,
+        state=jax.tree.map(lambda leaf: leaf[-1], final),
+        solver_state=solution.solver_state,
+        controller_state=controller_state,
+        made_jump=jnp.asarray(solution.made_jump),
+        stats={name: count + solution.stats[name] for name, count in stage.stats.items()},
+    )
+    now = evaluate(problem.dynamics, problem.objective, after.state.place(problem.dynamics, problem.model))
+    return Part(
+        stage=jax.tree.map(_strong, after),
+        rows=rows,
+        reached=reached,
+        objective=now.objective,
+        dissipation=now.dissipation,
+        result=translate(solution.result),
+    )
+
+
+def _strong(leaf: Any) -> Any:
+    return jnp.asarray(leaf, jnp.asarray(leaf).dtype) if eqx.is_array_like(leaf) else leaf

@@ -1,0 +1,196 @@
+"""A flow as an initial value problem: what moves, by which field, under which control of its steps."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
+
+from .._checks import finite, holds, is_traced, not_negative
+from ..objective import Objective
+from ._dynamics import AbstractDynamics, prompt_weights
+from ._langevin import check_noise, noise_term
+from ._solution import RESULTS, FlowSolution
+from ._state import State, field, start
+from ._survey import repeat_model, survey
+from ._velocity import dynamics_of, evaluate, tracers_of
+
+
+class Problem(eqx.Module):
+    """An objective, the model where its flow starts, the times to save at, and the means to solve it."""
+
+    dynamics: AbstractDynamics
+    objective: Callable[[Any], Float[Array, ""]]
+    model: PyTree
+    taus: Float[Array, " saves"]
+    temperature: Float[Array, ""]
+    key: PRNGKeyArray | None
+    solver: diffrax.AbstractSolver
+    controller: diffrax.AbstractStepSizeController
+    dt0: Float[Array, ""] | None
+    steady: Float[Array, ""] | None
+
+    @property
+    def args(self) -> tuple[AbstractDynamics, Callable, PyTree]:
+        """What the vector field is given beside the state."""
+        return self.dynamics, self.objective, self.model
+
+    def start(self) -> State:
+        """The state at the first τ."""
+        return start(self.dynamics, self.model)
+
+    def terms(self) -> diffrax.AbstractTerm:
+        """The velocity, and the noise if there is any."""
+        drift = diffrax.ODETerm(field)
+        if self.key is None:
+            return drift
+        assert self.dt0 is not None
+        # A tree finer than the steps draws their noise exactly; steps that adapt may become shorter than the first.
+        constant = isinstance(self.controller, diffrax.ConstantStepSize)
+        noise = noise_term(
+            self.dynamics,
+            self.model,
+            self.start(),
+            self.temperature,
+            self.key,
+            (self.taus[0], self.taus[-1]),
+            self.dt0 / (2 if constant else 1024),
+            self.solver,
+        )
+        return diffrax.MultiTerm(drift, noise)
+
+    def event(self) -> diffrax.Event | None:
+        """The steady stop, if one is asked for."""
+        if self.steady is None:
+            return None
+        begin = evaluate(self.dynamics, self.objective, self.model)
+        # A start that is steady already has no dissipation to fall from: stop where what is left is rounding of Q.
+        span = self.taus[-1] - self.taus[0]
+        rounding = jnp.finfo(self.taus.dtype).eps * jnp.abs(begin.objective) / span
+        return diffrax.Event(_Steady(jnp.maximum(self.steady * begin.dissipation, rounding)))
+
+    def collect(
+        self, states: State, reached: Bool[Array, " saves"], stats: dict[str, PyTree], result: RESULTS
+    ) -> FlowSolution:
+        """The solution from the states at `taus`."""
+        models = states.place(self.dynamics, repeat_model(self.model, self.taus.size))
+        saved = survey(self.dynamics, self.objective, models)
+        is_finite = jnp.all(jnp.where(reached, jnp.isfinite(saved.objective), True))
+        return FlowSolution(
+            taus=self.taus,
+            models=models,
+            objective=saved.objective,
+            risk=saved.risk,
+            dissipation=saved.dissipation,
+            dissipated=states.dissipated,
+            outputs=saved.outputs,
+            prompt_weights=prompt_weights(self.objective),
+            reached=reached,
+            stats=stats,
+            result=RESULTS.where(is_finite, result, RESULTS.not_finite),
+        )
+
+
+def pose(
+    objective: Callable[[Any], Float[Array, ""]],
+    model: PyTree,
+    taus: ArrayLike | Sequence[float],
+    *,
+    temperature: float | Array,
+    key: PRNGKeyArray | None,
+    solver: diffrax.AbstractSolver | None,
+    rtol: float | Array,
+    atol: float | Array,
+    controller: diffrax.AbstractStepSizeController | None,
+    dt0: float | Array | None,
+    steady: float | Array | None,
+) -> Problem:
+    """Check the arguments of [`wgf.flow`][] and fill in its defaults.
+
+    **Raises:** `ValueError` as described there.
+    """
+    if tracers_of(model) and not isinstance(objective, Objective):
+        raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
+    dtype = _dtype(model)
+    taus = _check_taus(taus).astype(dtype)
+    # Asked of the argument itself: under `jit` a constant that has been through an operation is as good as unknown.
+    hot = _is_hot(temperature)
+    temperature = not_negative("temperature", temperature).astype(dtype)
+    dynamics = dynamics_of(model, temperature)
+    noisy = hot and dynamics.noise(model) is not None
+    if noisy:
+        solver = diffrax.Heun() if solver is None else solver
+        controller = diffrax.ConstantStepSize() if controller is None else controller
+        check_noise(key, solver, dt0, steady)
+    elif hot and tracers_of(model):
+        raise ValueError("`model` must have no tracers at `temperature` > 0 where its measure is on a grid: no noise.")
+    controller = _controller(dynamics, model, rtol, atol, taus) if controller is None else controller
+    if dt0 is None and isinstance(controller, diffrax.ConstantStepSize):
+        raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
+    return Problem(
+        dynamics=dynamics,
+        objective=objective,
+        model=model,
+        taus=taus,
+        temperature=temperature,
+        key=key if noisy else None,
+        solver=dynamics.solver() if solver is None else solver,
+        controller=controller,
+        dt0=None if dt0 is None else jnp.asarray(dt0, dtype),
+        steady=None if steady is None else _check_positive("steady", steady).astype(dtype),
+    )
+
+
+class _StateNorm(eqx.Module):
+    """The norm of the parameters alone: tracers and the dissipated objective have no say in the steps."""
+
+    norm: Callable[[PyTree[Array]], Float[Array, ""]]
+    structure: Any = eqx.field(static=True)
+
+    def __call__(self, state: State) -> Float[Array, ""]:
+        return self.norm(jax.tree.unflatten(self.structure, state.parameters))
+
+
+class _Steady(eqx.Module):
+    """The event that the dissipation is down at a threshold."""
+
+    threshold: Float[Array, ""]
+
+    def __call__(self, tau, state: State, args, **kwargs: Any) -> Bool[Array, ""]:
+        dynamics, objective, model = args
+        return evaluate(dynamics, objective, state.place(dynamics, model)).dissipation <= self.threshold
+
+
+def _is_hot(temperature: float | Array) -> bool:
+    """Whether a temperature may be above zero: any that is known only at run time may."""
+    return is_traced(temperature) or bool(temperature > 0)
+
+
+def _dtype(model: PyTree):
+    leaves = jax.tree.leaves(dynamics_of(model).parameters(model))
+    if not leaves:
+        raise ValueError(f"`model` must hold at least one array of real numbers to move; got {model!r}.")
+    return jnp.result_type(*leaves)
+
+
+def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
+    rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
+    norm = _StateNorm(dynamics.norm(model), jax.tree.structure(dynamics.parameters(model)))
+    return dynamics.controller(rtol, atol, norm, taus)
+
+
+def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
+    taus = finite("taus", taus)
+    if taus.ndim != 1 or taus.shape[0] < 2:
+        raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")
+    got = None if is_traced(taus) else taus.tolist()
+    return holds(taus, jnp.all(jnp.diff(taus) > 0), "`taus` must increase", got)
+
+
+def _check_positive(argument: str, value: ArrayLike) -> Array:
+    value = finite(argument, value)
+    got = None if is_traced(value) else value.tolist()
+    return holds(value, jnp.all(value > 0), f"`{argument}` must be positive", got)
