@@ -37,7 +37,7 @@ def test_imports_run_down_the_staircase():
         "prompts encoders",
         "measures",
         "models companions transport",
-        "objective",
+        "objective sharding",
         "flows",
         "analysis",
     ]

@@ -11,6 +11,7 @@ from . import (
     models as models,
     objective as objective,
     prompts as prompts,
+    sharding as sharding,
     transport as transport,
 )
 from .analysis import flow_replicates as flow_replicates, gap as gap

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from .experiments import EXPERIMENTS, config_from, load_config, save
@@ -41,6 +42,9 @@ def run(config: Any) -> None:
         config = dataclasses.replace(config_from(EXPERIMENTS[name].config, fields), out=config.out)
     name = next(name for name, experiment in EXPERIMENTS.items() if isinstance(config, experiment.config))
     result = EXPERIMENTS[name].run(config)
+    if jax.process_index() != 0:
+        # Of many processes that computed one result, the first one tells it.
+        return
     print(result.table())
     print(f"results: {save(name, result)}")
 

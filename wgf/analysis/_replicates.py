@@ -143,15 +143,17 @@ def _stack(models: Sequence[_Model]) -> _Model:
 def _raise_if_failed(solution: Replicates) -> Replicates:
     """Name the first replicate that failed, with the reason where it is known as the program runs."""
     results, names = solution.members.result, [f"Replicate {r} of {solution.count}" for r in range(solution.count)]
-    failed = _failed(results)
+    failed, pooled = _failed(results), _failed(solution.pooled.result)
     if is_traced(failed):
         hints = [f"{name} failed; under `throw=False` its `result` says why." for name in names]
         solution = eqx.branched_error_if(solution, failed.any(), jnp.argmax(failed), hints)
-    else:
-        for r, name in enumerate(names):
-            reason = RESULTS[jax.tree.map(lambda code, r=r: code[r], results)]
-            solution = eqx.error_if(solution, failed[r], f"{name} failed. {reason}")
-    return solution.pooled.result.error_if(solution, _failed(solution.pooled.result))
+        return solution.pooled.result.error_if(solution, pooled)
+    for r, name in enumerate(names):
+        reason = RESULTS[jax.tree.map(lambda code, r=r: code[r], results)]
+        # The code alone: what passes through a check would be gathered from all devices in one place.
+        eqx.error_if(failed[r], failed[r], f"{name} failed. {reason}")
+    solution.pooled.result.error_if(pooled, pooled)
+    return solution
 
 
 def _failed(result: RESULTS) -> Bool[Array, "*replicates"]:

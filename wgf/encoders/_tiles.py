@@ -43,8 +43,8 @@ def tiled_sum(
     most = most_particles if cpu else max(1, _TILE_ELSEWHERE // numbers)
     m, strips = _split(width, most)
     b, blocks = _split(batch, max(1, (_TILE if cpu else _TILE_ELSEWHERE) // (m * numbers)))
-    particles = jax.tree.map(lambda leaf: jnp.moveaxis(_fold(leaf, -1, strips, m), -2, 0), particles)
-    prompts = _fold(tokens, 0, blocks, b).swapaxes(1, 2)
+    particles = jax.tree.map(lambda leaf: jnp.moveaxis(_fold(leaf, -1, m, strips), -1, 0), particles)
+    prompts = _fold(tokens, 0, b, blocks).transpose(1, 2, 0, 3)
 
     # A plain function, for JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -55,7 +55,7 @@ def tiled_sum(
         return total + jax.lax.map(lambda block: remade(block, strip), prompts), None
 
     total = jax.lax.scan(add, jnp.zeros_like(prompts), particles)[0]
-    return total.swapaxes(1, 2).reshape(blocks * b, *tokens.shape[1:])[:batch]
+    return total.transpose(2, 0, 1, 3).reshape(b * blocks, *tokens.shape[1:])[:batch]
 
 
 def _split(size: int, most: int) -> tuple[int, int]:
@@ -64,9 +64,13 @@ def _split(size: int, most: int) -> tuple[int, int]:
     return math.ceil(size / pieces), pieces
 
 
-def _fold(array: Array, axis: int, pieces: int, size: int) -> Array:
-    """Cut an axis into `[pieces, size]`, filled up with zeros."""
+def _fold(array: Array, axis: int, size: int, pieces: int) -> Array:
+    """Cut an axis into `[size, pieces]`, filled up with zeros.
+
+    A piece takes every so-manieth entry: where the axis is spread over devices, each of them has a share in every
+    piece, and the loops over pieces move nothing between them.
+    """
     axis %= array.ndim
     padding = [(0, 0)] * array.ndim
-    padding[axis] = (0, pieces * size - array.shape[axis])
-    return jnp.pad(array, padding).reshape(*array.shape[:axis], pieces, size, *array.shape[axis + 1 :])
+    padding[axis] = (0, size * pieces - array.shape[axis])
+    return jnp.pad(array, padding).reshape(*array.shape[:axis], size, pieces, *array.shape[axis + 1 :])

@@ -25,6 +25,7 @@ from ..measures import (
 )
 from ..models import AveragedODE, Transformer
 from ..objective import Objective
+from ..sharding import gather, parse_mesh, shard, start_processes
 from ._data import load_prompts
 from ._progress import Progress
 
@@ -71,6 +72,11 @@ class LimitConfig:
     """The relative tolerance of the flow in training time, for the worst particle."""
     seed: int = 0
     """The seed of every random draw."""
+    mesh: str | None = None
+    """Spread prompts and particles over all devices, e.g. prompts=4,particles=2; by default one device does all."""
+    distributed: str | None = None
+    """Run in many processes, started one each on the machines of a cluster: 'auto' (SLURM, TPU pods, Open MPI), or
+    ADDRESS:PORT,PROCESSES,ID with the first process's address. Needs a mesh of the devices of all processes."""
     quick: bool = False
     """A size that takes seconds: fewer prompts, particles, layers and times, unless these are given."""
     out: Path | None = None
@@ -248,6 +254,8 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
 
     **Raises:** `ValueError` naming the option that cannot be used, before anything is compiled.
     """
+    if config.distributed is not None:
+        start_processes(config.distributed)
     data_key, limit_key, *keys = jax.random.split(jax.random.key(config.seed), 2 + len(config.sizes))
     prompts = load_prompts(
         data_key, config.data, config.target, batch=config.batch, examples=config.examples, dim=config.dim
@@ -270,21 +278,27 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
 
 
 def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
+    devices = None if config.mesh is None else parse_mesh(config.mesh)
+    if devices is not None:
+        objective, finite, limits = shard((objective, finite, limits), devices)
+
+    def home(solution):
+        """On one device, where gaps are computed."""
+        return jax.block_until_ready(solution if devices is None else gather(solution))
+
     progress = Progress(2 * len(finite) + 1, show_progress)
     solutions, gaps = [], []
     for (depth, width), model in zip(config.sizes, finite, strict=True):
         with progress.stage(f"Transformer of {depth} layers, width {width}") as meter:
-            solutions.append(
-                jax.block_until_ready(flow(objective, model, config.taus, rtol=config.rtol, progress_meter=meter))
-            )
+            solutions.append(home(flow(objective, model, config.taus, rtol=config.rtol, progress_meter=meter)))
     with progress.stage("Wasserstein-flow PDE and its replicates") as meter:
         solved = flow_replicates(objective, limits, config.taus, tracers=finite, rtol=config.rtol, progress_meter=meter)
-        solved = jax.block_until_ready(solved)
+        solved = home(solved)
     for (depth, width), solution in zip(config.sizes, solutions, strict=True):
         with progress.stage(f"distances at {depth} layers, width {width}"):
             gaps.append(jax.block_until_ready(gap(solution, solved)))
     progress.close()
-    return LimitResult(config, objective, solved, tuple(solutions), tuple(gaps))
+    return LimitResult(config, home(objective), solved, tuple(solutions), tuple(gaps))
 
 
 def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
 from ._problem import Problem, pose
-from ._solution import RESULTS, FlowSolution, translate
+from ._solution import RESULTS, FlowSolution, raise_if, translate
 from ._state import State
 
 
@@ -105,7 +105,7 @@ def flow(
     )
     solution = _flow(problem, at_least("max_steps", max_steps, 1), adjoint, progress_meter)
     # Outside the compiled solve: a check inside would keep it out of JAX's persistent compilation cache.
-    return solution.result.error_if(solution, _failed(solution.result)) if throw else solution
+    return raise_if(solution, _failed(solution.result)) if throw else solution
 
 
 @eqx.filter_jit

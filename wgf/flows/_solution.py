@@ -1,9 +1,15 @@
 """What a flow or a training run returns."""
 
+from typing import TypeVar
+
 import diffrax
 import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._checks import is_traced
+
+_Solution = TypeVar("_Solution", bound="AbstractSolution")
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -106,3 +112,12 @@ class TrainSolution(AbstractSolution):
     outputs: Float[Array, "saves batch *classes"]
     prompt_weights: Float[Array, " batch"]
     result: RESULTS
+
+
+def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:
+    """Raise with the message of the solution's result: at once, or as the program runs where the result is traced."""
+    if is_traced(failed):
+        return solution.result.error_if(solution, failed)
+    # The code alone: what passes through a check would be gathered from all devices in one place.
+    solution.result.error_if(solution.result, failed)
+    return solution

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._checks import at_least
 from ._dynamics import prompt_weights
 from ._eulerian import FiniteVolume
-from ._solution import RESULTS, TrainSolution
+from ._solution import RESULTS, TrainSolution, raise_if
 from ._survey import repeat_model, survey
 from ._velocity import dynamics_of, evaluate
 
@@ -63,8 +63,7 @@ def train(
     if isinstance(dynamics_of(model), FiniteVolume):
         raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
     solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
-    failed = solution.result == RESULTS.not_finite
-    return solution.result.error_if(solution, failed) if throw else solution
+    return raise_if(solution, solution.result == RESULTS.not_finite) if throw else solution
 
 
 @eqx.filter_jit

@@ -1,0 +1,118 @@
+"""Prompts and particles over many devices, and over two processes: the numbers of one device, and nothing moved."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import wgf
+
+SCRIPT = Path(__file__).parent / "sharded.py"
+
+
+def start(mesh, results, directory="-", devices=1, processes=None):
+    """Run the program with so many simulated devices."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    command = [sys.executable, SCRIPT, mesh, results, directory, *([processes] if processes else [])]
+    return subprocess.Popen(
+        list(map(str, command)), env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(*programs):
+    """Wait for programs, and fail with what they said."""
+    for program in programs:
+        said, _ = program.communicate(timeout=500)
+        assert program.returncode == 0, said[-3000:]
+
+
+def assert_close(ours, theirs, bound=1e-5):
+    for name in theirs:
+        if not name.startswith(("moves", "steps")):
+            error = np.max(np.abs(ours[name] - theirs[name])) / np.max(np.abs(theirs[name]))
+            assert error <= bound, (name, error)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("alone") / "one.npz"
+    finish(start("prompts=1", path))
+    return dict(np.load(path))
+
+
+@pytest.mark.parametrize("mesh", ["prompts=2,particles=2"])
+def test_four_devices_give_the_numbers_of_one_and_move_no_particles(mesh, alone, tmp_path):
+    finish(start(mesh, tmp_path / "four.npz", devices=4))
+    four = dict(np.load(tmp_path / "four.npz"))
+    assert_close(four, alone)
+    assert not [name for name in four if name.startswith("moves")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["prompts=4", "particles=4"])
+def test_one_axis_alone(mesh, alone, tmp_path):
+    test_four_devices_give_the_numbers_of_one_and_move_no_particles(mesh, alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    parts = [f"127.0.0.1:{port},2,{rank}" for rank in range(2)]
+    finish(*(start("prompts=2,particles=2", tmp_path / "two.npz", devices=2, processes=part) for part in parts))
+    assert_close(dict(np.load(tmp_path / "two.npz")), alone)
+
+
+@pytest.mark.slow
+def test_a_run_begun_on_four_devices_goes_on_on_two_and_one(tmp_path):
+    steps = []
+    for devices, mesh in ((4, "prompts=2,particles=2"), (2, "prompts=1,particles=2"), (1, "prompts=1")):
+        finish(start(mesh, tmp_path / f"{devices}.npz", tmp_path / "run", devices=devices))
+        steps.append(int(np.load(tmp_path / f"{devices}.npz")["steps0"]))
+    assert 0 < steps[0] < steps[1] < steps[2]
+    finish(start("prompts=1", tmp_path / "whole.npz", tmp_path / "other"))
+    assert_close(dict(np.load(tmp_path / "1.npz")), dict(np.load(tmp_path / "whole.npz")))
+
+
+@pytest.mark.slow
+def test_the_main_job_on_a_mesh(tmp_path):
+    def limit(out, *options, devices=1):
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        command = [sys.executable, "-m", "wgf", "limit", "--quick", "--out", tmp_path / out, *options]
+        job = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=500)
+        assert job.returncode == 0, job.stderr[-3000:]
+        return np.load(tmp_path / out / "result.npz")
+
+    alone, spread = limit("alone"), limit("spread", "--mesh", "prompts=2,particles=2", devices=4)
+    for name in ("limit_objective", "limit_outputs", "finite_objective", "finite_outputs", "limit_particles"):
+        np.testing.assert_allclose(spread[name], alone[name], atol=1e-5 * np.abs(alone[name]).max(), err_msg=name)
+
+
+def test_one_device_is_a_mesh_too(key):
+    prompts = wgf.prompts.linear_regression(key, batch=4, examples=3, dim=1)
+    placed = wgf.sharding.shard(prompts, wgf.sharding.mesh(devices=jax.devices()[:1]))
+    assert set(placed.tokens.sharding.mesh.shape) == {"prompts", "particles"}
+    home = wgf.sharding.gather(placed)
+    np.testing.assert_array_equal(home.tokens, prompts.tokens)
+
+
+def test_errors_name_the_rule():
+    with pytest.raises(ValueError, match=r"`prompts` x `particles` must be the number of devices, 1; got 4 x 2"):
+        wgf.sharding.mesh(prompts=4, particles=2, devices=jax.devices()[:1])
+    with pytest.raises(ValueError, match="`particles` must be"):
+        wgf.sharding.mesh(particles=0)
+    for text in ("prompts=a", "layers=2", "4", "prompts=1.5"):
+        with pytest.raises(ValueError, match="`mesh` must be of the form prompts=4,particles=2; got"):
+            wgf.sharding.parse_mesh(text)
+    for text in ("here", "localhost:1", "localhost,2,0", "localhost:1,two,0"):
+        with pytest.raises(ValueError, match="`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got"):
+            wgf.sharding.start_processes(text)
+    with pytest.raises(ValueError, match="`prompts` must be a multiple of the mesh's 3 parts, to be cut evenly; got 4"):
+        wgf.sharding._check_divides("prompts", size=4, parts=3)

@@ -1,0 +1,126 @@
+"""Spreading a flow over devices: prompts along one axis of a mesh, particles along the other."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from ._checks import at_least
+from .measures import AbstractMeasure, Eulerian
+from .prompts import Prompts
+
+_Tree = TypeVar("_Tree", bound=PyTree)
+
+
+def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Arrange devices as `prompts` × `particles`.
+
+    **Arguments:**
+
+    - `prompts`, `particles`: the number of parts that the data measure and each depth's particles are cut into.
+    - `devices`: default: all of `jax.devices()`, those of other processes included.
+
+    **Raises:** `ValueError` if a count is below 1, or there are not as many devices as parts.
+
+    Good values: particles first, as many parts as keep some hundreds of them on a device; what moves between devices is
+    then a sum of tokens `[B, D, N+1]` a layer, not particles. Prompts move a sum of gradients, as large as a layer's
+    particles.
+    """
+    shape = (at_least("prompts", prompts, 1), at_least("particles", particles, 1))
+    devices = jax.devices() if devices is None else list(devices)
+    if len(devices) != prompts * particles:
+        raise ValueError(
+            f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {prompts} x {particles}."
+        )
+    return Mesh(np.asarray(devices).reshape(shape), ("prompts", "particles"), axis_types=(AxisType.Auto,) * 2)
+
+
+def parse_mesh(text: str) -> Mesh:
+    """The mesh of all devices that a command line names, `prompts=4,particles=2`.
+
+    **Raises:** `ValueError` if the text is not of that form, or the devices are not as many.
+    """
+    axes = {name: count for name, _, count in (pair.partition("=") for pair in text.split(","))}
+    if not set(axes) <= {"prompts", "particles"} or not all(count.isdigit() for count in axes.values()):
+        raise ValueError(f"`mesh` must be of the form prompts=4,particles=2; got {text!r}.")
+    return mesh(prompts=int(axes.get("prompts", 1)), particles=int(axes.get("particles", 1)))
+
+
+def start_processes(text: str) -> None:
+    """Join the processes of a cluster, before anything is computed: `jax.distributed.initialize` from a command line.
+
+    **Arguments:** `text`: `auto`, where JAX knows the cluster's own variables (SLURM, TPU pods, Open MPI), or
+    `ADDRESS:PORT,PROCESSES,ID`.
+
+    **Raises:** `ValueError` if the text is of neither form.
+    """
+    if text == "auto":
+        jax.distributed.initialize()
+        return
+    address, *numbers = text.split(",")
+    if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise ValueError(f"`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got {text!r}.")
+    jax.distributed.initialize(address, num_processes=int(numbers[0]), process_id=int(numbers[1]))
+
+
+def shard(tree: _Tree, mesh: Mesh) -> _Tree:
+    """Put an objective or a model on a mesh: prompts and particles spread over it, all else on every device.
+
+    `flow`, `run` and `train` then compute where the arrays are, with no change to them: XLA sees to the messages.
+
+    ```python
+    mesh = wgf.sharding.mesh(prompts=4, particles=2)
+    wgf.flow(wgf.sharding.shard(objective, mesh), wgf.sharding.shard(model, mesh), taus)
+    ```
+
+    **Arguments:**
+
+    - `tree`: anything that holds [`wgf.prompts.Prompts`][] or measures: an objective, a model with its tracers. In many
+      processes each gives the same.
+    - `mesh`: of [`wgf.sharding.mesh`][], or any with axes named `prompts` and `particles`.
+
+    **Raises:** `ValueError` if the number of prompts or of particles at a depth is no multiple of the mesh's.
+    """
+
+    def put(array, *axes: str | None):
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    def place(node):
+        if isinstance(node, Prompts):
+            _check_divides("prompts", node.batch, mesh.shape["prompts"])
+            return jax.tree.map(lambda leaf: put(leaf, "prompts"), node)
+        if isinstance(node, AbstractMeasure) and not isinstance(node, Eulerian):
+            _check_divides("particles", node.width, mesh.shape["particles"])
+            shape = node.weights.shape
+            return jax.tree.map(
+                lambda leaf: put(leaf, None, "particles") if leaf.shape[:2] == shape else put(leaf), node
+            )
+        return put(node) if eqx.is_array(node) else node
+
+    return jax.tree.map(place, tree, is_leaf=lambda node: isinstance(node, (Prompts, AbstractMeasure)))
+
+
+def gather(tree: _Tree) -> _Tree:
+    """Bring a tree of arrays together on one device: in many processes, on the first of each.
+
+    **Arguments:** `tree`: any, e.g. the solution of a flow, for a gap or a figure.
+    """
+    home = jax.local_devices()[0]
+
+    def one(leaf):
+        if not eqx.is_array(leaf):
+            return leaf
+        whole = leaf if leaf.is_fully_addressable else multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_put(whole, home)
+
+    return jax.tree.map(one, tree)
+
+
+def _check_divides(axis: str, size: int, parts: int) -> None:
+    if size % parts:
+        raise ValueError(f"`{axis}` must be a multiple of the mesh's {parts} parts, to be cut evenly; got {size}.")
