@@ -3,12 +3,13 @@
 Each function takes a minute or two and returns a `Table`: a title, columns, rows, and what is to be seen.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _report import Check, Table, slope as fitted
 from scipy.integrate import solve_ivp
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm, qmc
@@ -23,13 +24,14 @@ CENTRE, SCALE, LOWER, UPPER = np.array([0.3, 0.2, -0.2]), 0.7, -3.5, 3.5
 TAU, DECAY = 4.0, 0.02
 
 
-class Table(NamedTuple):
-    """A table of numbers, rows of as many cells as there are columns."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    note: str = ""
+def eulerian_tables(quick: bool) -> Iterator[Table]:
+    """All tables of this file."""
+    yield eulerian_closed_form(0.0, (24, 36, 54, 81) if quick else (24, 48, 96, 192, 384))
+    yield langevin_stationary(*((2_000, 2) if quick else (20_000, 4)))
+    if not quick:
+        yield eulerian_closed_form(0.2)
+        yield eulerian_refinement()
+        yield langevin_agreement()
 
 
 class Scalar(wgf.encoders.AbstractEncoder):
@@ -67,11 +69,22 @@ def eulerian_closed_form(temperature: float = 0.0, cells: Sequence[int] = (24, 4
         w2 = np.sqrt(np.mean((_quantiles(measure, 0, 0, levels) - truth.ppf(levels)) ** 2))
         found, second = _moments(measure)
         errors.append(_absolute(solution.objective[-1] - q, found - mean, second - mean**2 - variance, w2))
+    names = ("Q", "mean", "second moment", "W2")
     return Table(
         f"The PDE on a line, temperature {temperature:g}: errors against the closed form at τ = 2",
-        ("cells", *_with_orders("Q", "mean", "second moment", "W2")),
+        ("cells", *_with_orders(*names)),
         _ordered(cells, errors),
         "Second order.",
+        [
+            # The mean gains an order: errors of the two flanks of a law cancel in it.
+            Check(
+                f"grid on a line, temperature {temperature:g}: order of {name}",
+                -fitted(cells, column),
+                1.7,
+                4.2 if name == "mean" else 2.3,
+            )
+            for name, column in zip(names, zip(*errors, strict=True), strict=True)
+        ],
     )
 
 
@@ -94,12 +107,16 @@ def eulerian_refinement(nodes: int = 2, cells: Sequence[int] = (8, 12, 16, 24, 3
             _absolute(solution.objective[-1] - truth.objective[-1], found[0] - mean, found[1] - second, *distances)
         )
     drop = float(truth.objective[0] - truth.objective[-1])
-    names = [f"W2 node {i + 1}" for i in range(nodes)]
+    names = ["Q", "mean", "second moment", *(f"W2 node {i + 1}" for i in range(nodes))]
     return Table(
         f"The PDE on a grid of n^3 cells against particles at τ = {TAU:g}, {nodes} depth nodes",
-        ("n", *_with_orders("Q", "mean", "second moment", *names)),
+        ("n", *_with_orders(*names)),
         _ordered(cells, errors),
         f"Q falls by {drop:.4f}; second moment {np.sum(second):.4f}. W2: of the three marginals, root sum of squares.",
+        [
+            Check(f"grid against particles, three coordinates: order of {name}", -fitted(cells, column), 1.5, 2.8)
+            for name, column in zip(names, zip(*errors, strict=True), strict=True)
+        ],
     )
 
 
@@ -131,6 +148,15 @@ def langevin_stationary(particles: int = 20_000, seeds: int = 4) -> Table:
         rows,
         "Predicted: Heun's own stationary variance at that step; on the grid, the Gibbs law's at the cells' centres, "
         f"from which the solution is {off:.1e} away in total variation.",
+        [
+            *(
+                Check(
+                    f"Langevin at rest, {name}, step {step:g}: (measured - predicted) / error", (a - b) / error, -4, 4
+                )
+                for name, step, a, b, error in rows[:-1]
+            ),
+            Check("Langevin at rest, grid: total variation to the Gibbs law", off, 0.0, 1e-4),
+        ],
     )
 
 
@@ -154,6 +180,10 @@ def langevin_agreement(temperature: float = 0.05, cells: Sequence[int] = (12, 16
         ("solution", *names, *(f"± {name}" for name in names)),
         rows,
         "± standard errors of the mean over seeds.",
+        [
+            Check(f"Fokker-Planck, finest grid against Langevin particles: {name}, relative", a / b - 1, -0.02, 0.02)
+            for name, a, b in zip(names, rows[-2][1:], rows[-1][1:], strict=False)
+        ],
     )
 
 
@@ -266,27 +296,3 @@ def _ordered(cells: Sequence[int], errors: Sequence[Sequence[float]]) -> list[li
     for i, (n, row) in enumerate(zip(cells, errors, strict=True)):
         rows.append([n, *(v for k, e in enumerate(row) for v in (e, float(orders[i - 1, k]) if i else None))])
     return rows
-
-
-TABLES: tuple[Callable[[], Table], ...] = (
-    eulerian_closed_form,
-    lambda: eulerian_closed_form(0.2),
-    eulerian_refinement,
-    langevin_stationary,
-    langevin_agreement,
-)
-
-
-def main() -> None:
-    """Print all tables."""
-    jax.config.update("jax_enable_x64", True)
-    for make in TABLES:
-        table = make()
-        print(table.title, " | ".join(table.columns), sep="\n")
-        for row in table.rows:
-            print(" | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
-        print(table.note, "\n", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Measure every order of convergence that the library claims, against truths that share no code with it.
 
-    python benchmarks/verification.py [--quick] [--only depth outer precision stiff]
+    python benchmarks/verification.py [--quick] [--only depth outer precision stiff eulerian]
 
 Prints the tables and writes them to `benchmarks/results/verification.json` and `.md`. Exits with 1 if a claim fails.
 """
@@ -18,6 +18,7 @@ if "--quick" in sys.argv:
 
 import jax
 from _depth_tables import depth_tables
+from _eulerian_tables import eulerian_tables
 from _outer_tables import outer_tables
 from _precision_tables import precision_tables
 from _report import RESULTS, Table, summary, write
@@ -25,7 +26,13 @@ from _stiff_tables import stiff_tables
 
 jax.config.update("jax_enable_x64", True)
 
-PARTS = {"depth": depth_tables, "outer": outer_tables, "precision": precision_tables, "stiff": stiff_tables}
+PARTS = {
+    "depth": depth_tables,
+    "outer": outer_tables,
+    "precision": precision_tables,
+    "stiff": stiff_tables,
+    "eulerian": eulerian_tables,
+}
 
 
 def main() -> int:
