@@ -11,8 +11,10 @@ from wgf.measures import (
     EncoderLaw,
     Gaussian,
     Independent,
+    SignOrbits,
     SignPairs,
     Sobol,
+    Whitened,
     coordinate_names,
     coordinates,
 )
@@ -23,6 +25,7 @@ SAMPLINGS = {
     "sobol": Sobol(),
     "pairs": SignPairs(),
     "sobol pairs": SignPairs(Sobol()),
+    "orbits": SignOrbits((("w_out",),)),
 }
 each_sampling = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
 
@@ -171,21 +174,88 @@ def test_sobol_integrates_smooth_functions_of_two_coordinates_at_near_first_orde
 def test_sign_pairs_make_the_mean_of_the_encoder_exactly_zero(base, encoder, key):
     particles = Gaussian(encoder, 0.7, SignPairs(base)).sample(key, 12)
     tokens = jax.random.normal(key, (3, 2, 4))
-    half = jnp.repeat(jnp.array([1.0, 0.0]), 6) / 6
+    half = jnp.tile(jnp.array([1.0, 0.0]), 6) / 6
     assert jnp.max(jnp.abs(encoder.mean(particles, half, tokens))) > 1e-2
     np.testing.assert_allclose(encoder.mean(particles, jnp.full(12, 1 / 12), tokens), 0, atol=1e-16)
 
 
-def test_sign_pairs_are_reflections_half_a_width_apart(key):
+def test_sign_pairs_are_reflections_next_to_each_other(key):
     particles = SignPairs()(key, NEURON, 8)
     for name, sign in (("w_in", 1), ("w_out", -1), ("bias", 1)):
         leaf = getattr(particles, name)
-        np.testing.assert_array_equal(leaf[4:], sign * leaf[:4], err_msg=name)
+        np.testing.assert_array_equal(leaf[1::2], sign * leaf[::2], err_msg=name)
 
 
 def test_sign_pairs_keep_the_points_of_their_base(key):
     pairs = vectors(SignPairs(Sobol())(key, NEURON, 8))
-    np.testing.assert_array_equal(pairs[:4], vectors(Sobol()(key, NEURON, 4)))
+    np.testing.assert_array_equal(pairs[::2], vectors(Sobol()(key, NEURON, 4)))
+
+
+FLIPS = (("w_out",), ("w_in", "bias"))
+
+
+def test_sign_orbits_average_functions_odd_in_a_set_to_zero(key):
+    points = vectors(SignOrbits(FLIPS)(key, NEURON, 12)).reshape(3, 4, 5)
+    w_in, w_out, bias = points[..., :2], points[..., 2:4], points[..., 4]
+    odd_out = w_out[..., 0] ** 3 * np.cos(w_in[..., 0])
+    odd_in = np.sin(w_in @ [1.0, 2.0] + bias) * w_out[..., 1] ** 2
+    for odd in (odd_out, odd_in, odd_out * odd_in):
+        assert np.abs(odd).max() > 1e-2
+        np.testing.assert_allclose(odd.mean(axis=1), 0, atol=1e-15)
+
+
+def test_sign_orbits_hold_the_points_of_their_base_and_all_their_signs(key):
+    points = vectors(SignOrbits(FLIPS)(key, NEURON, 12)).reshape(3, 4, 5)
+    np.testing.assert_array_equal(points[:, 0], vectors(Independent()(key, NEURON, 3)))
+    signs = np.sign(points / points[:, :1])
+    assert {tuple(row) for row in signs[0]} == {(a, a, b, b, a) for a in (1, -1) for b in (1, -1)}
+    np.testing.assert_array_equal(np.abs(points), np.abs(points[:, :1]).repeat(4, axis=1))
+
+
+def test_sign_orbits_of_one_set_are_sign_pairs(key):
+    orbits = SignOrbits((("f.value", "h.w_out"),), Sobol())(key, averaged(2), 8)
+    np.testing.assert_array_equal(vectors(orbits), vectors(SignPairs(Sobol())(key, averaged(2), 8)))
+
+
+def test_sign_orbits_of_a_width_they_do_not_fill_are_refused(key):
+    with pytest.raises(ValueError, match="`width` must be a multiple of 4 for sampling by these sign orbits; got 6"):
+        SignOrbits(FLIPS)(key, NEURON, 6)
+
+
+def test_sign_orbits_of_unknown_coordinates_are_refused(key):
+    with pytest.raises(
+        ValueError, match=r"`flips` must name coordinates of the encoder, \['w_in\[0\]'.*got \('value',\)"
+    ):
+        SignOrbits((("value",),))(key, NEURON, 6)
+
+
+@pytest.mark.parametrize("base", [Independent(), Sobol(), SignPairs(Sobol())], ids=["independent", "sobol", "pairs"])
+def test_second_moments_of_a_whitened_sample_are_exact(base, key):
+    raw, points = (vectors(sampling(key, NEURON, 40)) for sampling in (base, Whitened(base)))
+    assert np.abs(raw.T @ raw / 40 - np.eye(5)).max() > 1e-2
+    np.testing.assert_allclose(points.T @ points / 40, np.eye(5), atol=1e-13)
+
+
+def test_a_whitened_sample_keeps_its_pairs(key):
+    particles = Whitened(SignPairs(Sobol()))(key, NEURON, 32)
+    np.testing.assert_allclose(particles.w_out[1::2], -particles.w_out[::2], atol=1e-14)
+    np.testing.assert_allclose(particles.w_in[1::2], particles.w_in[::2], atol=1e-14)
+
+
+def test_a_whitened_sample_is_the_same_under_jit(key):
+    law = Gaussian(NEURON, 0.7, Whitened(SignPairs(Sobol())))
+    compiled = jax.jit(lambda k: law.sample(k, 32))(key)
+    np.testing.assert_allclose(vectors(compiled), vectors(law.sample(key, 32)), atol=1e-13)
+
+
+def test_whitening_moves_large_samples_little(key):
+    moved = vectors(Whitened()(key, NEURON, 4096)) - vectors(Independent()(key, NEURON, 4096))
+    assert np.sqrt(np.mean(moved**2)) < 2 * np.sqrt(5 / 4096)
+
+
+def test_too_few_particles_to_whiten_are_refused(key):
+    with pytest.raises(ValueError, match="`width` must be at least 4 P = 20 for a whitened sample; got 19"):
+        Whitened()(key, NEURON, 19)
 
 
 def test_sign_pairs_of_an_encoder_without_reflection_are_refused(key):

@@ -2,6 +2,7 @@
 
 from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions
 from ._certificate import Certificate as Certificate, certificate as certificate
+from ._cubature import cubature as cubature
 from ._diagnose import Finding as Finding, diagnose as diagnose
 from ._estimate import Estimate as Estimate, student_quantile as student_quantile
 from ._gap import Gap as Gap, gap as gap

@@ -11,8 +11,12 @@ from ._layered import Layered as Layered
 from ._sampling import (
     AbstractSampling as AbstractSampling,
     Independent as Independent,
+    SignOrbits as SignOrbits,
     SignPairs as SignPairs,
     Sobol as Sobol,
+    Whitened as Whitened,
     coordinate_names as coordinate_names,
 )
 from ._spectral import Spectral as Spectral
+from ._staged import Staged as Staged
+from ._three_eighths import ThreeEighths as ThreeEighths

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Sequence
 from functools import partial
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from ._eulerian import Eulerian
 from ._layered import Layered
 from ._sampling import AbstractSampling, Independent, particle_space
 from ._spectral import Rule, Spectral, quadrature
+from ._staged import Staged, stage_nodes
+from ._three_eighths import ThreeEighths
 
 
 class AbstractInitialLaw(eqx.Module):
@@ -45,6 +48,35 @@ class AbstractInitialLaw(eqx.Module):
         shared = self.sample(key, width)
         return Spectral(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes, *leaf.shape)), shared), rule=rule)
 
+    def staged(
+        self,
+        width: int,
+        key: PRNGKeyArray,
+        *,
+        solver: diffrax.AbstractERK = ThreeEighths(),  # noqa: B008 (an immutable module)
+        steps: int = 1,
+        joint: bool = False,
+    ) -> Staged:
+        """The measure of the limit with a sample of its own at each stage time of a Runge–Kutta depth solve.
+
+        The model is then `AveragedODE(encoder, measure, solver=solver, steps=steps)`.
+
+        **Arguments:** `width` M ≥ 1 at each stage time, a random `key`, the `solver` and its `steps`; `joint`: draw one
+        sample for all stage times together and deal it out in runs of M, jointly quasi-random over (node, particle):
+        best for [`wgf.measures.Sobol`][]. Separate samples are best for [`wgf.measures.Whitened`][], since the nodes
+        differ in weight.
+
+        **Raises:** `ValueError` if a count is too small or the solver unfit.
+        """
+        at_least("width", width, 1)
+        nodes = len(stage_nodes(solver, steps)[0])
+        if joint:
+            pool = self.sample(key, nodes * width)
+            particles = jax.tree.map(lambda leaf: leaf.reshape(nodes, width, *leaf.shape[1:]), pool)
+        else:
+            particles = jax.vmap(lambda k: self.sample(k, width))(jax.random.split(key, nodes))
+        return Staged(particles, solver=solver, steps=steps)
+
 
 class Gaussian(AbstractInitialLaw):
     r"""\( \rho_0 = N(0, s^2 I) \) over all coordinates of the encoder's particles.
@@ -54,7 +86,9 @@ class Gaussian(AbstractInitialLaw):
     - `encoder`: gives the particles their structure.
     - `scale`: the standard deviation s > 0 of every coordinate. Good values: 0.5 to 1.
     - `sampling`: how particles are placed: [`wgf.measures.Independent`][] (what the theorems speak of),
-      [`wgf.measures.Sobol`][], or [`wgf.measures.SignPairs`][] around either.
+      [`wgf.measures.Sobol`][], [`wgf.measures.SignPairs`][] and [`wgf.measures.SignOrbits`][] around either, and
+      [`wgf.measures.Whitened`][] around any. The least error of the limit: `Whitened(SignPairs(Sobol()))` at few
+      particles, `SignPairs(Sobol())` with `staged(..., joint=True)` at many.
 
     **Raises:** `ValueError` if the scale is not positive.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least
 from ..encoders import AbstractEncoder
-from ..measures import AbstractMeasure, Layered
+from ..measures import AbstractMeasure, Layered, Staged
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths
 
@@ -22,10 +22,11 @@ class AveragedODE(AbstractModel):
     **Arguments:**
 
     - `encoder`: g; for [`wgf.encoders.Average`][] that is ½ (f + h).
-    - `measure`: any measure over depth; [`wgf.measures.Spectral`][] for the limit.
-    - `solver`: any Diffrax ODE solver. An explicit Runge–Kutta method at constant steps (the default) is unrolled
-      from its tableau: cheap to compile, and differentiable to any order in both modes. All else runs in
-      `diffrax.diffeqsolve`.
+    - `measure`: any measure over depth; for the limit [`wgf.measures.Spectral`][], smooth in depth, or
+      [`wgf.measures.Staged`][], a sample of its own at each stage of the depth solve.
+    - `solver`: any Diffrax ODE solver; default Tsit5, or the one that a staged measure is made for. An explicit
+      Runge–Kutta method at constant steps (the default) is unrolled from its tableau: cheap to compile, and
+      differentiable to any order in both modes. All else runs in `diffrax.diffeqsolve`.
     - `steps`: the number of constant steps in depth, Δt = 1/`steps`; with an adaptive controller, its most steps.
     - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive. Give it the
       outer flow's `rtol` or less: the objective jumps where the number of steps changes, and the flow's own controller
@@ -34,7 +35,8 @@ class AveragedODE(AbstractModel):
     Cost: `steps` × stages × M encoder evaluations a prompt. Order: that of the solver, in 1/`steps`. Good values:
     Tsit5 with 2 to 4 steps is at 1e-5 to 1e-7 of the exact depth flow for particles of order one.
 
-    **Raises:** `ValueError` if the solver is no Diffrax solver or `steps` below 1; a solve that fails under an adaptive
+    **Raises:** `ValueError` if the solver is no Diffrax solver or `steps` below 1, or either is not what a staged
+    measure is made for; a solve that fails under an adaptive
     controller raises in the compiled run with Diffrax's reason.
 
     **Source:** arXiv:2410.23610, equation 3.1.
@@ -52,13 +54,16 @@ class AveragedODE(AbstractModel):
         encoder: AbstractEncoder,
         measure: AbstractMeasure,
         *,
-        solver: diffrax.AbstractSolver = diffrax.Tsit5(),  # noqa: B008 (an immutable module)
+        solver: diffrax.AbstractSolver | None = None,
         steps: int | None = None,
         controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),  # noqa: B008
     ):
+        adaptive = not isinstance(controller, diffrax.ConstantStepSize)
+        if isinstance(measure, Staged):
+            solver, steps = _staged_solver(measure, solver, steps, adaptive)
+        solver = diffrax.Tsit5() if solver is None else solver
         if not isinstance(solver, diffrax.AbstractSolver):
             raise ValueError(f"`solver` must be a Diffrax solver, e.g. diffrax.Tsit5(); got {solver!r}.")
-        adaptive = not isinstance(controller, diffrax.ConstantStepSize)
         self.encoder = encoder
         self.measure = measure
         self.tracers = ()
@@ -131,6 +136,18 @@ class AveragedODE(AbstractModel):
             # Constant steps always arrive; a check would gather what is spread over devices in one place.
             throw=not constant,
         )
+
+
+def _staged_solver(measure: Staged, solver, steps: int | None, adaptive: bool) -> tuple[diffrax.AbstractERK, int]:
+    """The solver and steps of a staged measure; raise `ValueError` if others were asked for."""
+    asked = (measure.solver if solver is None else solver, measure.steps if steps is None else steps)
+    if adaptive or asked != (measure.solver, measure.steps):
+        raise ValueError(
+            f"`measure` is staged for {measure.steps} constant steps of {type(measure.solver).__name__}: leave "
+            f"`solver`, `steps` and `controller` out; got {type(asked[0]).__name__}, {asked[1]} steps"
+            + (" with an adaptive controller." if adaptive else ".")
+        )
+    return measure.solver, measure.steps
 
 
 def _march(field, tableau: diffrax.ButcherTableau, steps: int, start: Batch) -> Batch:

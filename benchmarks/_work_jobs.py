@@ -1,0 +1,178 @@
+"""The problems and jobs of the work-precision benchmark: who computes the limit's outputs, how, and at what cost."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import wgf
+from wgf.encoders import AbstractEncoder, Average, Perceptron, SoftmaxAttention
+from wgf.measures import Gaussian, Independent, SignPairs, Sobol, Staged, ThreeEighths, Whitened
+
+SYMMETRIC = SignPairs(Sobol())
+WHITENED = Whitened(SYMMETRIC)
+SAVES = 2
+
+
+class Problem(NamedTuple):
+    """A trained limit whose outputs at τ are asked for, by so many steps in τ."""
+
+    objective: wgf.Objective
+    encoder: AbstractEncoder
+    scale: float
+    tau: float
+    steps: int
+
+    def law(self, sampling) -> Gaussian:
+        """The initial law, sampled so."""
+        return Gaussian(self.encoder, self.scale, sampling)
+
+    def label_rms(self) -> float:
+        """What errors are relative to."""
+        return float(self.objective.prompts.label_rms())
+
+
+class Outcome(NamedTuple):
+    """The outputs that a job found `[B]`, and the evaluations of heads that it took."""
+
+    outputs: np.ndarray
+    evaluations: int
+
+
+class Job(NamedTuple):
+    """A variant at one size."""
+
+    variant: str
+    size: str
+    run: Callable[[Problem, jax.Array], Outcome]
+
+
+def problems() -> dict[str, Problem]:
+    """In-context regression by whole Transformers of 55-dimensional particles, and by small attention alone."""
+    large = wgf.prompts.linear_regression(jax.random.key(0), batch=16, examples=8, dim=2)
+    small = wgf.prompts.linear_regression(jax.random.key(0), batch=16, examples=8, dim=1, positions=0)
+    both = Average(SoftmaxAttention(5, key_dim=2), Perceptron(5, jnp.tanh, use_bias=False))
+    return {
+        "transformer, P = 55": Problem(wgf.Objective(large, 1e-3), both, 0.7, 15.0, steps=6),
+        "attention, P = 8": Problem(wgf.Objective(small, 1e-3), SoftmaxAttention(2, key_dim=1), 0.7, 8.0, steps=10),
+    }
+
+
+def solve(problem: Problem, model, steps: int, saves: int = SAVES) -> wgf.flows.FlowSolution:
+    """The flow of a model by Kutta's 3/8 rule at constant steps in τ."""
+    return wgf.flow(
+        problem.objective,
+        model,
+        jnp.linspace(0.0, problem.tau, saves),
+        solver=ThreeEighths(),
+        controller=diffrax.ConstantStepSize(),
+        dt0=problem.tau / steps,
+    )
+
+
+def velocities(steps: int, saves: int = SAVES) -> int:
+    """How many velocities a flow takes: four stages a step, one more of the first step, and a survey at each save."""
+    return 4 * steps + 1 + saves
+
+
+def outcome(problem: Problem, model) -> Outcome:
+    """The outputs of a model's flow at τ; a head evaluated at each layer or stage for each velocity."""
+    outputs = solve(problem, model, problem.steps).outputs[-1]
+    return Outcome(np.asarray(outputs, np.float64), velocities(problem.steps) * model.measure.weights.size)
+
+
+def finite(variant: str, sampling, depth: int, width: int) -> Job:
+    """A finite Transformer."""
+
+    def run(problem: Problem, key) -> Outcome:
+        return outcome(problem, wgf.Transformer(problem.encoder, problem.law(sampling).layered(depth, width, key)))
+
+    return Job(variant, f"{depth} x {width}", run)
+
+
+def staged(variant: str, sampling, width: int, *, joint: bool = False) -> Job:
+    """The limit with a sample at each of the four stage times."""
+
+    def run(problem: Problem, key) -> Outcome:
+        measure = problem.law(sampling).staged(width, key, joint=joint)
+        return outcome(problem, wgf.AveragedODE(problem.encoder, measure))
+
+    return Job(variant, f"4 x {width}", run)
+
+
+def same(problem: Problem, sampling, width: int, key, steps: int = 1) -> Staged:
+    """One sample at all stage times of so many steps in depth."""
+    particles = problem.law(sampling).sample(key, width)
+    nodes = 3 * steps + 1
+    return Staged(jax.tree.map(lambda x: jnp.broadcast_to(x, (nodes, *x.shape)), particles), steps=steps)
+
+
+def shared(variant: str, sampling, width: int) -> Job:
+    """The limit with one sample shared by the four stage times."""
+
+    def run(problem: Problem, key) -> Outcome:
+        return outcome(problem, wgf.AveragedODE(problem.encoder, same(problem, sampling, width, key)))
+
+    return Job(variant, f"{width}, 4 stages", run)
+
+
+def cubature(variant: str, pilot: int, base: int, width: int) -> Job:
+    """A sample whose weights match the fields of a far larger one, along a pilot."""
+
+    def run(problem: Problem, key) -> Outcome:
+        pilot_key, sample_key, base_key = jax.random.split(key, 3)
+        start = problem.law(SYMMETRIC).staged(pilot, pilot_key, joint=True)
+        flow = solve(problem, wgf.AveragedODE(problem.encoder, start), steps=4, saves=3)
+        sample, large = (problem.law(WHITENED).staged(m, k) for m, k in ((width, sample_key), (base, base_key)))
+        measure = wgf.analysis.cubature(problem.objective, flow, sample, large, tied=2)
+        found = outcome(problem, wgf.AveragedODE(problem.encoder, measure))
+        # The pilot's flow and its adjoint, forward and back, at three τ.
+        spent = (velocities(4, 3) + 2 * 3) * start.weights.size
+        # Each tracer, at two τ: a gradient to move on, and one for its features.
+        tracers = 2 * 2 * (sample.weights.size + large.weights.size)
+        return found._replace(evaluations=found.evaluations + spent + tracers)
+
+    return Job(variant, f"4 x {width} of 4 x {base}", run)
+
+
+def jobs(name: str, quick: bool) -> list[Job]:
+    """The jobs of a problem: for each variant a ladder of sizes by rising cost."""
+    if quick:
+        return [
+            *(finite("finite, i.i.d.", Independent(), 4, m) for m in (8, 32)),
+            staged("PDE staged, whitened", WHITENED, 256),
+        ]
+    return _large() if "55" in name else _small()
+
+
+def _large() -> list[Job]:
+    """Ladders for particles of 55 dimensions."""
+    sizes = [(16, 64), (16, 256), (32, 512), (64, 1024)]
+    ladder = (256, 1024, 4096)
+    return [
+        *(finite("finite, i.i.d.", Independent(), *size) for size in sizes),
+        *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-1]),
+        *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in (256, 1024)),
+        *(staged("PDE staged, i.i.d.", Independent(), m) for m in ladder),
+        *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m, joint=True) for m in ladder),
+        *(staged("PDE staged, whitened", WHITENED, m) for m in ladder),
+        *(cubature("PDE staged, cubature", 32, b, m) for b, m in ((1024, 256), (4096, 512), (16384, 1024))),
+    ]
+
+
+def _small() -> list[Job]:
+    """Ladders for particles of 8 dimensions."""
+    sizes = [(16, 64), (32, 128), (64, 256), (128, 512)]
+    ladder = (64, 256, 1024, 4096)
+    return [
+        *(finite("finite, i.i.d.", Independent(), *size) for size in sizes),
+        *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-1]),
+        *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in ladder[:-1]),
+        *(staged("PDE staged, i.i.d.", Independent(), m) for m in ladder),
+        *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m, joint=True) for m in ladder),
+        *(staged("PDE staged, whitened", WHITENED, m) for m in ladder),
+        *(cubature("PDE staged, cubature", 16, b, m) for b, m in ((512, 64), (2048, 128), (8192, 256))),
+    ]

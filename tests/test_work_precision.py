@@ -1,0 +1,52 @@
+"""The benchmark of work against precision: its rule of counting, its reading of ladders, and a tiny run of it all."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wgf
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The script as a module."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return importlib.import_module("work_precision")
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.mark.parametrize(
+    ("level", "expected", "beyond"),
+    [(0.2, 100, False), (0.1, 100, False), (0.05, 400, False), (0.01, 10_000, False), (0.005, 40_000, True)],
+    ids=["before the first", "the first", "between", "the last", "beyond the last"],
+)
+def test_evaluations_that_an_error_takes(benchmark, level, expected, beyond):
+    found, outside = benchmark.evaluations_at(np.array([100, 10_000]), np.array([0.1, 0.01]), level)
+    assert outside == beyond
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_writes_and_draws(tmp_path):
+    command = [sys.executable, str(FOLDER / "work_precision.py"), "--quick", "--results", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Evaluations of heads for a relative error") == 1
+    report = json.loads((tmp_path / "work_precision_quick.json").read_text())
+    found = report["attention, P = 8"]
+    first, *_, last = found["runs"]
+    assert first["evaluations"] == (4 * found["steps"] + 3) * 4 * 8
+    assert 0 < last["error"] < first["error"] < 1
+    assert found["reference"]["depth_error"] < 1e-2
+    assert (tmp_path / "work_precision_quick.png").stat().st_size > 10_000
