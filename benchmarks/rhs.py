@@ -1,6 +1,6 @@
 """Time the right-hand side of the flow, one `wgf.velocity`, against plain JAX and PyTorch.
 
-    python benchmarks/rhs.py [--quick] [--repeats 7] [--output rhs.json]
+    python benchmarks/rhs.py [--quick] [--repeats 7] [--output benchmarks/results/rhs.json]
 
 Variants of the same gradient, called in turn so that other work on the machine hits them alike:
 
@@ -10,24 +10,21 @@ Variants of the same gradient, called in turn so that other work on the machine 
 - torch: the same einsums in eager PyTorch (left out where PyTorch is not installed).
 
 Before they are timed, gradients are compared. Errors in float32 against float64 are shown as well, for
-particles scaled up. All goes to a JSON file, with versions, machine, commit and date.
+particles scaled up. `floor/wgf`: the seconds that the arithmetic alone takes at the machine's measured
+rates, as a share of what `wgf` takes. All goes to a JSON file, with versions, machine, commit and date.
 """
 
 import argparse
-import datetime
 import functools
-import importlib.metadata
 import json
 import math
-import os
-import platform
-import subprocess
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _report import RESULTS, header
 
 import wgf
 from wgf.encoders import Average, Perceptron, SoftmaxAttention, plain_mean
@@ -49,35 +46,49 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each variant")
-    parser.add_argument("--output", type=Path, default=Path("rhs.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "rhs.json")
     options = parser.parse_args()
     sizes = QUICK if options.quick else SIZES
-    report = {**header(), "runs": [], "errors": errors(sizes[0])}
+    report = {**header(), "rates": machine_rates(), "runs": [], "errors": errors(sizes[0])}
+    report["versions"] |= {"torch": torch.__version__} if torch is not None else {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     for size in sizes:
         for dtype in ("float32", "float64"):
-            report["runs"].append(run(size, dtype, options.repeats))
+            report["runs"].append(run(size, dtype, options.repeats, report["rates"]))
             options.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def header() -> dict:
-    """Where, when and with what this runs."""
-    packages = ["wgf", "jax", "jaxlib", "equinox", "diffrax", "numpy"] + ["torch"] * (torch is not None)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+def floor(size: tuple[int, ...], dtype: str, rates: dict[str, float]) -> float:
+    """The least seconds that the arithmetic of one velocity takes at the machine's own rates.
+
+    Forward once, once more in the backward pass, which costs two: four times the products, twice the exponentials.
+    """
+    depth, width, batch, dim, length, key_dim = size
+    heads = 4 * key_dim * dim * length + 2 * (key_dim + dim) * length**2 + 2 * dim**2 * length
+    neurons = 4 * dim * length
+    each = (
+        4 * (heads + neurons) / rates[f"{dtype} products"] + 2 * (length**2 + length) / rates[f"{dtype} exponentials"]
     )
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "devices": str(jax.devices()),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }
+    return depth * width * batch * each
 
 
-def run(size: tuple[int, ...], dtype: str, repeats: int) -> dict:
+def machine_rates() -> dict[str, float]:
+    """Floating-point operations a second of one large matrix product, and exponentials a second, the best of seven."""
+    rates = {}
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            matrix, vector = jnp.ones((2048, 2048), dtype), jnp.linspace(-3, 0, 2**24, dtype=dtype)
+            product, exponential = jax.jit(jnp.matmul), jax.jit(lambda x: jnp.sum(jnp.exp(x)))
+            calls = {"product": lambda p=product, m=matrix: p(m, m), "exp": lambda e=exponential, v=vector: e(v)}
+            jax.block_until_ready([call() for call in calls.values()])
+            best = {name: min(times) for name, times in timings(calls, 7).items()}
+        rates[f"{dtype} products"] = 2 * 2048**3 / best["product"]
+        rates[f"{dtype} exponentials"] = 2**24 / best["exp"]
+    print({name: f"{rate:.2e}/s" for name, rate in rates.items()}, flush=True)
+    return rates
+
+
+def run(size: tuple[int, ...], dtype: str, repeats: int, rates: dict[str, float]) -> dict:
     """Compare and time all variants at one size."""
     jax.clear_caches()
     with jax.enable_x64(dtype == "float64"):
@@ -96,7 +107,8 @@ def run(size: tuple[int, ...], dtype: str, repeats: int) -> dict:
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
     ratios = {name: round(median / medians["wgf"], 2) for name, median in medians.items()}
     shown = "  ".join(f"{name} {1e3 * medians[name]:.1f} ms (x{ratios[name]:.1f})" for name in medians)
-    print(f"{size} {dtype}: {shown}  compile {compile_seconds}", flush=True)
+    share = floor(size, dtype, rates) / medians["wgf"]
+    print(f"{size} {dtype}: {shown}  floor/wgf {share:.2f}  compile {compile_seconds}", flush=True)
     limit = 1e-4 if dtype == "float32" else 1e-12
     if max(differences.values()) > limit:
         raise RuntimeError(f"the variants' gradients must agree to {limit}; got differences {differences}.")
@@ -106,6 +118,7 @@ def run(size: tuple[int, ...], dtype: str, repeats: int) -> dict:
         "seconds": seconds,
         "median_seconds": medians,
         "ratio_to_wgf": ratios,
+        "share_of_floor": share,
         "compile_seconds": compile_seconds,
         "difference_from_naive": differences,
     }
