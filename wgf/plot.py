@@ -14,6 +14,7 @@ _CLOUD = "#8a8a8a"
 _GLOBAL = "#2a7f62"
 _LOCAL = "#c0392b"
 _PAIR = ("#31688e", "#d1495b")
+_KINDS = (*_PAIR[::-1], _LIMIT)
 
 
 def risk_curves(
@@ -241,6 +242,95 @@ def power_laws(
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
     _finish(axes, *labels, title)
+
+
+def swept(
+    axes: Axes,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    guide: tuple[str, ArrayLike, ArrayLike] | None,
+    labels: tuple[str, str],
+    title: str,
+) -> None:
+    """Curves on log scales; hollow marks where a run had not come to rest; the last curve in red.
+
+    **Arguments:** axes; for each name abscissae, ordinates and whether each is at rest, `[points]`; the name,
+    abscissae and ordinates of a dashed line to compare with, if any; the axes' names; the title.
+    """
+    for colour, (name, (xs, ys, rest)) in zip([*_colours(len(curves) - 1), _LOCAL], curves.items(), strict=True):
+        ys, hollow = np.asarray(ys), ~np.asarray(rest)
+        axes.plot(xs, ys, color=colour, marker="o", markersize=5, linewidth=1.3, label=name)
+        axes.plot(xs, np.where(hollow, ys, np.nan), "o", color=colour, markersize=5, markerfacecolor="white")
+    axes.plot([], [], "o", color=_CLOUD, markersize=5, markerfacecolor="white", label="stopped, not at rest")
+    if guide is not None:
+        axes.plot(guide[1], guide[2], color=_CLOUD, linestyle="--", linewidth=1.2, label=guide[0])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _finish(axes, *labels, title)
+
+
+def strips(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[ArrayLike],
+    kinds: Sequence[int],
+    legend: Sequence[str],
+    label: str,
+    title: str,
+) -> None:
+    """Dots of seeds in a row for each name, on a log scale, with a bar at the median; a colour for each kind.
+
+    **Arguments:** axes; the names; for each its values `[seeds]` and kind (0, 1 or 2); what each kind is; the values'
+    name; the title.
+    """
+    for row, (seeds, kind) in enumerate(zip(values, kinds, strict=True)):
+        seeds = np.asarray(seeds)
+        axes.plot(seeds, np.full(seeds.shape, row), "o", color=_KINDS[kind], markersize=4, alpha=0.6)
+        axes.plot(np.median(seeds), row, "|", color=_KINDS[kind], markersize=13, markeredgewidth=2.4)
+    for colour, kind in zip(_KINDS, legend, strict=True):
+        axes.plot([], [], "o", color=colour, label=kind)
+    axes.set_xscale("log")
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _finish(axes, label, "", title)
+
+
+def kind_curves(axes: Axes, taus: ArrayLike, risks: Sequence[ArrayLike], kinds: Sequence[int], title: str) -> None:
+    """Relative risks along training on log scales, coloured as in `strips`.
+
+    **Arguments:** axes; the times `[saves]`; risks `[saves]` and the kind of each; the title.
+    """
+    for risk, kind in zip(risks, kinds, strict=True):
+        axes.plot(taus, risk, color=_KINDS[kind], linewidth=1.2, alpha=0.85)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _finish(axes, "training time τ", "risk / null risk", title, legend=None)
+
+
+def kind_points(
+    axes: Axes, x: ArrayLike, y: ArrayLike, names: Sequence[str], kinds: Sequence[int], labels: tuple[str, str]
+) -> None:
+    """Named points on log scales, coloured as in `strips`.
+
+    **Arguments:** axes; abscissae and ordinates `[points]`; the name and kind of each; the axes' names.
+    """
+    order = np.argsort(np.argsort(y))
+    for px, py, name, kind, rank in zip(np.asarray(x), np.asarray(y), names, kinds, order, strict=True):
+        axes.plot(px, py, "o", color=_KINDS[kind], markersize=5)
+        # To the left and to the right in turn, from the lowest point up: near ones keep their names apart.
+        side = 1 if rank % 2 else -1
+        axes.annotate(
+            name,
+            (px, py),
+            xytext=(5 * side, 3 * side - 2),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            fontsize=7,
+            color=_KINDS[kind],
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(x=0.12, y=0.12)
+    _finish(axes, *labels, "", legend=None)
 
 
 def _families(count: int) -> list:

@@ -8,14 +8,33 @@ import numpy as np
 import pytest
 from jaxtyping import Bool
 
-from wgf.encoders import AbstractMask, Causal, SoftmaxAttention, plain_mean
+from wgf.encoders import AbstractMask, Banded, Causal, Intersection, SoftmaxAttention, plain_mean
 
 
-class Band(AbstractMask):
-    """A user's mask: a query sees itself and the position before."""
+class First(AbstractMask):
+    """A user's mask: a query sees itself and the first position."""
 
     def __call__(self, length) -> Bool[np.ndarray, "keys queries"]:
-        return np.eye(length, dtype=bool) | np.eye(length, k=1, dtype=bool)
+        return np.eye(length, dtype=bool) | (np.arange(length) == 0)[:, None]
+
+
+class Next(AbstractMask):
+    """A query sees the next position alone; the last sees the first."""
+
+    def __call__(self, length) -> Bool[np.ndarray, "keys queries"]:
+        return np.roll(np.eye(length, dtype=bool), 1, axis=0)
+
+
+SLIDING = Intersection(Causal(), Banded(1))
+# Which keys each query of five sees, one line a query.
+SEEN = {
+    Causal(): "1.... 11... 111.. 1111. 11111",
+    Banded(0): "1.... .1... ..1.. ...1. ....1",
+    Banded(2): "111.. 1111. 11111 .1111 ..111",
+    Banded(7): "11111 11111 11111 11111 11111",
+    SLIDING: "1.... 11... .11.. ..11. ...11",
+    Intersection(First()): "1.... 11... 1.1.. 1..1. 1...1",
+}
 
 
 def problem(mask, width=5, batch=3, dim=3, length=6, key_dim=2):
@@ -38,7 +57,13 @@ def by_hand(head, tokens, seen):
     return np.stack(columns, axis=1)
 
 
-@pytest.mark.parametrize("mask", [Causal(), Band()])
+@pytest.mark.parametrize("mask", SEEN, ids=repr)
+def test_a_query_sees_its_positions(mask):
+    lines = SEEN[mask].split()
+    np.testing.assert_array_equal(mask(5).T, [[mark == "1" for mark in line] for line in lines])
+
+
+@pytest.mark.parametrize("mask", [Causal(), Banded(2), SLIDING, First()], ids=repr)
 @pytest.mark.parametrize("size", [{}, {"length": 40, "batch": 2}, {"dim": 17, "key_dim": 16}])
 def test_masked_attention_is_the_dense_one(mask, size):
     """The plain head, and the fast mean: loops for small prompts, matrix products for long or wide ones."""
@@ -54,7 +79,7 @@ def test_masked_attention_is_the_dense_one(mask, size):
 @pytest.mark.parametrize("size", [{}, {"length": 40, "batch": 2, "width": 2}])
 @pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_derivatives_of_the_fast_mean_are_those_of_the_plain_one(size, order):
-    encoder, args, costates = problem(Causal(), **size)
+    encoder, args, costates = problem(SLIDING, **size)
 
     @functools.partial(jax.jit, static_argnums=0)
     def slopes(mean, args):
@@ -77,6 +102,23 @@ def test_a_causal_head_does_not_see_what_follows():
     assert float(jnp.abs(after[:, :, 4:] - before[:, :, 4:]).min()) > 0
 
 
+def test_a_banded_head_sees_its_neighbours_alone():
+    """What is changed at the position 4 reaches the queries 2 to 6 of a reach of 2, and no others."""
+    encoder, (particles, weights, tokens), _ = problem(Banded(2), length=8)
+    mean = jax.jit(encoder.mean)
+    before, after = (mean(particles, weights, t) for t in (tokens, tokens.at[:, :, 4].add(3.0)))
+    np.testing.assert_array_equal(jnp.any(after != before, axis=(0, 1)), [0, 0, 1, 1, 1, 1, 1, 0])
+
+
+def test_a_band_of_no_reach_is_a_linear_map_and_a_wide_one_no_mask():
+    encoder, (particles, weights, tokens), _ = problem(Banded(0))
+    expected = jnp.einsum("m,mde,ben->bdn", weights, particles.value, tokens)
+    np.testing.assert_allclose(jax.jit(encoder.mean)(particles, weights, tokens), expected, atol=1e-13)
+    wide, free = (problem(mask)[0] for mask in (Banded(5), None))
+    means = [jax.jit(encoder.mean)(particles, weights, tokens) for encoder in (wide, free)]
+    np.testing.assert_allclose(*means, rtol=1e-13)
+
+
 def test_large_scores_of_hidden_keys_do_no_harm():
     encoder, (particles, weights, tokens), _ = problem(Causal())
     loss = jax.jit(jax.value_and_grad(lambda t: jnp.sum(encoder.mean(particles, weights, t))))
@@ -89,3 +131,18 @@ def test_a_mask_that_is_none_is_refused(unchecked):
         ValueError, match=r"`mask` must be a mask such as wgf.encoders.Causal\(\), or None; got 'causal'"
     ):
         SoftmaxAttention(3, key_dim=2, mask="causal")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Banded(-1), "`reach` must be a whole number of at least 0; got -1"),
+        (lambda: Intersection(), r"`masks` must be one mask at least, such as wgf.encoders.Causal\(\); got \(\)"),
+        (lambda: Intersection(Causal(), "band"), r"`masks` must be one mask at least.*'band'"),
+        (lambda: Intersection(Causal(), Next())(4), "`masks` must leave each query a key .* query at column 0"),
+    ],
+)
+def test_bad_masks_are_named(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()

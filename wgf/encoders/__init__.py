@@ -17,6 +17,11 @@ from ._kernel_attention import (
     sigmoid_kernel as sigmoid_kernel,
 )
 from ._layer_norm import LayerNorm as LayerNorm
-from ._mask import AbstractMask as AbstractMask, Causal as Causal
+from ._mask import (
+    AbstractMask as AbstractMask,
+    Banded as Banded,
+    Causal as Causal,
+    Intersection as Intersection,
+)
 from ._perceptron import Neuron as Neuron, Perceptron as Perceptron
 from ._zero import Zero as Zero

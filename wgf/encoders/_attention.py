@@ -32,7 +32,8 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
 
     - `token_dim`: the dimension D of a token.
     - `key_dim`: the dimension k of keys and queries.
-    - `mask`: which keys a query sees, e.g. [`wgf.encoders.Causal`][]; default None for all of them.
+    - `mask`: which keys a query sees, e.g. [`wgf.encoders.Causal`][] or [`wgf.encoders.Banded`][]; default None for
+      all of them.
 
     Particles are [`wgf.encoders.Head`][]s. The reflection is V → −V. The encoder is 1-homogeneous in V, hence partially
     1-homogeneous as arXiv:2410.23610, assumption 3 asks. Cost of a mean: O(M B (N² (k + D) + N (D² + kD))).

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
-from scipy import stats
 
 from .. import plot
 from .._checks import at_least
@@ -29,6 +28,7 @@ from ..companions import (
     step_size,
 )
 from ..flows import AbstractSolution, FlowSolution, TrainSolution, flow, train
+from ._power_law import PowerLaw
 from ._progress import Progress
 
 
@@ -151,31 +151,6 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class PowerLaw:
-    """y = factor · x^slope, with the 95 % interval of the slope, from `count` points."""
-
-    slope: float
-    interval: float
-    factor: float
-    r_squared: float
-    count: int
-
-    @classmethod
-    def fit(cls, x: np.ndarray, y: np.ndarray) -> "PowerLaw":
-        """Regress log y on log x by least squares."""
-        line: Any = stats.linregress(np.log(x), np.log(y))
-        interval = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)
-        return cls(float(line.slope), interval, float(np.exp(line.intercept)), float(line.rvalue**2), len(x))
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The law's values."""
-        return self.factor * x**self.slope
-
-    def __str__(self) -> str:
-        return f"slope {self.slope:.3f} ± {self.interval:.3f} (95 %, {self.count} runs, R² {self.r_squared:.3f})"
-
-
-@dataclass(frozen=True)
 class ResidualResult:
     """All runs of one call of the experiment."""
 
@@ -186,7 +161,7 @@ class ResidualResult:
         """The runs whose conditions have the given fields."""
         return [r for r in self.runs if all(getattr(r.condition, k) == v for k, v in wanted.items())]
 
-    def rate_law(self, *, slope: float, descent: bool = False) -> "PowerLaw":
+    def rate_law(self, *, slope: float, descent: bool = False) -> PowerLaw:
         """The rate against σ_min(B)², over the one-layer runs of an activation that fell linearly.
 
         For gradient descent both are multiplied by the learning rate, which is in proportion to σ_max(B)⁻².

@@ -1,0 +1,108 @@
+import dataclasses
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import wgf
+from wgf.experiments import DecayConfig, decay
+from wgf.experiments._results import save
+
+TINY = DecayConfig(
+    data=("teacher",), weight_decays=(1e-1, 1e-2, 3e-3, 1e-3), batch=4, examples=2, depth=2, width=16, small=2e-2
+)
+
+
+@pytest.fixture(scope="module")
+def result():
+    """One run of the tiny job."""
+    return decay.run(TINY)
+
+
+def test_flows_come_to_rest_below_the_teachers_bound(result):
+    ends = result.find("teacher")
+    assert [end.weight_decay for end in ends] == list(TINY.weight_decays)
+    for end in ends:
+        assert result.is_at_rest(end), end
+        # The teacher is a law that fits all labels: no minimum of Q lies above its own.
+        assert 0 < end.objective < end.bound
+        assert end.risks[-1] < end.risks[0]
+
+
+def test_the_risk_falls_at_least_in_proportion_to_the_weight_decay(result):
+    risk, objective = result.laws("teacher")
+    assert risk.slope > 1.2
+    assert objective.slope == pytest.approx(1, abs=0.2)
+
+
+def test_a_stationary_objective_obeys_its_envelope(result):
+    """Along stationary points dQ/dλ = ½ E‖θ‖², so Q rises with λ by less than Q/λ times its step."""
+    ends = sorted(result.find("teacher"), key=lambda end: end.weight_decay)
+    for low, high in pairwise(ends):
+        slope = (high.objective - low.objective) / (high.weight_decay - low.weight_decay)
+        assert 0 < slope < low.objective / low.weight_decay
+
+
+def test_the_planted_point_is_at_rest_and_exposed(result):
+    for end in result.find("teacher", planted=True)[1:]:
+        assert result.is_at_rest(end)
+        assert end.risks[-1] > 0.1
+        assert end.gap < -1
+    small = [result.find("teacher", planted=planted)[-1] for planted in (False, True)]
+    assert small[1].risks[-1] > 20 * small[0].risks[-1]
+
+
+def test_the_flow_does_not_leave_the_planted_subspace():
+    prompts, _ = decay.load(TINY, "synthetic")
+    model = decay.start(TINY, prompts, planted=True)
+    speed = wgf.velocity(wgf.Objective(prompts, 1e-3), model)
+    assert all(not np.any(leaf) for leaf in (speed.f.key, speed.f.query, *speed.h))
+    assert np.all(speed.f.value != 0)
+
+
+def test_the_teacher_fits_its_labels_and_shuffling_keeps_them():
+    prompts, teacher = decay.load(TINY, "teacher")
+    assert teacher is not None
+    assert wgf.Objective(prompts).risk(teacher) == 0
+    plain, shuffled = (decay.load(TINY, name)[0] for name in ("synthetic", "shuffled"))
+    np.testing.assert_array_equal(plain.tokens, shuffled.tokens)
+    np.testing.assert_array_equal(np.sort(plain.labels), np.sort(shuffled.labels))
+    assert np.any(plain.labels != shuffled.labels)
+    assert decay.load(TINY, "diabetes")[0].tokens.shape == plain.tokens.shape
+
+
+def test_the_table_fits_a_terminal_and_says_what_was_stopped(result):
+    lines = result.table().splitlines()
+    assert max(map(len, lines)) <= 120
+    assert sum(line.startswith("teacher ") and "at rest" in line for line in lines) == sum(
+        map(result.is_at_rest, result.ends)
+    )
+    moving = dataclasses.replace(result.ends[0], motion=1.0)
+    assert "stopped" in dataclasses.replace(result, ends=(moving, *result.ends[1:])).table().splitlines()[2]
+
+
+def test_the_folder_holds_the_picture_and_every_flow(result, tmp_path):
+    folder = save("decay", dataclasses.replace(result, config=dataclasses.replace(TINY, out=tmp_path)))
+    image = imread(folder / "decay.png")
+    assert image.shape[0] > 500
+    assert image[..., :3].std() > 0.05
+    with np.load(folder / "result.npz") as arrays:
+        assert arrays["risks"].shape == (8, TINY.saves)
+        assert list(arrays["planted"]) == 4 * [False] + 4 * [True]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"data": ()}, "`data` must be of .* one at least; got"),
+        ({"data": ("images",)}, r"`data` must be of \('synthetic'.*got \('images',\)"),
+        ({"weight_decays": ()}, "`weight_decays` must be positive, one at least; got"),
+        ({"weight_decays": (0.0,)}, r"`weight_decays` must be positive, one at least; got \(0\.0,\)"),
+        ({"depth": 0}, "`depth` must be a whole number of at least 1; got 0"),
+        ({"saves": 1}, "`saves` must be a whole number of at least 2; got 1"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused_before_anything_runs(options, text):
+    with pytest.raises(ValueError, match=text):
+        decay.run(dataclasses.replace(TINY, **options))
