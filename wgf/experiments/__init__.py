@@ -6,11 +6,13 @@ A module here is a subcommand of `wgf` once it stands in `EXPERIMENTS`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import limit as limit, markov as markov, residual as residual
+from . import images as images, limit as limit, markov as markov, optimisers as optimisers, residual as residual
 from ._progress import Progress as Progress
 from ._results import Result as Result, config_from as config_from, load_config as load_config, save as save
+from .images import ImagesConfig as ImagesConfig, ImagesResult as ImagesResult
 from .limit import LimitConfig as LimitConfig, LimitResult as LimitResult
 from .markov import MarkovConfig as MarkovConfig, MarkovResult as MarkovResult
+from .optimisers import OptimisersConfig as OptimisersConfig, OptimisersResult as OptimisersResult
 from .residual import ResidualConfig as ResidualConfig, ResidualResult as ResidualResult
 
 
@@ -22,7 +24,9 @@ class Experiment(NamedTuple):
 
 
 EXPERIMENTS = {
+    "images": Experiment(ImagesConfig, images.run),
     "limit": Experiment(LimitConfig, limit.run),
     "markov": Experiment(MarkovConfig, markov.run),
+    "optimisers": Experiment(OptimisersConfig, optimisers.run),
     "residual": Experiment(ResidualConfig, residual.run),
 }
