@@ -13,8 +13,8 @@ _LIMIT = "black"
 _CLOUD = "#8a8a8a"
 _GLOBAL = "#2a7f62"
 _LOCAL = "#c0392b"
-_PAIR = ("#31688e", "#d1495b")
-_KINDS = (*_PAIR[::-1], _LIMIT)
+_GROUPS = ("#31688e", "#d1495b", "#2a7f62", "#e08e2b")
+_KINDS = (*_GROUPS[1::-1], _LIMIT)
 
 
 def risk_curves(
@@ -172,11 +172,37 @@ def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: st
 
     **Arguments:** axes; for each name abscissae and ordinates `[seeds, points]`; the axes' names; the title.
     """
-    for colour, (name, (xs, ys)) in zip(_PAIR, groups.items(), strict=False):
+    for colour, (name, (xs, ys)) in zip(_GROUPS, groups.items(), strict=False):
         lines = axes.plot(np.asarray(xs).T, np.asarray(ys).T, color=colour, linewidth=0.9, alpha=0.6)
         lines[0].set_label(name)
     axes.set_yscale("log")
     _finish(axes, x, y, title)
+
+
+def learning_curves(
+    axes: Axes,
+    epochs: ArrayLike,
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    y: str,
+    title: str,
+    *,
+    log: bool = False,
+) -> None:
+    """Means over seeds, solid on training data and dashed on held-out data; the training data's range is shaded.
+
+    **Arguments:** axes; the epochs `[saves]`; for each name the values on both, `[seeds, saves]`; the axis's name; the
+    title; whether the values are on a log scale.
+    """
+    for colour, (name, (train, held_out)) in zip(_colours(len(groups)), groups.items(), strict=True):
+        train, held_out = np.asarray(train), np.asarray(held_out)
+        axes.fill_between(epochs, train.min(axis=0), train.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, train.mean(axis=0), color=colour, linewidth=1.6, label=name)
+        axes.plot(epochs, held_out.mean(axis=0), color=colour, linewidth=1.1, linestyle="--")
+    axes.plot([], [], color=_LIMIT, linewidth=1.6, label="training")
+    axes.plot([], [], color=_LIMIT, linewidth=1.1, linestyle="--", label="held out")
+    if log:
+        axes.set_yscale("log")
+    _finish(axes, "epoch", y, title)
 
 
 def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
@@ -231,13 +257,15 @@ def power_laws(
 
     **Arguments:** axes; for each name points `[count]`, `[count]` and the line's ends `[2]`, `[2]`; names; the title.
     """
-    for colour, (name, (xs, ys, line_x, line_y)) in zip(_PAIR, groups.items(), strict=False):
+    for colour, (name, (xs, ys, line_x, line_y)) in zip(_GROUPS, groups.items(), strict=False):
         axes.scatter(xs, ys, s=12, color=colour, alpha=0.6, linewidths=0)
         axes.plot(line_x, line_y, color=colour, linestyle="--", linewidth=1.5, label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        # Less than two decades: plain numbers at 1, 2, 5.
+        low, high = axis.get_view_interval()
+        if high > 300 * low or low < 1e-4:
+            continue  # many decades, or small numbers: powers of ten
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
@@ -331,6 +359,39 @@ def kind_points(
     axes.set_yscale("log")
     axes.margins(x=0.12, y=0.12)
     _finish(axes, *labels, "", legend=None)
+
+
+def prediction(axes: Axes, x: ArrayLike, y: ArrayLike, name: str, title: str) -> None:
+    """A prediction in black over measured points, and the title of both.
+
+    **Arguments:** axes that hold the points; the line's points, `[count]` each; its name; the title.
+    """
+    axes.plot(x, y, color=_LIMIT, linewidth=1.2, label=name)
+    axes.set_title(title, fontsize=11)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def courses(
+    axes: Axes,
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    labels: tuple[str, str],
+    title: str,
+    *,
+    backwards: bool = False,
+) -> None:
+    """Curves on a log scale, a colour for each name.
+
+    **Arguments:** axes; for each name abscissae and ordinates `[points]`; the axes' names; the title; whether the
+    abscissa falls to the right on a log scale, as a risk does.
+    """
+    for colour, (name, (x, y)) in zip(_GROUPS, groups.items(), strict=False):
+        shown = np.where(np.asarray(y) > 0, y, np.nan)
+        axes.plot(x, shown, color=colour, marker="o", markersize=2.5, linewidth=1.3, label=name)
+    axes.set_yscale("log")
+    if backwards:
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+    _finish(axes, *labels, title)
 
 
 def _families(count: int) -> list:

@@ -6,13 +6,23 @@ A module here is a subcommand of `wgf` once it stands in `EXPERIMENTS`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import decay as decay, homogeneity as homogeneity, limit as limit, markov as markov, residual as residual
+from . import (
+    decay as decay,
+    homogeneity as homogeneity,
+    images as images,
+    limit as limit,
+    markov as markov,
+    optimisers as optimisers,
+    residual as residual,
+)
 from ._progress import Progress as Progress
 from ._results import Result as Result, config_from as config_from, load_config as load_config, save as save
 from .decay import DecayConfig as DecayConfig, DecayResult as DecayResult
 from .homogeneity import HomogeneityConfig as HomogeneityConfig, HomogeneityResult as HomogeneityResult
+from .images import ImagesConfig as ImagesConfig, ImagesResult as ImagesResult
 from .limit import LimitConfig as LimitConfig, LimitResult as LimitResult
 from .markov import MarkovConfig as MarkovConfig, MarkovResult as MarkovResult
+from .optimisers import OptimisersConfig as OptimisersConfig, OptimisersResult as OptimisersResult
 from .residual import ResidualConfig as ResidualConfig, ResidualResult as ResidualResult
 
 
@@ -26,7 +36,9 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "decay": Experiment(DecayConfig, decay.run),
     "homogeneity": Experiment(HomogeneityConfig, homogeneity.run),
+    "images": Experiment(ImagesConfig, images.run),
     "limit": Experiment(LimitConfig, limit.run),
     "markov": Experiment(MarkovConfig, markov.run),
+    "optimisers": Experiment(OptimisersConfig, optimisers.run),
     "residual": Experiment(ResidualConfig, residual.run),
 }

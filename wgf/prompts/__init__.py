@@ -1,5 +1,12 @@
 """The data measure μ: weighted sets of prompts."""
 
+from ._cifar import cifar10 as cifar10
+from ._images import (
+    Split as Split,
+    digits as digits,
+    patch_prompts as patch_prompts,
+    split_prompts as split_prompts,
+)
 from ._markov import MarkovChain as MarkovChain
 from ._next_token import next_tokens as next_tokens, symbol_tokens as symbol_tokens
 from ._prompts import Prompts as Prompts

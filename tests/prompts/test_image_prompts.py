@@ -1,0 +1,160 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from wgf.prompts import cifar10, digits, patch_prompts, split_prompts
+
+BATCHES = [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]
+
+
+def write_cifar(folder, count=3, seed=0):
+    """Six small files in CIFAR-10's binary format; the images `[6, count, 3, 32, 32]` and the labels `[6, count]`."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (6, count, 3, 32, 32), np.uint8)
+    labels = rng.integers(0, 10, (6, count), np.uint8)
+    for name, pixels, classes in zip(BATCHES, images, labels, strict=True):
+        with open(folder / name, "wb") as file:
+            for label, image in zip(classes, pixels, strict=True):
+                file.write(bytes([label]) + image.tobytes())
+    return images, labels
+
+
+def draw(key, shape=(5, 4, 6, 2)):
+    return jax.random.normal(key, shape), jnp.arange(shape[0]) % 3
+
+
+def test_a_token_holds_its_patch_the_class_rows_and_its_position(key):
+    images, labels = draw(key)
+    prompts = patch_prompts(key, images, labels, classes=3, patch=2, positions=4)
+    assert prompts.tokens.shape == (5, 8 + 3 + 4, 6 + 1)
+    assert prompts.label_row == 8
+    for index, (row, column) in enumerate((r, c) for r in (0, 2) for c in (0, 2, 4)):
+        square = images[:, row : row + 2, column : column + 2]
+        np.testing.assert_array_equal(prompts.tokens[:, :8, index], square.reshape(5, 8))
+    assert np.all(prompts.tokens[:, :11, -1] == 0)
+    assert np.all(prompts.tokens[:, 8:11] == 0)
+    codes = np.asarray(prompts.tokens[0, 11:])
+    np.testing.assert_array_equal(prompts.tokens[:, 11:], np.broadcast_to(codes, (5, 4, 7)))
+    assert len(np.unique(codes.round(9), axis=1).T) == 7
+    np.testing.assert_array_equal(prompts.labels, labels)
+
+
+def test_the_random_embedding_is_an_orthogonal_projection_of_the_pixels(key):
+    images, labels = draw(key)
+    plain = patch_prompts(key, images, labels, classes=3, patch=2)
+    full = patch_prompts(key, images, labels, classes=3, patch=2, features=8)
+    part = patch_prompts(key, images, labels, classes=3, patch=2, features=3)
+    # As many rows as pixels keep every scalar product; fewer lose a part of every square.
+    products, kept, projected = (
+        np.einsum("bpn,bpm->bnm", t, t) for t in (plain.tokens[:, :8], full.tokens[:, :8], part.tokens[:, :3])
+    )
+    np.testing.assert_allclose(kept, products, atol=1e-12)
+    assert np.linalg.eigvalsh(products - projected).min() > -1e-12
+    assert 0.2 < np.trace(projected.sum(0)) / np.trace(products.sum(0)) < 0.6
+    assert part.token_dim == 3 + 3 + 4
+    assert part.label_row == 3
+
+
+def test_digits_are_the_images_that_scikit_learn_ships(key):
+    split = digits(key, held_out=297, patch=8, positions=0)
+    assert (split.train.batch, split.held_out.batch) == (1500, 297)
+    pixels = np.concatenate([p.tokens[:, :64, 0] for p in split])
+    labels = np.concatenate([p.labels for p in split])
+    train = np.asarray(split.train.tokens[:, :64, 0])
+    assert abs(train.mean()) < 1e-12
+    assert abs(train.std() - 1) < 1e-12
+    # Standardised by one line for all pixels, they are the table's up to order; each with its own label.
+    table = load_digits()
+    values = np.unique(pixels.round(9))
+    ranks = np.searchsorted(values, pixels.round(9))
+    ours, theirs = np.column_stack([ranks, labels]), np.column_stack([table.data, table.target]).astype(int)
+    np.testing.assert_array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
+
+
+def test_a_key_draws_the_split(key):
+    first, again, other = digits(key), digits(key), digits(jax.random.key(7))
+    np.testing.assert_array_equal(first.train.tokens, again.train.tokens)
+    assert np.any(first.held_out.labels != other.held_out.labels)
+
+
+def test_cifar_is_read_from_its_binary_files(key, tmp_path):
+    images, labels = write_cifar(tmp_path)
+    split = cifar10(key, tmp_path, patch=16, positions=2)
+    assert split.train.tokens.shape == (15, 16 * 16 * 3 + 10 + 2, 5)
+    assert split.held_out.batch == 3
+    np.testing.assert_array_equal(split.train.labels, labels[:5].reshape(-1))
+    np.testing.assert_array_equal(split.held_out.labels, labels[5])
+    train = images[:5].reshape(15, 3, 32, 32) / 255
+    mean, deviation = train.mean((0, 2, 3)), train.std((0, 2, 3))
+    for prompts, raw in ((split.train, train), (split.held_out, images[5] / 255)):
+        standard = (raw - mean[:, None, None]) / deviation[:, None, None]
+        # The lower left patch, with the channels of a pixel side by side.
+        expected = standard[:, :, 16:, :16].transpose(0, 2, 3, 1).reshape(len(raw), -1)
+        np.testing.assert_allclose(prompts.tokens[:, :768, 2], expected, atol=1e-5)
+
+
+def test_cifar_is_found_in_the_folder_of_its_archive_and_can_be_thinned(key, tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    write_cifar(folder)
+    split = cifar10(key, tmp_path, images=4, patch=8, features=7, positions=0)
+    assert split.train.tokens.shape == (4, 17, 17)
+    assert split.held_out.batch == 3
+
+
+def test_a_missing_file_is_named(key, tmp_path):
+    write_cifar(tmp_path)
+    (tmp_path / "data_batch_4.bin").unlink()
+    with pytest.raises(ValueError, match=r"`root` must be the folder of .* with data_batch_4.bin in it; got .*without"):
+        cifar10(key, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 2 * 3073 + 1000])
+def test_a_file_that_is_cut_off_is_named(key, tmp_path, kept):
+    write_cifar(tmp_path)
+    path = tmp_path / "test_batch.bin"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"test_batch.bin must hold whole records of 3073 bytes; got {kept} bytes"):
+        cifar10(key, tmp_path)
+
+
+def test_a_file_of_another_format_is_named(key, tmp_path):
+    write_cifar(tmp_path)
+    (tmp_path / "data_batch_2.bin").write_bytes(bytes([77]) * 3073)
+    with pytest.raises(ValueError, match=r"data_batch_2.bin must have a label 0 to 9 .*got 77"):
+        cifar10(key, tmp_path)
+
+
+def test_more_images_than_there_are_are_refused(key, tmp_path):
+    write_cifar(tmp_path)
+    with pytest.raises(ValueError, match="`images` must be at most the training images, 15; got 16"):
+        cifar10(key, tmp_path, images=16)
+
+
+@pytest.mark.parametrize("held_out", [0, 1797])
+def test_a_split_without_one_of_its_parts_is_refused(key, held_out):
+    with pytest.raises(ValueError, match="`held_out` must"):
+        digits(key, held_out=held_out)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"patch": 3}, "`patch` must divide the images' height and width, 4 and 6; got 3"),
+        ({"features": 9}, "`features` must be at most the numbers in a patch, 8; got 9"),
+        ({"positions": 3}, "`positions` must be even"),
+        ({"classes": 2}, "`labels` must be classes 0 to 1; got 0 to 2"),
+    ],
+)
+def test_tokens_that_cannot_be_made_are_refused(key, options, text):
+    with pytest.raises(ValueError, match=text):
+        patch_prompts(key, *draw(key), **({"classes": 3, "patch": 2} | options))
+
+
+def test_a_constant_channel_becomes_zero(key):
+    images = np.stack([np.ones((4, 2, 2)), np.random.default_rng(0).normal(size=(4, 2, 2))], axis=-1)
+    split = split_prompts(key, (images, np.arange(4)), (images, np.arange(4)), classes=4, patch=1)
+    assert np.all(split.train.tokens[:, 0] == 0)
+    assert np.std(split.train.tokens[:, 1, :-1]) == pytest.approx(1)
