@@ -13,9 +13,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "block", [pytest.param(0, marks=pytest.mark.slow), 1, 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("block", [1, *(pytest.param(block, marks=pytest.mark.slow) for block in (0, 2, 3))])
 def test_python_block_runs_as_it_stands(block, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-c", BLOCKS[block]]

@@ -70,6 +70,7 @@ def means(features, measure):
     return jnp.einsum("ij,ijr->r", masses, features), jnp.einsum("ij,i,ijr->r", masses, depths, features)
 
 
+@pytest.mark.slow
 def test_features_are_matched_exactly(piloted, reweighted):
     objective, _, pilot = piloted
     sample, base, weighted = reweighted

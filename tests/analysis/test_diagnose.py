@@ -54,6 +54,7 @@ def test_a_growing_gap_is_named(healthy):
     assert signatures(objective, solution, gap=clear) == ["growing gap: width too small for the depth"]
 
 
+@pytest.mark.slow
 def test_too_much_weight_decay_is_named(prompts):
     encoder = averaged(prompts.token_dim)
     objective = wgf.Objective(prompts, 0.3)

@@ -20,6 +20,7 @@ def result():
     return decay.run(TINY)
 
 
+@pytest.mark.slow
 def test_flows_come_to_rest_below_the_teachers_bound(result):
     ends = result.find("teacher")
     assert [end.weight_decay for end in ends] == list(TINY.weight_decays)
@@ -30,12 +31,14 @@ def test_flows_come_to_rest_below_the_teachers_bound(result):
         assert end.risks[-1] < end.risks[0]
 
 
+@pytest.mark.slow
 def test_the_risk_falls_at_least_in_proportion_to_the_weight_decay(result):
     risk, objective = result.laws("teacher")
     assert risk.slope > 1.2
     assert objective.slope == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.slow
 def test_a_stationary_objective_obeys_its_envelope(result):
     """Along stationary points dQ/dλ = ½ E‖θ‖², so Q rises with λ by less than Q/λ times its step."""
     ends = sorted(result.find("teacher"), key=lambda end: end.weight_decay)
@@ -44,6 +47,7 @@ def test_a_stationary_objective_obeys_its_envelope(result):
         assert 0 < slope < low.objective / low.weight_decay
 
 
+@pytest.mark.slow
 def test_the_planted_point_is_at_rest_and_exposed(result):
     for end in result.find("teacher", planted=True)[1:]:
         assert result.is_at_rest(end)
@@ -72,6 +76,7 @@ def test_the_teacher_fits_its_labels_and_shuffling_keeps_them():
     assert decay.load(TINY, "diabetes")[0].tokens.shape == plain.tokens.shape
 
 
+@pytest.mark.slow
 def test_the_table_fits_a_terminal_and_says_what_was_stopped(result):
     lines = result.table().splitlines()
     assert max(map(len, lines)) <= 120

@@ -31,6 +31,7 @@ def result():
     return homogeneity.run(TINY)
 
 
+@pytest.mark.slow
 def test_encoders_are_classed_by_what_was_measured(result):
     assert tuple(trial.homogeneity for trial in result.trials) == CLASSES
     relu, tanh, bounded = (trial.assumptions for trial in result.trials)
@@ -39,6 +40,7 @@ def test_encoders_are_classed_by_what_was_measured(result):
     assert set(bounded.homogeneity.values()) == {None}
 
 
+@pytest.mark.slow
 def test_the_flows_learn_and_keep_their_energy(result):
     for trial in result.trials:
         assert trial.finished.all()
@@ -47,6 +49,7 @@ def test_the_flows_learn_and_keep_their_energy(result):
     assert all(trial.violation.max() < 0.05 for trial in result.trials[1:])
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_encoder_and_fits_a_terminal(result):
     lines = result.table().splitlines()
     assert max(map(len, lines)) <= 120
@@ -64,6 +67,7 @@ def test_the_folder_holds_the_picture_and_every_curve(result, tmp_path):
         assert list(arrays["classes"]) == list(CLASSES)
 
 
+@pytest.mark.slow
 def test_a_failed_flow_has_no_risk_and_counts_as_infinite(result):
     trial = result.trials[0]
     failed = dataclasses.replace(trial, risk=np.full_like(trial.risk, np.nan))

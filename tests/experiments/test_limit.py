@@ -188,6 +188,7 @@ def test_the_default_folder_is_a_new_one_under_results(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "limit.png", "result.npz", "table.txt"]
 
 
+@pytest.mark.slow
 def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, capsys):
     main(["rerun", str(folder), "--out", str(tmp_path / "again")])
     printed = capsys.readouterr()

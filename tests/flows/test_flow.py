@@ -122,6 +122,7 @@ def twin_error(objective, encoder, nodes):
     return relative(followed, solved.measure.at(0.5)[0])
 
 
+@pytest.mark.slow
 def test_tracers_follow_their_twins_in_the_limit(problem):
     """Tracers move by the field at their depth, particles by its polynomial: the same as nodes are added."""
     errors = {nodes: twin_error(problem[0], problem[1], nodes) for nodes in (2, 3, 5)}
@@ -137,6 +138,7 @@ def test_a_large_tracer_velocity_does_not_change_the_steps(problem, key):
     np.testing.assert_allclose(alone.objective, along.objective, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_depth_nodes_converge_geometrically(problem, key):
     """Output error against 6 nodes falls at least tenfold with each node, from 1 to 4."""
     objective, encoder, law = problem
