@@ -137,8 +137,8 @@ def test_the_cubature_errs_less_than_the_sample_it_reweights(piloted):
     errors = np.empty((4, 2))
     exact = np.mean([outputs(white.staged(4096, jax.random.key(100 + i))) for i in range(4)], axis=0)
     for seed in range(4):
-        sample, base = (law.staged(64, jax.random.key(seed)), white.staged(2048, jax.random.key(50 + seed)))
-        weighted = wgf.analysis.cubature(objective, pilot, sample, base, tied=2, share=0.3)
+        sample, base = (law.staged(128, jax.random.key(seed)), white.staged(2048, jax.random.key(50 + seed)))
+        weighted = wgf.analysis.cubature(objective, pilot, sample, base, tied=2)
         errors[seed] = [np.sqrt(np.mean((outputs(m) - exact) ** 2)) for m in (sample, weighted)]
     plain, better = np.sqrt(np.mean(errors**2, axis=0))
     assert better < plain / 1.5, errors

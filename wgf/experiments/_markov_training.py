@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from ..companions import NextTokenLoss, OneLayerTransformer
 from ..encoders import Average, Causal, Perceptron, SoftmaxAttention
@@ -218,7 +218,7 @@ def _ends(
 def _run(
     loss: NextTokenLoss,
     models: Any,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " seeds"],
     optimiser: optax.GradientTransformation,
     steps: int,
     batch: int,

@@ -374,7 +374,7 @@ def _noise(config: OptimisersConfig, problem: Problem, key: PRNGKeyArray) -> tup
     step, batch = config.steps[1], config.batches[1]
     unit = np.asarray(response(*problem, step, round(config.tau / step))) / step
 
-    def runs(points: Sequence[tuple[float, int]], x: Sequence[float], label: int) -> Noise:
+    def runs(points: Sequence[tuple[float, int]], x: Sequence[float | int], label: int) -> Noise:
         variances = []
         for index, (h, b) in enumerate(points):
             keys = _replicates(config, jax.random.fold_in(jax.random.fold_in(key, label), index))
