@@ -8,4 +8,5 @@ from ._estimate import Estimate as Estimate, student_quantile as student_quantil
 from ._gap import Gap as Gap, gap as gap
 from ._linear_rate import LinearRate as LinearRate, linear_rate as linear_rate
 from ._noise import Noise as Noise, Resolved as Resolved
+from ._rates import FORMS as FORMS, RateFit as RateFit, Verdict as Verdict, fit_rates as fit_rates
 from ._replicates import Replicates as Replicates, flow_replicates as flow_replicates, pool as pool
