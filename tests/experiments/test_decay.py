@@ -87,6 +87,7 @@ def test_the_table_fits_a_terminal_and_says_what_was_stopped(result):
     assert "stopped" in dataclasses.replace(result, ends=(moving, *result.ends[1:])).table().splitlines()[2]
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_picture_and_every_flow(result, tmp_path):
     folder = save("decay", dataclasses.replace(result, config=dataclasses.replace(TINY, out=tmp_path)))
     image = imread(folder / "decay.png")

@@ -57,6 +57,7 @@ def test_the_table_has_a_line_for_each_encoder_and_fits_a_terminal(result):
         assert sum(line.startswith(f"{trial.specimen.name} ") for line in lines) == 1
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_picture_and_every_curve(result, tmp_path):
     folder = save("homogeneity", dataclasses.replace(result, config=dataclasses.replace(TINY, out=tmp_path)))
     image = imread(folder / "homogeneity.png")
