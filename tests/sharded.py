@@ -14,7 +14,7 @@ import numpy as np
 
 import wgf
 
-MOVES = r"= \S+ (all-gather|all-to-all|collective-permute)\("
+MOVES = r" (all-gather|all-to-all|collective-permute)(?:-start)?\("
 
 
 def problem():
@@ -35,8 +35,12 @@ def problem():
 def moves(objective, model):
     """The messages of a compiled velocity that carry more than sums."""
     arrays, rest = eqx.partition((objective, model), eqx.is_array)
-    compiled = jax.jit(lambda arrays: wgf.velocity(*eqx.combine(arrays, rest))).lower(arrays).compile()
-    return re.findall(MOVES, compiled.as_text())
+    return messages(lambda arrays: wgf.velocity(*eqx.combine(arrays, rest)), arrays)
+
+
+def messages(function, arrays):
+    """What moves in a compiled function, by name."""
+    return re.findall(MOVES, jax.jit(function).lower(arrays).compile().as_text())
 
 
 def main(mesh, results, directory, processes=None):
@@ -47,6 +51,8 @@ def main(mesh, results, directory, processes=None):
     found = {}
     if directory == "-":
         found["moves"] = [*moves(objective, finite), *moves(objective, limit)]
+        # A sort along the spread axis must move particles: it shows that what moves is seen.
+        found["control"] = messages(lambda leaf: jnp.sort(leaf, axis=1), limit.measure.particles.f.value)
         found |= {"finite": wgf.velocity(objective, finite), "limit": wgf.velocity(objective, limit)}
     else:
         stop = 1e-9 if "," in mesh else None  # only the single device goes on to the end

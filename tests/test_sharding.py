@@ -34,7 +34,7 @@ def finish(*programs):
 
 def assert_close(ours, theirs, bound=1e-5):
     for name in theirs:
-        if not name.startswith(("moves", "steps")):
+        if not name.startswith(("moves", "control", "steps")):
             error = np.max(np.abs(ours[name] - theirs[name])) / np.max(np.abs(theirs[name]))
             assert error <= bound, (name, error)
 
@@ -52,10 +52,11 @@ def test_four_devices_give_the_numbers_of_one_and_move_no_particles(mesh, alone,
     four = dict(np.load(tmp_path / "four.npz"))
     assert_close(four, alone)
     assert not [name for name in four if name.startswith("moves")]
+    assert "particles=1" in mesh or [name for name in four if name.startswith("control")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", ["prompts=4", "particles=4"])
+@pytest.mark.parametrize("mesh", ["prompts=4,particles=1", "particles=4"])
 def test_one_axis_alone(mesh, alone, tmp_path):
     test_four_devices_give_the_numbers_of_one_and_move_no_particles(mesh, alone, tmp_path)
 

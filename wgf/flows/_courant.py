@@ -1,14 +1,14 @@
 """Step size control by the Courant number, for flows of masses on a grid."""
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ._around import AbstractAround
 
-class CourantController(diffrax.AbstractAdaptiveStepSizeController):
+
+class CourantController(AbstractAround):
     r"""Keep the Courant number of a step below 1, and masses positive, on top of another adaptive controller.
 
     Where every Euler step of Courant number at most 1 keeps masses positive, so does a step of a strong-stability-
@@ -31,25 +31,6 @@ class CourantController(diffrax.AbstractAdaptiveStepSizeController):
     def __init__(self, inner: diffrax.AbstractAdaptiveStepSizeController, aim: float = 0.9):
         self.inner = inner
         self.aim = aim
-
-    @property
-    def rtol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The inner controller's relative tolerance."""
-        return self.inner.rtol
-
-    @property
-    def atol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The inner controller's absolute tolerance."""
-        return self.inner.atol
-
-    @property
-    def norm(self):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The inner controller's norm."""
-        return self.inner.norm
-
-    def wrap(self, direction: Any) -> "CourantController":
-        """Tell the inner controller the direction of time."""
-        return eqx.tree_at(lambda s: s.inner, self, self.inner.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         """Begin as the inner controller does."""

@@ -18,15 +18,12 @@ from ._state import State, field
 
 def reason(problem: Problem, stage: Stage, result: RESULTS) -> RESULTS:
     """A failed solve's code, made more precise: `not_finite`, `too_tight` or `stiff` where one of them is the cause."""
-    if bool(result == RESULTS.dt_min) and not bool(_is_finite_near(problem, stage)):
+    too_short, stalled = bool(result == RESULTS.dt_min), bool(result == RESULTS.stalled)
+    if too_short and not bool(_is_finite_near(problem, stage)):
         return RESULTS.not_finite
-    if bool(result == RESULTS.dt_min) | bool(result == RESULTS.stalled) and _is_too_tight(problem):
+    if (too_short or stalled) and _is_too_tight(problem):
         return RESULTS.too_tight
-    if (
-        bool(result == RESULTS.stalled)
-        and _is_explicit(problem.solver)
-        and bool(_is_at_stability_bound(problem, stage))
-    ):
+    if stalled and _is_explicit(problem.solver) and bool(_is_at_stability_bound(problem, stage)):
         return RESULTS.stiff
     return result
 

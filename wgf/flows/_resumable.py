@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._around import AbstractAround
+
 
 def resumable(
     inner: diffrax.AbstractStepSizeController, next_tau: Float[Array, ""] | None, end: Float[Array, ""]
@@ -37,26 +39,11 @@ class _Constant(diffrax.AbstractStepSizeController):
         return _adapt(self, *args, **kwargs)
 
 
-# Diffrax reads the tolerances of an adaptive controller for implicit solvers, and tells adaptive ones by their class.
-class _Adaptive(diffrax.AbstractAdaptiveStepSizeController):
+# Diffrax tells adaptive controllers by their class: constant steps must not seem to adapt.
+class _Adaptive(AbstractAround):
     inner: diffrax.AbstractAdaptiveStepSizeController
     next_tau: Float[Array, ""] | None
     end: Float[Array, ""]
-
-    @property
-    def rtol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.rtol
-
-    @property
-    def atol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.atol
-
-    @property
-    def norm(self):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.inner.norm
-
-    def wrap(self, direction: Any):
-        return eqx.tree_at(lambda s: s.inner, self, self.inner.wrap(direction))
 
     def init(self, *args: Any, **kwargs: Any):
         return _init(self, *args, **kwargs)
