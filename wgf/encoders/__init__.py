@@ -8,6 +8,7 @@ from ._base import (
     AbstractOddEncoder as AbstractOddEncoder,
     plain_mean as plain_mean,
 )
+from ._chunked import Chunked as Chunked
 from ._convolution import Convolution as Convolution, ConvolutionalNeuron as ConvolutionalNeuron
 from ._kernel_attention import (
     KernelAttention as KernelAttention,

@@ -1,11 +1,14 @@
 """What an encoder is, and its average over particles."""
 
 import abc
+import functools
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._chunks import mean_in_chunks
 
 Tokens = Float[Array, "token_dim length"]
 Batch = Float[Array, "batch token_dim length"]
@@ -51,11 +54,12 @@ class AbstractEncoder(eqx.Module):
         - `weights`: `[M]`.
         - `tokens`: `[B, D, N+1]`.
 
-        **Returns:** `[B, D, N+1]`. Cost: M·B evaluations of `__call__`, or the fused form where the encoder has one.
+        **Returns:** `[B, D, N+1]`. Cost: M·B evaluations of `__call__`, in chunks whose size depends on those of the
+        arguments ([`wgf.encoders.Chunked`][] sets it by hand), or the fused form where the encoder has one.
         """
         if isinstance(self, AbstractFusedEncoder):
             return self.fused_mean(particles, weights, tokens)
-        return plain_mean(self, particles, weights, tokens)
+        return mean_in_chunks(functools.partial(plain_mean, self), particles, weights, tokens)
 
 
 class AbstractFusedEncoder(AbstractEncoder):

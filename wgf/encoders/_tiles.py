@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._base import Batch
+Batch = Float[Array, "batch token_dim length"]
 
 # The most numbers of one array in a tile: half a megabyte of float32 lies in a CPU's second-level cache.
 _TILE = 2**17
@@ -39,12 +39,24 @@ def tiled_sum(
     - `most_particles`: the most particles m of a tile on a CPU.
     """
     batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[-1]
+    m, b = tile_sizes(width, batch, numbers=numbers, most_particles=most_particles)
+    particles = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, -1, m), -1, 0), particles)
+    prompts = fold(tokens, 0, b).transpose(1, 2, 0, 3)
+    total = sum_of_tiles(tile, particles, prompts)
+    return total.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[:batch]
+
+
+def tile_sizes(width: int, batch: int, *, numbers: int, most_particles: int) -> tuple[int, int]:
+    """The particles and prompts of a tile: near equal pieces, on a CPU of few enough numbers to stay in the cache."""
     cpu = jax.default_backend() == "cpu"
-    most = most_particles if cpu else max(1, _TILE_ELSEWHERE // numbers)
-    m, strips = _split(width, most)
-    b, blocks = _split(batch, max(1, (_TILE if cpu else _TILE_ELSEWHERE) // (m * numbers)))
-    particles = jax.tree.map(lambda leaf: jnp.moveaxis(_fold(leaf, -1, m, strips), -1, 0), particles)
-    prompts = _fold(tokens, 0, b, blocks).transpose(1, 2, 0, 3)
+    m = piece(width, most_particles if cpu else max(1, _TILE_ELSEWHERE // numbers))
+    return m, piece(batch, max(1, (_TILE if cpu else _TILE_ELSEWHERE) // (m * numbers)))
+
+
+def sum_of_tiles(
+    tile: Callable[[Array, PyTree[Array]], Array], strips: PyTree[Array], blocks: Float[Array, "blocks ..."]
+) -> Float[Array, "blocks ..."]:
+    """For every block of prompts the sum of `tile(block, strip)` over strips of particles, one tile at a time."""
 
     # A plain function, for JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -52,25 +64,24 @@ def tiled_sum(
         return tile(block, strip)
 
     def add(total, strip):
-        return total + jax.lax.map(lambda block: remade(block, strip), prompts), None
+        return total + jax.lax.map(lambda block: remade(block, strip), blocks), None
 
-    total = jax.lax.scan(add, jnp.zeros_like(prompts), particles)[0]
-    return total.transpose(2, 0, 1, 3).reshape(b * blocks, *tokens.shape[1:])[:batch]
-
-
-def _split(size: int, most: int) -> tuple[int, int]:
-    """The size of a piece and the number of pieces: as equal as can be, none longer than `most`."""
-    pieces = math.ceil(size / most)
-    return math.ceil(size / pieces), pieces
+    return jax.lax.scan(add, jnp.zeros_like(blocks), strips)[0]
 
 
-def _fold(array: Array, axis: int, size: int, pieces: int) -> Array:
-    """Cut an axis into `[size, pieces]`, filled up with zeros.
+def piece(size: int, most: int) -> int:
+    """The size of near equal pieces of an axis, none longer than `most`."""
+    return math.ceil(size / math.ceil(size / most))
+
+
+def fold(array: Array, axis: int, size: int, mode: str = "constant") -> Array:
+    """Cut an axis into `[size, pieces]`, filled up with zeros, or by `mode="edge"` with its last entry.
 
     A piece takes every so-manieth entry: where the axis is spread over devices, each of them has a share in every
     piece, and the loops over pieces move nothing between them.
     """
     axis %= array.ndim
+    pieces = math.ceil(array.shape[axis] / size)
     padding = [(0, 0)] * array.ndim
     padding[axis] = (0, size * pieces - array.shape[axis])
-    return jnp.pad(array, padding).reshape(*array.shape[:axis], size, pieces, *array.shape[axis + 1 :])
+    return jnp.pad(array, padding, mode=mode).reshape(*array.shape[:axis], size, pieces, *array.shape[axis + 1 :])

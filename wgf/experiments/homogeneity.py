@@ -57,7 +57,7 @@ class HomogeneityConfig:
     """The weight decay lambda."""
     horizon: float = 200.0
     """The training time tau at which every flow ends."""
-    rtol: float = 1e-4
+    rtol: float = 1e-5
     """The relative and absolute tolerance of the flow in training time, for the root mean square over all particles."""
     least_step: float = 0.005
     """The least step in tau, at which steps are taken whatever their error."""

@@ -1,0 +1,47 @@
+"""Means over particles in chunks of prompts and particles, so that memory does not grow with either."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ._tiles import Batch, fold, piece, sum_of_tiles, tile_sizes
+
+Mean = Callable[[PyTree[Array], Float[Array, " width"], Batch], Batch]
+
+# Half-way between too small for the processor and too large for its cache: measured for plain attention heads.
+_MOST_PARTICLES = 64
+
+
+def mean_in_chunks(
+    mean: Mean,
+    particles: PyTree[Array],
+    weights: Float[Array, " width"],
+    tokens: Batch,
+    *,
+    most_particles: int | None = None,
+    most_prompts: int | None = None,
+) -> Batch:
+    """What `mean(particles, weights, tokens)` returns, by its values on chunks of particles and of prompts.
+
+    The backward pass makes each chunk anew: only the arguments are kept for it. Chunks that are not full are filled up
+    with copies, of weight zero, for which any encoder is as regular as for the last particle and prompt.
+
+    **Arguments:**
+
+    - `mean`: linear in `weights`, and of each prompt by itself.
+    - `most_particles`, `most_prompts`: the most of each in a chunk; None: from the sizes, so that on a CPU a chunk's
+      arrays lie in its cache.
+    """
+    (batch, dim, length), width = tokens.shape, weights.shape[0]
+    auto = tile_sizes(width, batch, numbers=dim * length, most_particles=most_particles or _MOST_PARTICLES)
+    m = auto[0] if most_particles is None else piece(width, most_particles)
+    b = auto[1] if most_prompts is None else piece(batch, most_prompts)
+    if (m, b) == (width, batch):
+        return mean(particles, weights, tokens)
+    strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m, "edge"), 1, 0), particles)
+    shares = fold(weights, 0, m).T
+    blocks = jnp.moveaxis(fold(tokens, 0, b, "edge"), 1, 0)
+    total = sum_of_tiles(lambda block, strip: mean(strip[0], strip[1], block), (strips, shares), blocks)
+    return jnp.moveaxis(total, 0, 1).reshape(-1, dim, length)[:batch]
