@@ -17,6 +17,7 @@ from ..transport import coupling_distance
 from ._estimate import Estimate
 
 _Model = TypeVar("_Model", bound=AbstractModel)
+_Tree = TypeVar("_Tree")
 
 
 class Replicates(eqx.Module):
@@ -97,11 +98,10 @@ def flow_replicates(
     tracers of their own; `eqx.EquinoxRuntimeError` naming the replicate that failed.
 
     Cost: twice the pooled flow without tracers, whatever R: error bars at the price of one more solve. The replicates
-    are one batched solve, each with steps of its own.
+    take steps of their own: one after another on a CPU, as one batch elsewhere.
     """
     models = _check(models)
-    each = eqx.filter_vmap(lambda model: flow(objective, model, taus, throw=False, **options))
-    members = each(_stack(models))
+    members = _each(lambda model: flow(objective, model, taus, throw=False, **options), models)
     start = pool(models).with_tracers(*tracers) if tracers else pool(models)
     pooled = flow(objective, start, taus, progress_meter=progress_meter, throw=False, **options)
     solution = Replicates(pooled, members)
@@ -136,8 +136,16 @@ def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
     return models
 
 
-def _stack(models: Sequence[_Model]) -> _Model:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *models)
+def _each(solve: Callable[[_Model], FlowSolution], models: Sequence[_Model]) -> FlowSolution:
+    """Solve all, stacked: one after another on a CPU, where a batch waits for its slowest member; elsewhere at once."""
+    traced = any(is_traced(leaf) for leaf in jax.tree.leaves(models))
+    if traced or jax.default_backend() != "cpu":
+        return eqx.filter_vmap(solve)(_stack(models))
+    return _stack([solve(model) for model in models])
+
+
+def _stack(trees: Sequence[_Tree]) -> _Tree:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *trees)
 
 
 def _raise_if_failed(solution: Replicates) -> Replicates:
