@@ -1,0 +1,55 @@
+"""Tiny runs of the benchmark scripts: each prints its table and writes its numbers with where they come from."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wgf
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+ABOUT = {"date", "commit", "python", "machine", "cores", "versions"}
+
+
+def script(name, *options):
+    """Run a script to its end; its output."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--quick", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(len(line) <= 160 for line in done.stdout.splitlines())
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_rhs(tmp_path):
+    shown = script("rhs", "--repeats", "1", "--output", str(tmp_path / "rhs.json"))
+    report = json.loads((tmp_path / "rhs.json").read_text())
+    assert set(report) >= ABOUT
+    assert shown.count("float64") >= len(report["runs"]) / 2
+    for run in report["runs"]:
+        limit = 1e-4 if run["dtype"] == "float32" else 1e-12
+        assert 0 < max(run["difference_from_naive"].values()) < limit
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    shown = script("growth", "--only", "speed", "memory", "compilation", "--output", str(tmp_path))
+    report = json.loads((tmp_path / "growth.json").read_text())
+    assert set(report) >= ABOUT
+    assert [table["title"] in shown for table in report["tables"]] == [True] * 6
+    speeds = next(table for table in report["tables"] if table["title"] == "One velocity")
+    assert all(row[2] > 0 and row[3] > 0 for row in speeds["rows"])
+
+
+@pytest.mark.slow
+def test_devices(tmp_path):
+    script("devices", "--output", str(tmp_path))
+    report = json.loads((tmp_path / "devices.json").read_text())
+    assert set(report) >= ABOUT
+    one, *others = report["tables"][1]["rows"]
+    assert one[-1] == 0, "one device sends nothing"
+    assert all(row[-1] > 0 for row in others)
