@@ -120,19 +120,20 @@ def shared(variant: str, sampling, width: int) -> Job:
 
 
 def cubature(variant: str, pilot: int, base: int, width: int) -> Job:
-    """A sample whose weights match the fields of a far larger one, along a pilot."""
+    """A few particles whose weights make them stand for a far larger sample, along a pilot."""
 
     def run(problem: Problem, key) -> Outcome:
-        pilot_key, sample_key, base_key = jax.random.split(key, 3)
-        start = problem.law(SYMMETRIC).staged(pilot, pilot_key, joint=True)
+        pilot_key, base_key = jax.random.split(key)
+        start, large = (
+            problem.law(SYMMETRIC).staged(m, k, joint=True) for m, k in ((pilot, pilot_key), (base, base_key))
+        )
         flow = solve(problem, wgf.AveragedODE(problem.encoder, start), steps=4, saves=3)
-        sample, large = (problem.law(WHITENED).staged(m, k) for m, k in ((width, sample_key), (base, base_key)))
-        measure = wgf.analysis.cubature(problem.objective, flow, sample, large, tied=2)
+        measure = wgf.analysis.cubature(problem.objective, flow, large, width, tied=2)
         found = outcome(problem, wgf.AveragedODE(problem.encoder, measure))
         # The pilot's flow and its adjoint, forward and back, at three τ.
         spent = (velocities(4, 3) + 2 * 3) * start.weights.size
-        # Each tracer, at two τ: a gradient to move on, and one for its features.
-        tracers = 2 * 2 * (sample.weights.size + large.weights.size)
+        # Each tracer, at three τ: a value and gradient.
+        tracers = 3 * large.weights.size
         return found._replace(evaluations=found.evaluations + spent + tracers)
 
     return Job(variant, f"4 x {width} of 4 x {base}", run)
@@ -174,5 +175,5 @@ def _small() -> list[Job]:
         *(staged("PDE staged, i.i.d.", Independent(), m) for m in ladder),
         *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m, joint=True) for m in ladder),
         *(staged("PDE staged, whitened", WHITENED, m) for m in ladder),
-        *(cubature("PDE staged, cubature", 16, b, m) for b, m in ((512, 64), (2048, 128), (8192, 256))),
+        *(cubature("PDE staged, cubature", 32, b, m) for b, m in ((512, 64), (2048, 128), (8192, 256), (16384, 512))),
     ]

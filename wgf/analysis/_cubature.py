@@ -1,4 +1,4 @@
-"""A goal-oriented cubature: a sample reweighted so that it makes the fields of a far larger one."""
+"""A goal-oriented cubature: a few particles reweighted so that they stand for very many."""
 
 import equinox as eqx
 import jax
@@ -17,21 +17,23 @@ from ..objective import Objective
 def cubature(
     objective: Objective,
     pilot: FlowSolution,
-    sample: AbstractMeasure,
     base: AbstractMeasure,
+    width: int,
     *,
     tied: int = 1,
     share: float = 0.2,
 ) -> AbstractMeasure:
-    r"""Reweight a small sample of ρ₀ so that its fields along a pilot flow have the means of a large one's.
+    r"""Reweight the first particles of a large sample of ρ₀ so that they move the outputs as all of it does.
 
-    To first order, the error of the limit's outputs is a linear functional of what the particles' errors do to the
-    fields that tokens and adjoint meet. The particles of `sample` and `base` ride as tracers through the fields of the
-    `pilot`, by an Euler step from each saved τ to the next. Features \( F_k(\theta_{ij}) \) are the entries of
-    \( g(T_b(t_i, \tau), X_\tau(\theta_{ij})) \) in the query's column, for every prompt b and later τ, times 1 and
-    2t_i − 1; of them the first principal components are kept. The new weights are those nearest to the old with
+    The particles of `base` ride as tracers \( X_\tau \) through the fields of the `pilot`, by an Euler step from each
+    saved τ to the next in the mean of the fields at both. There a particle's mass adds to the outputs, but for a factor
+    of the prompt b, and to first order in the sample's error, what it adds to the prompt's loss,
 
-    \[ \sum_i w_i \sum_j a_{ij} F_k(\theta_{ij}) = \sum_i w_i \sum_j a^{base}_{ij} F_k(\theta^{base}_{ij}), \qquad
+    \[ F_{b\tau}(\theta_{ij}) = \langle g(T_b(t_i, \tau), X_\tau(\theta_{ij})),\, p_b(t_i, \tau) \rangle. \]
+
+    For every prompt and later τ its mean over the base is kept by weights nearest to the old,
+
+    \[ \sum_i w_i \sum_j a_{ij} F_{b\tau}(\theta_{ij}) = \sum_i w_i \sum_j a^{base}_{ij} F_{b\tau}(\theta_{ij}), \qquad
        \sum_j a_{ij} = 1, \qquad a_{ij} \ge 0. \]
 
     **Arguments:**
@@ -39,49 +41,49 @@ def cubature(
     - `objective`: Q.
     - `pilot`: a flow of [`wgf.AveragedODE`][] at a few τ from 0 to the end, of a measure as small as 16 to 64
       particles a node. Good values: three equidistant τ.
-    - `sample`, `base`: measures of initial particles at the depth nodes of the pilot's. The base can be large: a
-      particle costs a few evaluations in all, where one of the flow costs as many as the flow takes stages.
-      `Whitened(SignPairs(Sobol()))` is best for both.
-    - `tied`: so many particles of `sample` next to one another share a weight: 2 for sign pairs, which keeps all odd
-      integrals exact.
-    - `share`: the most principal components, as a share of the free weights.
+    - `base`: a measure of initial particles at the depth nodes of the pilot's. It can be large: a particle costs a few
+      evaluations in all, where one of the flow costs as many as the flow takes stages. `SignPairs(Sobol())` drawn
+      jointly is best.
+    - `width`: so many of the base's particles at each node, the first ones, are kept. Good values: an eighth of the
+      base's.
+    - `tied`: so many particles next to one another share a weight: 2 for sign pairs, which keeps all odd integrals
+      exact.
+    - `share`: the most means that are kept, as a share of the free weights: of more, those of the first principal
+      components.
 
-    **Returns:** `sample` with new weights.
+    **Returns:** the first `width` particles of `base`, with new weights.
 
-    **Raises:** `ValueError` if the measures' nodes differ, a weight of `sample` is zero, the width is no multiple of
-    `tied`, or no non-negative weights exist (lower `share`).
+    **Raises:** `ValueError` if the base's nodes are not the pilot's, the width is above the base's or no multiple of
+    `tied`, a kept particle's weight is zero, or no non-negative weights exist (lower `share`).
 
-    Cost: for each particle of sample and base and each later τ, one gradient of the encoder and one evaluation; and the
-    adjoint of the pilot at each τ. The error is at least the base's own. Best where the particles have many dimensions
-    and errors of 3e-3 of the labels' or less are asked for: there it takes the fewest evaluations of heads of all that
+    Cost: for each particle of the base and each saved τ, one value and gradient of the encoder (those at a τ between
+    are taken in the mean fields of the step that begins there); and the adjoint of the pilot at each τ. The error is at
+    least the base's own; a prompt that the pilot fits exactly has no features. Best for errors of 3e-3 of the labels'
+    or less and particles of many dimensions: there it takes the fewest evaluations of heads of all that
     benchmarks/work_precision.py compares.
     """
-    _check(pilot, sample, base)
-    if sample.width % at_least("tied", tied, 1):
-        raise ValueError(f"`tied` must divide the width of the sample, {sample.width}; got {tied}.")
-    features = np.asarray(_ride(objective, pilot, _beside(sample, base)), np.float64)
-    features = _times_depth(features, np.asarray(sample.depths))
-    shares = np.asarray(sample.depth_weights / jnp.sum(sample.depth_weights), np.float64)
-    target = np.einsum("i,ij,ijr->r", shares, np.asarray(base.weights, np.float64), features[:, sample.width :])
-    weights = np.asarray(sample.weights, np.float64)
-    own, masses = _tied(features[:, : sample.width], weights, tied)
-    factors = _factors(own, masses, shares, target, share)
-    weights = weights * np.repeat(factors, tied, axis=1)
-    return eqx.tree_at(lambda m: m.weights, sample, jnp.asarray(weights, sample.weights.dtype))
+    _check(pilot, base, width, tied)
+    features = np.asarray(_ride(objective, pilot, base.particles), np.float64)
+    shares = np.asarray(base.depth_weights / jnp.sum(base.depth_weights), np.float64)
+    target = np.einsum("i,ij,ijr->r", shares, np.asarray(base.weights, np.float64), features)
+    weights = np.asarray(base.weights[:, :width], np.float64)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    own, masses = _tied(features[:, :width], weights, tied)
+    weights = weights * np.repeat(_factors(own, masses, shares, target, share), tied, axis=1)
+    particles = jax.tree.map(lambda leaf: leaf[:, :width], base.particles)
+    return eqx.tree_at(lambda m: (m.particles, m.weights), base, (particles, jnp.asarray(weights, base.weights.dtype)))
 
 
-def _check(pilot: FlowSolution, sample: AbstractMeasure, base: AbstractMeasure) -> None:
+def _check(pilot: FlowSolution, base: AbstractMeasure, width: int, tied: int) -> None:
     nodes = pilot.model_at(0).measure.depths
-    for name, measure in (("sample", sample), ("base", base)):
-        if measure.depths.shape != nodes.shape or not np.allclose(measure.depths, nodes, atol=1e-6):
-            raise ValueError(f"`{name}` must have the pilot's depth nodes, {nodes}; got {measure.depths}.")
-    if not bool(jnp.all(sample.weights > 0)):
-        raise ValueError("`sample` must have positive weights, and no tracers; got a weight of zero.")
-
-
-def _beside(first: AbstractMeasure, second: AbstractMeasure) -> PyTree[Array]:
-    """The particles of two measures side by side."""
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first.particles, second.particles)
+    if base.depths.shape != nodes.shape or not np.allclose(base.depths, nodes, atol=1e-6):
+        raise ValueError(f"`base` must have the pilot's depth nodes, {nodes}; got {base.depths}.")
+    if at_least("width", width, 1) % at_least("tied", tied, 1):
+        raise ValueError(f"`width` must be a multiple of `tied`, {tied}; got {width}.")
+    if width > base.width:
+        raise ValueError(f"`width` must be at most the width of the base, {base.width}; got {width}.")
+    if not bool(jnp.all(base.weights[:, :width] > 0)):
+        raise ValueError("`base` must have positive weights, and no tracers, where particles are kept; got a zero.")
 
 
 class _Fields(eqx.Module):
@@ -93,24 +95,24 @@ class _Fields(eqx.Module):
 
 @eqx.filter_jit
 def _ride(objective: Objective, pilot: FlowSolution, particles: PyTree[Array]) -> Float[Array, "depth width features"]:
-    """The features of every particle at each saved τ but the first.
+    """What every particle adds to every prompt, at each saved τ but the first.
 
-    From one saved τ to the next by an explicit Euler step in the mean of the fields at both.
+    From one saved τ to the next by an explicit Euler step in the mean of the fields at both; what is found there comes
+    with the slope of the next step, and so in that step's fields.
     """
     arrays, static = eqx.partition(pilot.models, eqx.is_array)
     fields = jax.lax.map(lambda leaves: _fields(objective, eqx.combine(leaves, static)), arrays)
     encoder = pilot.model_at(0).encoder
 
     def leg(particles, inputs):
-        before, after, step = inputs
-        mean = jax.tree.map(lambda a, b: (a + b) / 2, before, after)
-        particles = _advance(objective, encoder, mean, particles, step)
-        return particles, _query_column(encoder, after.tokens, particles)
+        fields, step = inputs
+        found, slopes = _first_variations(objective, encoder, fields, particles)
+        return jax.tree.map(lambda x, slope: x - step * slope, particles, slopes), found
 
-    starts = jax.tree.map(lambda leaf: leaf[:-1], fields)
-    ends = jax.tree.map(lambda leaf: leaf[1:], fields)
-    _, seen = jax.lax.scan(leg, particles, (starts, ends, jnp.diff(pilot.taus)))
-    return jnp.concatenate(list(seen), axis=-1)
+    means = jax.tree.map(lambda leaf: (leaf[:-1] + leaf[1:]) / 2, fields)
+    particles, found = jax.lax.scan(leg, particles, (means, jnp.diff(pilot.taus)))
+    last, _ = _first_variations(objective, encoder, jax.tree.map(lambda leaf: leaf[-1], fields), particles)
+    return jnp.concatenate([*found[1:], last], axis=-1)
 
 
 def _fields(objective: Objective, model: AbstractModel) -> _Fields:
@@ -119,46 +121,25 @@ def _fields(objective: Objective, model: AbstractModel) -> _Fields:
     return _Fields(jax.vmap(adjoint.tokens)(depths), jax.vmap(adjoint.costates)(depths))
 
 
-def _advance(
-    objective: Objective, encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array], step: Array
-) -> PyTree[Array]:
-    """One Euler step of all particles in the field's velocity."""
+def _first_variations(
+    objective: Objective, encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array]
+) -> tuple[Float[Array, "depth width batch"], PyTree[Array]]:
+    """Each prompt's part in δQ/δρ at every particle, without decay; and the gradient of the whole."""
 
     def at_node(inputs):
         particles, tokens, costates = inputs
-        ones = jnp.ones(jax.tree.leaves(particles)[0].shape[0], tokens.dtype)
 
-        def pairing(particles):
-            paired = jnp.sum(encoder.mean(particles, ones, tokens) * costates, axis=(1, 2))
-            return jnp.sum(objective.prompts.weights * paired)
-
-        slopes = jax.grad(pairing)(particles)
-        return jax.tree.map(lambda x, slope: x - step * (slope + objective.weight_decay * x), particles, slopes)
-
-    return jax.lax.map(at_node, (particles, fields.tokens, fields.costates))
-
-
-def _query_column(
-    encoder: AbstractEncoder, tokens: Float[Array, "depth batch token_dim length"], particles: PyTree[Array]
-) -> Float[Array, "depth width features"]:
-    """What each particle adds to the query's column of every prompt."""
-
-    def at_node(inputs):
-        particles, tokens = inputs
+        def total(particle):
+            parts = jnp.sum(jax.vmap(encoder, in_axes=(None, 0))(particle, tokens) * costates, axis=(1, 2))
+            return objective.prompts.weights @ parts, parts
 
         def of_one(particle):
-            return jax.vmap(encoder, in_axes=(None, 0))(particle, tokens)[:, :, -1].ravel()
+            slope, parts = jax.grad(total, has_aux=True)(particle)
+            return parts, jax.tree.map(lambda s, x: s + objective.weight_decay * x, slope, particle)
 
         return jax.lax.map(of_one, particles, batch_size=128)
 
-    return jax.lax.map(at_node, (particles, tokens))
-
-
-def _times_depth(
-    features: Float[np.ndarray, "depth width r"], depths: Float[np.ndarray, " depth"]
-) -> Float[np.ndarray, "depth width twice_r"]:
-    """The features, and beside them their products with 2t − 1."""
-    return np.concatenate([features, features * (2 * depths - 1)[:, None, None]], axis=-1)
+    return jax.lax.map(at_node, (particles, fields.tokens, fields.costates))
 
 
 def _tied(
@@ -193,11 +174,13 @@ def _factors(
 def _principal(
     features: Float[np.ndarray, "count r"], masses: Float[np.ndarray, " count"], most: int
 ) -> Float[np.ndarray, "r kept"]:
-    """The principal directions of the features, at most so many, scaled to unit variance."""
+    """The principal directions of the features, of which each counts the same, at most so many, of unit variance."""
     centred = (features - masses @ features) * np.sqrt(masses)[:, None]
-    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    spread = np.linalg.norm(centred, axis=0)
+    scale = 1 / np.where(spread > 0, spread, 1)
+    _, values, directions = np.linalg.svd(centred * scale, full_matrices=False)
     kept = min(most, int(np.sum(values > 1e-4 * values[0])))
-    return directions[:kept].T / values[:kept]
+    return scale[:, None] * directions[:kept].T / values[:kept]
 
 
 def nearest_weights(
@@ -222,5 +205,5 @@ def nearest_weights(
         free &= factors > 0
     reached = np.allclose((masses * factors) @ rows, target, atol=1e-9 * max(1, np.abs(target).max()))
     if factors.min() < 0 or not reached:
-        raise ValueError("`share` must leave room for weights that are not negative: lower it, or widen `sample`.")
+        raise ValueError("`share` must leave room for weights that are not negative: lower it, or raise `width`.")
     return factors
