@@ -92,10 +92,10 @@ def _write(path: Path, report: dict) -> None:
 
 
 def measure(problem: Problem, job: Job, truth: np.ndarray) -> dict:
-    """Errors and cost of one job over seeds: 32 of small ones, 3 of large. The first, which compiles, is not timed."""
+    """Errors and cost of one job over seeds: 32 of small ones, 8 of large. The first, which compiles, is not timed."""
     jax.clear_caches()
     first, evaluations = job.run(problem, jax.random.key(0))
-    seeds = int(np.clip(3_000_000 // evaluations, 3, 32))
+    seeds = int(np.clip(3_000_000 // evaluations, 8, 32))
     start = time.perf_counter()
     outputs = np.stack([first, *(job.run(problem, jax.random.key(seed)).outputs for seed in range(1, seeds))])
     seconds = (time.perf_counter() - start) / (seeds - 1)
