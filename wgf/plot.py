@@ -1,5 +1,6 @@
 """Drawing of plain results on given axes. Nothing is computed here."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -232,6 +233,34 @@ def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str
     axes.set_xticks(places, [f"{place:g}" for place in places])
     axes.xaxis.set_minor_formatter(NullFormatter())
     _finish(axes, x, y, title)
+
+
+def fitted(
+    axes: Axes,
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    labels: tuple[str, str],
+    title: str,
+) -> None:
+    """Root mean squares of seeds with bars of two standard errors, and a fitted line in the same colour, on log scales.
+
+    **Arguments:** axes; for each name abscissae `[points]`, ordinates `[points, seeds]` and the line `[points]`; the
+    axes' names; the title.
+    """
+    marks = itertools.cycle(("o", "s", "^", "D"))
+    for colour, mark, (name, (xs, ys, line)) in zip(_colours(len(groups)), marks, groups.items(), strict=False):
+        squares = np.asarray(ys) ** 2
+        middle = np.sqrt(np.mean(squares, axis=1))
+        # Of the logarithm, so that bars stay above zero.
+        error = np.std(squares, axis=1, ddof=1) / np.sqrt(squares.shape[1]) / (2 * middle**2)
+        bars = np.stack([middle * (1 - np.exp(-2 * error)), middle * (np.exp(2 * error) - 1)])
+        axes.errorbar(xs, middle, bars, color=colour, fmt=mark, markersize=4, capsize=2, linewidth=0.9, label=name)
+        axes.plot(xs, line, color=colour, linestyle="--", linewidth=1.2)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    places = np.unique(np.concatenate([np.asarray(xs) for xs, *_ in groups.values()]))
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _finish(axes, *labels, title)
 
 
 def families(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:

@@ -13,6 +13,7 @@ from . import (
     limit as limit,
     markov as markov,
     optimisers as optimisers,
+    rates as rates,
     residual as residual,
 )
 from ._progress import Progress as Progress
@@ -23,6 +24,7 @@ from .images import ImagesConfig as ImagesConfig, ImagesResult as ImagesResult
 from .limit import LimitConfig as LimitConfig, LimitResult as LimitResult
 from .markov import MarkovConfig as MarkovConfig, MarkovResult as MarkovResult
 from .optimisers import OptimisersConfig as OptimisersConfig, OptimisersResult as OptimisersResult
+from .rates import RatesConfig as RatesConfig, RatesResult as RatesResult
 from .residual import ResidualConfig as ResidualConfig, ResidualResult as ResidualResult
 
 
@@ -40,5 +42,6 @@ EXPERIMENTS = {
     "limit": Experiment(LimitConfig, limit.run),
     "markov": Experiment(MarkovConfig, markov.run),
     "optimisers": Experiment(OptimisersConfig, optimisers.run),
+    "rates": Experiment(RatesConfig, rates.run),
     "residual": Experiment(ResidualConfig, residual.run),
 }
