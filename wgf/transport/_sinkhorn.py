@@ -1,46 +1,17 @@
-"""The debiased Sinkhorn divergence of two clouds, by ott-jax."""
+"""The debiased Sinkhorn divergence of two clouds, and along a curve of clouds."""
+
+import dataclasses
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
-from ott.geometry.pointcloud import PointCloud
-from ott.tools.sinkhorn_divergence import sinkhorn_divergence as ott_divergence
 
-
-class Divergence(eqx.Module):
-    """A debiased Sinkhorn divergence and whether to trust it.
-
-    - `value`: S_ε, in units of squared distance.
-    - `epsilon`: the regularisation used.
-    - `converged`: whether all three of its transport problems met the marginal tolerance. If not, the value may be far
-      off: raise `max_iterations` or ε.
-    - `iterations`: the most that one of the three took.
-    """
-
-    value: Float[Array, "*batch"]
-    epsilon: Float[Array, "*batch"]
-    converged: Bool[Array, "*batch"]
-    iterations: Int[Array, "*batch"]
-
-
-class Excess(eqx.Module):
-    """A divergence beside its noise floor: what sampling alone would show.
-
-    - `value`: the divergence of the two clouds.
-    - `floor`: that of two independent samples of one law, of the same sizes and at the same ε.
-    - `epsilon`: the regularisation of both.
-    - `converged`: whether both are to be trusted.
-    """
-
-    value: Float[Array, "*batch"]
-    floor: Float[Array, "*batch"]
-    epsilon: Float[Array, "*batch"]
-    converged: Bool[Array, "*batch"]
-
-    @property
-    def excess(self) -> Float[Array, "*batch"]:
-        """The divergence above its noise floor; near or below 0 where the two laws cannot be told apart."""
-        return self.value - self.floor
+from .._checks import at_least
+from ._divergence import Divergence, Potentials
+from ._dual import dual_value
+from ._gibbs import rows_at_once
+from ._scaling import scale, scale_self
 
 
 def sinkhorn_divergence(
@@ -52,6 +23,8 @@ def sinkhorn_divergence(
     y_weights: Float[Array, " m"] | None = None,
     threshold: float = 1e-3,
     max_iterations: int = 2000,
+    initial: Potentials | None = None,
+    block: int | None = None,
 ) -> Divergence:
     r"""\( S_\varepsilon(\alpha, \beta) = W_\varepsilon(\alpha, \beta) - \tfrac12 W_\varepsilon(\alpha, \alpha)
     - \tfrac12 W_\varepsilon(\beta, \beta) \) for the squared distance \( \|x - y\|^2 \).
@@ -64,29 +37,125 @@ def sinkhorn_divergence(
     - `x`, `y`: points `[n, P]` and `[m, P]`.
     - `epsilon`: ε > 0, in units of squared distance; [`wgf.transport.epsilon_from_scale`][] chooses one.
     - `x_weights`, `y_weights`: of sum 1 each; default uniform. Weight 0 is allowed.
-    - `threshold`: the marginal error at which an iteration stops. 1e-3 is fine for values, 1e-4 for gradients.
+    - `threshold`: the error at which an iteration stops, in the L1 norm, of both marginals together. 1e-3 is fine for
+      values, 1e-4 for gradients.
     - `max_iterations`: the most iterations of each of the three problems.
+    - `initial`: the potentials of an earlier divergence of as many points, to start from; ignored where not finite.
+    - `block`: how many rows of a kernel to hold at once; default all up to 2²⁶ entries, beyond that a block which stays
+      in a processor's cache. A kernel in blocks is computed anew in each iteration.
 
-    **Returns:** [`wgf.transport.Divergence`][]. Cost: O((n + m)² P + iterations · (n + m)²) time, O((n + m)²) memory.
+    **Returns:** [`wgf.transport.Divergence`][]. First derivatives in points, ε and weights (of sum 1: up to a constant)
+    are those of the converged value. Cost: O((n + m)² P + iterations · (n + m)²) time, O(n m) memory or
+    O(block · (n + m)).
+
+    **Raises:** `ValueError` if `block` is below 1 or `initial` is of other sizes.
 
     **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*,
     AISTATS 2019.
     """
-    # In the clouds' own type throughout: ott would mix in JAX's default one.
-    epsilon = jnp.asarray(epsilon, x.dtype)
-    x_weights, y_weights = (
-        jnp.full(len(points), 1 / len(points), points.dtype) if weights is None else weights
-        for points, weights in ((x, x_weights), (y, y_weights))
-    )
-    value, out = ott_divergence(
-        PointCloud,
-        x,
-        y,
-        a=x_weights,
-        b=y_weights,
-        epsilon=epsilon,
-        solve_kwargs={"threshold": threshold, "max_iterations": max_iterations},
-    )
-    # A NaN must not read as a value to trust, whatever the flags say.
-    converged = jnp.all(jnp.stack(out.converged)) & jnp.isfinite(value)
-    return Divergence(value, epsilon, converged, jnp.max(jnp.stack(out.n_iters)))
+    options = _Options(x, epsilon, threshold, max_iterations, block)
+    initial = _start(len(x), len(y), x.dtype) if initial is None else initial
+    if initial.x.shape != x.shape[:1] or initial.y.shape != y.shape[:1]:
+        got = f"{initial.x.shape} and {initial.y.shape}"
+        raise ValueError(f"`initial` must be of the clouds' sizes, {x.shape[:1]} and {y.shape[:1]}; got {got}.")
+    other = options.alone(y, y_weights, initial.y_self)
+    return options.between(x, x_weights, other, initial)
+
+
+def divergence_curve(
+    clouds: Float[Array, "saves n dim"],
+    reference: Float[Array, "m dim"],
+    *,
+    epsilon: ArrayLike,
+    weights: Float[Array, "saves n"] | None = None,
+    reference_weights: Float[Array, " m"] | None = None,
+    threshold: float = 1e-3,
+    max_iterations: int = 2000,
+    block: int | None = None,
+) -> Divergence:
+    r"""\( S_\varepsilon(\alpha_k, \beta) \) of the clouds along a curve from one that stays.
+
+    Each is solved from the potentials of the one before, and the reference's transport to itself once for all.
+
+    **Arguments:** clouds `[saves, n, P]` in order, with weights `[saves, n]`; the reference, with weights `[m]`; the
+    rest as in [`wgf.transport.sinkhorn_divergence`][].
+
+    **Returns:** [`wgf.transport.Divergence`][] with an axis of saves in all its parts.
+    """
+    options = _Options(clouds, epsilon, threshold, max_iterations, block)
+    other = options.alone(reference, reference_weights, jnp.full(len(reference), jnp.nan, reference.dtype))
+    if weights is None:
+        weights = jnp.full(clouds.shape[:2], 1 / clouds.shape[1], clouds.dtype)
+
+    def step(potentials, cloud):
+        found = options.between(*cloud, other, potentials)
+        return found.potentials, found
+
+    return jax.lax.scan(step, _start(clouds.shape[1], len(reference), clouds.dtype), (clouds, weights))[1]
+
+
+class _Alone(eqx.Module):
+    """A cloud moved to a mean of 0, and its transport to itself."""
+
+    points: Float[Array, "n dim"]
+    mean: Float[Array, " dim"]
+    weights: Float[Array, " n"]
+    value: Float[Array, ""]
+    potential: Float[Array, " n"]
+    converged: Bool[Array, ""]
+    iterations: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """How to solve transport problems."""
+
+    epsilon: Float[Array, ""]
+    threshold: float
+    most: int
+    block: int | None
+
+    def __init__(self, cloud: Array, epsilon: ArrayLike, threshold: float, most: int, block: int | None):
+        if block is not None:
+            at_least("block", block, 1)
+        # In the clouds' own type throughout.
+        vars(self).update(epsilon=jnp.asarray(epsilon, cloud.dtype), threshold=threshold, most=most, block=block)
+
+    def alone(self, points: Array, weights: Array | None, potential: Array) -> _Alone:
+        """The cloud's transport to itself, from a first guess of the potential."""
+        if weights is None:
+            weights = jnp.full(len(points), 1 / len(points), points.dtype)
+        mean = weights @ points
+        points = points - mean
+        rows = rows_at_once(len(points), len(points), self.block)
+        fixed = jax.lax.stop_gradient((points, weights, _finite_or(0, potential), self.epsilon))
+        solved = scale_self(*fixed, threshold=self.threshold, most=self.most, rows=rows)
+        value = dual_value(points, points, weights, weights, solved.f, solved.g, self.epsilon, rows)
+        return _Alone(points, mean, weights, value, solved.f, solved.error <= self.threshold, solved.iterations)
+
+    def between(self, points: Array, weights: Array | None, other: _Alone, initial: Potentials) -> Divergence:
+        """The divergence of a cloud from another whose transport to itself is known."""
+        own = self.alone(points, weights, initial.x_self)
+        rows = rows_at_once(len(own.points), len(other.points), self.block)
+        # Clouds that hardly differ have nearly their own potentials.
+        f, g = _finite_or(own.potential, initial.x), _finite_or(other.potential, initial.y)
+        problem = own.points, other.points, own.weights, other.weights
+        fixed = jax.lax.stop_gradient((*problem, f, g, self.epsilon))
+        solved = scale(*fixed, threshold=self.threshold, most=self.most, rows=rows)
+        value = dual_value(*problem, solved.f, solved.g, self.epsilon, rows) - (own.value + other.value) / 2
+        # Means apart add their squared distance, and nothing else.
+        value = value + jnp.sum((own.mean - other.mean) ** 2)
+        # A NaN must not read as a value to trust, whatever the errors say.
+        converged = (solved.error <= self.threshold) & own.converged & other.converged & jnp.isfinite(value)
+        iterations = jnp.maximum(solved.iterations, jnp.maximum(own.iterations, other.iterations))
+        potentials = Potentials(solved.f, solved.g, own.potential, other.potential)
+        return Divergence(value, self.epsilon, converged, iterations, potentials)
+
+
+def _start(n: int, m: int, dtype) -> Potentials:
+    """No guess."""
+    return Potentials(*(jnp.full(count, jnp.nan, dtype) for count in (n, m, n, m)))
+
+
+def _finite_or(otherwise, potential: Array) -> Array:
+    return jnp.where(jnp.all(jnp.isfinite(potential)), potential, otherwise)

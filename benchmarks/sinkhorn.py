@@ -1,0 +1,168 @@
+"""Time debiased Sinkhorn divergences, and curves of them, against POT and GeomLoss at equal marginal error.
+
+    python benchmarks/sinkhorn.py [--quick] [--largest 8192] [--repeats 5] [--folder benchmarks/results]
+
+Two Gaussian clouds of n points, one of them moved and stretched, at the ε of `wgf.transport.epsilon_from_scale`. Each
+program's knob is tightened until its potentials, the second made exact for the first, give a plan whose marginal is
+wrong by at most 1e-3 in the L1 norm, by one measure for all:
+
+- wgf: `wgf.transport.sinkhorn_divergence`, its kernels held whole; wgf blocks: in blocks of 64 rows;
+- POT: `ot.sinkhorn` for each of the three terms, on NumPy's arrays and on PyTorch's;
+- GeomLoss: `SamplesLoss("sinkhorn", p=2, backend="tensorized")`.
+
+Along a curve of 20 clouds wgf is `divergence_curve`; POT too starts from the scalings of the cloud before and makes the
+term of the fixed reference once; GeomLoss, which offers neither, is called cloud by cloud. Seconds are medians of
+calls made in turn. Memory is the peak of a process of its own above that of one that solves 64 points. What is not
+installed is left out: `pip install wgf[benchmarks]`. Exits with 1 if a goal is missed.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _report import RESULTS, Check, Table, summary, write
+from _sinkhorn_peers import VARIANTS, potentials, worst_error
+
+from wgf.transport import epsilon_from_scale
+
+ERROR = 1e-3
+# n, dtypes; the dense programs' tables of 8192 points in float64 do not fit a small machine.
+SIZES = [(256, ("float32", "float64")), (1024, ("float32", "float64")), (4096, ("float32", "float64"))]
+SIZES += [(8192, ("float32",))]
+CURVES = [(1024, ("float32", "float64")), (4096, ("float32",))]
+QUICK, QUICK_CURVES = [(64, ("float32", "float64"))], [(64, ("float32",))]
+DIMS, SAVES = (2, 55), 20
+# Seconds that one call may take; a program is left out at sizes beyond the one where it took more.
+PATIENCE = 30.0
+
+
+def main():
+    """Run everything, write the files, and say whether the goals are met."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
+    parser.add_argument("--largest", type=int, default=8192, help="leave out clouds of more points")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each program; at 8192 points 3 at most")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    parser.add_argument("--peak", nargs=5, metavar=("PROGRAM", "N", "DIM", "DTYPE", "KNOB"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", module="ot")
+    if options.peak:
+        return print(json.dumps(peak(*options.peak)))
+    kinds = (QUICK, QUICK_CURVES) if options.quick else (SIZES, CURVES)
+    sizes, curves = ([size for size in kind if size[0] <= options.largest] for kind in kinds)
+    tables = [
+        *compare(sizes, 1, options.repeats, goal=1.0, memory=not options.quick),
+        *compare(curves, SAVES, min(3, options.repeats), goal=3.0, memory=False),
+    ]
+    found = {}
+    for name in ("POT", "geomloss", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    write("sinkhorn", "Sinkhorn divergences against POT and GeomLoss", tables, options.folder, peers=found)
+    print(summary(tables).text())
+    missed = [check for table in tables for check in table.checks if not check.holds]
+    sys.exit(bool(missed) and not options.quick)
+
+
+def compare(sizes, saves: int, repeats: int, goal: float, memory: bool) -> list[Table]:
+    """A table for each dimension."""
+    tables = []
+    for dim in DIMS:
+        rows, checks, slow = [], [], set()
+        for n, dtypes in sizes:
+            for dtype in dtypes:
+                with jax.enable_x64(dtype == "float64"):
+                    row = run(n, dim, dtype, saves, min(repeats, 3) if n > 4096 else repeats, slow, memory)
+                rows += row
+                peers = [r[5] for r in row if not r[3].startswith("wgf") and r[5] is not None]
+                if peers and n >= 1024:
+                    claim = f"{saves} of {n} points, dim {dim}, {dtype}: the faster peer's time by ours"
+                    checks.append(Check(claim, min(peers), goal, np.inf))
+        columns = ("n", "dim", "dtype", "program", "seconds", "by wgf", "MiB", "knob", "L1 error", "value")
+        title = f"{saves} divergence{'s' * (saves > 1)} in {dim} dimensions"
+        tables.append(Table(title, columns, rows, "by wgf: seconds as a multiple of wgf's.", checks))
+        print(tables[-1].text(), flush=True)
+    return tables
+
+
+def run(n: int, dim: int, dtype: str, saves: int, repeats: int, slow: set, memory: bool) -> list[tuple]:
+    """Tune all programs for one problem, time them in turn, and compare their values."""
+    problem = clouds(n, dim, dtype, saves)
+    tuned = {name: tuned for name in VARIANTS if name not in slow and (tuned := tune(name, problem, slow))}
+    seconds, values = {name: [] for name in tuned}, {}
+    for _ in range(repeats):
+        for name, (knob, _) in tuned.items():
+            start = time.perf_counter()
+            values[name] = VARIANTS[name][0](*problem, knob)[0]
+            seconds[name].append(time.perf_counter() - start)
+    base = float(np.median(seconds["wgf"]))
+    rows = []
+    for name, (knob, error) in tuned.items():
+        median, value = float(np.median(seconds[name])), float(values[name][-1])
+        mib = megabytes(name, n, dim, dtype, knob) if memory and n >= 4096 else None
+        rows.append((n, dim, dtype, name, median, median / base, mib, knob, error, value))
+        print(*rows[-1], flush=True)
+    spread = max(abs(row[-1] / rows[0][-1] - 1) for row in rows)
+    if spread > 0.02:
+        raise RuntimeError(f"the programs' values must agree to 2 %; got {spread:.1%} at {(n, dim, dtype)}.")
+    return rows
+
+
+def tune(name: str, problem, slow: set) -> tuple[float, float] | None:
+    """The loosest knob with the error asked for, and the error; None, and the program is slow, beyond patience."""
+    # The ends of a curve tell of the rest.
+    ends = (problem[0][jnp.asarray([0, -1])] if len(problem[0]) > 1 else problem[0]), *problem[1:]
+    for knob in VARIANTS[name][1]:
+        start = time.perf_counter()
+        found = potentials(name, *ends, knob)
+        if time.perf_counter() - start > PATIENCE * len(ends[0]):
+            break
+        error = worst_error(*ends, found)
+        if error <= ERROR:
+            return knob, error
+    print(f"{name} is left out from {problem[1].shape} on: slow, or its error stays above {ERROR}", flush=True)
+    slow.add(name)
+    return None
+
+
+def clouds(n: int, dim: int, dtype: str, saves: int):
+    """Clouds that move and stretch, from near the reference to a standard deviation away; the reference; ε."""
+    key, other = jax.random.split(jax.random.key(n + dim))
+    start, reference = jax.random.normal(key, (n, dim), dtype), jax.random.normal(other, (n, dim), dtype)
+    way = jnp.ones(dim, dtype) / np.sqrt(dim)
+    progress = jnp.linspace(1 / saves, 1, saves, dtype=dtype)[:, None, None]
+    moved = start * (1 + progress / 2) + progress * way
+    jax.block_until_ready((moved, reference))
+    return moved, reference, float(epsilon_from_scale(reference))
+
+
+def megabytes(name: str, n: int, dim: int, dtype: str, knob: float) -> float | None:
+    """The memory of one call, from two processes of their own."""
+    used = []
+    for points in (64, n):
+        command = [sys.executable, __file__, "--peak", name, str(points), str(dim), dtype, str(knob)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        used.append(json.loads(done.stdout.splitlines()[-1]))
+    return used[1] - used[0]
+
+
+def peak(name: str, n: str, dim: str, dtype: str, knob: str) -> float:
+    """The most memory that this process held, in MiB, after one divergence."""
+    with jax.enable_x64(dtype == "float64"):
+        VARIANTS[name][0](*clouds(int(n), int(dim), dtype, 1), float(knob))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What a Sinkhorn divergence reports."""
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Potentials(eqx.Module):
+    """The dual potentials of a divergence's three transport problems, in units of squared distance.
+
+    Of the clouds moved to a mean of 0 each. Those of a few steps ago are where to start from.
+
+    - `x`, `y`: of the transport of one cloud to the other, at the points of each.
+    - `x_self`, `y_self`: of the transport of each cloud to itself.
+    """
+
+    x: Float[Array, "*batch n"]
+    y: Float[Array, "*batch m"]
+    x_self: Float[Array, "*batch n"]
+    y_self: Float[Array, "*batch m"]
+
+
+class Divergence(eqx.Module):
+    """A debiased Sinkhorn divergence and whether to trust it.
+
+    - `value`: S_ε, in units of squared distance.
+    - `epsilon`: the regularisation used.
+    - `converged`: whether all three of its transport problems met the marginal tolerance. If not, the value may be far
+      off: raise `max_iterations` or ε.
+    - `iterations`: the most that one of the three took.
+    - `potentials`: [`wgf.transport.Potentials`][], with an axis of depths where the value is an integral over them.
+    """
+
+    value: Float[Array, "*batch"]
+    epsilon: Float[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
+    iterations: Int[Array, "*batch"]
+    potentials: Potentials
+
+
+class Excess(eqx.Module):
+    """A divergence beside its noise floor: what sampling alone would show.
+
+    - `value`: the divergence of the two clouds.
+    - `floor`: that of two independent samples of one law, of the same sizes and at the same ε.
+    - `epsilon`: the regularisation of both.
+    - `converged`: whether both are to be trusted.
+    """
+
+    value: Float[Array, "*batch"]
+    floor: Float[Array, "*batch"]
+    epsilon: Float[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
+
+    @property
+    def excess(self) -> Float[Array, "*batch"]:
+        """The divergence above its noise floor; near or below 0 where the two laws cannot be told apart."""
+        return self.value - self.floor

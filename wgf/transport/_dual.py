@@ -1,0 +1,46 @@
+"""The dual value of entropic transport, whose derivatives need no derivative of the potentials."""
+
+import functools
+
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._gibbs import Gibbs
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(7,))
+def dual_value(
+    x: Array, y: Array, a: Array, b: Array, f: Array, g: Array, epsilon: Array, rows: int
+) -> Float[Array, ""]:
+    r"""\( W_\varepsilon = \langle a, f\rangle + \langle b, g\rangle \), for optimal potentials and clouds around 0.
+
+    Derivatives by the envelope theorem, with \( \pi \) the plan: in `x` they are \( 2 \sum_j \pi_{ij} (x_i - y_j) \)
+    and alike in `y`; in the weights the potentials; in ε the relative entropy of the plan. First ones only, in
+    O(rows · m) memory.
+    """
+    del x, y, epsilon, rows
+    return jnp.sum(a * f) + jnp.sum(b * g)
+
+
+@dual_value.defjvp
+def _derivative(rows, primals, tangents):
+    x, y, a, b, f, g, epsilon = primals = eqxi.nondifferentiable(
+        primals, msg="a Sinkhorn divergence has first derivatives only."
+    )
+    dx, dy, da, db, _, _, depsilon = tangents
+    value = dual_value(*primals, rows)
+
+    def step(block, parts):
+        x, a = parts
+        return (block @ b, block @ (b[:, None] * y)), (a @ block, block.T @ (a[:, None] * x))
+
+    # Of the plan: its marginals divided by the weights, and the points it sends to each.
+    (x_mass, to_x), (y_mass, to_y) = Gibbs(x, y, f, g, epsilon, rows).sweep(step, (x, a))
+    x_slope = 2 * a[:, None] * (x_mass[:, None] * x - to_x)
+    y_slope = 2 * b[:, None] * (y_mass[:, None] * y - to_y)
+    squares = jnp.sum(a * x_mass * jnp.sum(x**2, axis=1)) + jnp.sum(b * y_mass * jnp.sum(y**2, axis=1))
+    entropy = (value - squares + 2 * jnp.sum(a[:, None] * x * to_x)) / epsilon
+    change = jnp.sum(x_slope * dx) + jnp.sum(y_slope * dy) + jnp.sum(f * da) + jnp.sum(g * db) + entropy * depsilon
+    return value, change

@@ -1,0 +1,106 @@
+"""The Gibbs kernel of two clouds, held whole where it is small and else computed in blocks of rows."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_Parts, _Out, _Sums = TypeVar("_Parts"), TypeVar("_Out"), TypeVar("_Sums")
+
+# A kernel of so many entries, 8192 x 8192, is held whole: one exponential an entry, then products alone.
+_WHOLE = 2**26
+# Entries of a block of a larger one, few enough to stay in a processor's cache.
+_BLOCK = 2**19
+
+
+def rows_at_once(n: int, m: int, block: int | None) -> int:
+    """How many rows of an n × m kernel to hold at once: `block`, or by default all where they are few."""
+    if block is not None:
+        return min(block, n)
+    return n if n * m <= _WHOLE else max(1, _BLOCK // m)
+
+
+def gibbs(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
+    """The kernel's entries, finite also between points of weight 0, whose potentials no marginal holds down."""
+    z = exponents(x, y, f, g, epsilon)
+    return jnp.exp(jnp.minimum(z, jnp.log(jnp.finfo(z.dtype).max) / 2))
+
+
+def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
+    r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product."""
+    products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    left, right = f - jnp.sum(x**2, axis=1), g - jnp.sum(y**2, axis=1)
+    return (2 * products + left[:, None] + right) / epsilon
+
+
+class Gibbs(eqx.Module):
+    r"""\( K_{ij} = e^{(f_i + g_j - \|x_i - y_j\|^2) / \varepsilon} \): of a plan, the density with respect to the
+    product of its marginals.
+
+    - `x`, `y`: points `[n, P]` and `[m, P]`.
+    - `f`, `g`: potentials `[n]` and `[m]`.
+    - `rows`: how many rows are held at once; memory is O(rows · m).
+    - `whole`: the kernel, where all rows are.
+    """
+
+    x: Float[Array, "n dim"]
+    y: Float[Array, "m dim"]
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    epsilon: Float[Array, ""]
+    rows: int = eqx.field(static=True)
+    whole: Float[Array, "n m"] | None
+
+    def __init__(self, x: Array, y: Array, f: Array, g: Array, epsilon: Array, rows: int):
+        self.x, self.y, self.f, self.g, self.epsilon, self.rows = x, y, f, g, epsilon, rows
+        self.whole = gibbs(x, y, f, g, epsilon) if rows >= len(x) else None
+
+    def sweep(self, step: Callable[[Array, _Parts], tuple[_Out, _Sums]], parts: _Parts) -> tuple[_Out, _Sums]:
+        """Apply `step` to each block of rows and the like part of the arrays `parts`, `[n, ...]`.
+
+        A step returns arrays of as many rows, which are put together, and sums, which are added up. The last block is
+        filled up with points of zeros in all `parts`.
+        """
+        if self.whole is not None:
+            return step(self.whole, parts)
+
+        def one(block):
+            x, f, parts = block
+            return step(gibbs(x, self.y, f, self.g, self.epsilon), parts)
+
+        def body(sums, block):
+            out, more = one(block)
+            return jax.tree.map(jnp.add, sums, more), out
+
+        blocks = in_blocks((self.x, self.f, parts), self.rows)
+        shapes = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[0], blocks))[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        sums, out = jax.lax.scan(body, zeros, blocks)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: len(self.x)], out), sums
+
+
+def soft_minimum(x: Array, y: Array, g: Array, weights: Array, epsilon: Array, rows: int) -> Float[Array, " n"]:
+    r"""\( -\varepsilon \log \sum_j b_j e^{(g_j - \|x_i - y_j\|^2) / \varepsilon} \), half an iteration in logarithms.
+
+    Right where the kernel itself would leave the range of floating-point numbers.
+    """
+    g = g + epsilon * jnp.log(weights)
+
+    def block(x):
+        return -epsilon * jax.nn.logsumexp(exponents(x, y, jnp.zeros_like(x[:, 0]), g, epsilon), axis=1)
+
+    return jax.lax.map(block, in_blocks(x, rows)).reshape(-1)[: len(x)] if rows < len(x) else block(x)
+
+
+def in_blocks(tree: _Parts, rows: int) -> _Parts:
+    """Cut arrays `[n, ...]` to `[blocks, rows, ...]`, the last block filled up with zeros."""
+
+    def cut(leaf):
+        missing = -len(leaf) % rows
+        padded = jnp.pad(leaf, [(0, missing), *[(0, 0)] * (leaf.ndim - 1)])
+        return padded.reshape(-1, rows, *leaf.shape[1:])
+
+    return jax.tree.map(cut, tree)
