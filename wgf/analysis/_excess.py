@@ -6,10 +6,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..measures import AbstractMeasure, coordinates
-from ..transport import Divergence, Excess, conditional_divergence
+from ..transport import Divergence, Excess, Potentials, conditional_divergence
 
 # Points and weights; the widths of clouds that are compared differ, which `_` leaves open.
 _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]
+# Of the divergence and of its floor.
+Pair = tuple[Potentials, Potentials]
 
 
 def sinkhorn_excess(
@@ -20,8 +22,11 @@ def sinkhorn_excess(
     *,
     epsilon: Array,
     most_depths: int,
-) -> tuple[Excess, Float[Array, ""] | None]:
+    initial: Pair | None = None,
+) -> tuple[Excess, Float[Array, ""] | None, Pair]:
     """The divergence and its floor at (at most) `most_depths` layers, and the noise of their difference if known.
+
+    Beside them the potentials, which the next of a flow's times may have as `initial` to start from.
 
     Three ways to come by a sample of the limit's law that is independent of the limit's particles: its tracers
     `twins`; each of its `replicates` in turn against the others; or, failing both, one part of the larger cloud.
@@ -30,27 +35,32 @@ def sinkhorn_excess(
     chosen = np.unique(np.linspace(0, depth - 1, min(most_depths, depth)).round().astype(int))
     depth_weights = finite.depth_weights[chosen] / jnp.sum(finite.depth_weights[chosen])
 
-    def divergence(cloud: _Cloud, other: _Cloud) -> Divergence:
+    def divergence(cloud: _Cloud, other: _Cloud, initial: Potentials | None) -> Divergence:
         (x, a), (y, b) = cloud, other
-        return conditional_divergence(x, y, depth_weights, epsilon=epsilon, x_weights=a, y_weights=b)
+        return conditional_divergence(x, y, depth_weights, epsilon=epsilon, x_weights=a, y_weights=b, initial=initial)
+
+    def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Pair | None) -> tuple[Excess, Pair]:
+        first, second = (None, None) if initial is None else initial
+        value, least = divergence(cloud, other, first), divergence(floor, other, second)
+        excess = Excess(value.value, least.value, value.epsilon, value.converged & least.converged)
+        return excess, (value.potentials, least.potentials)
 
     x = coordinates(finite.particles)[chosen], finite.weights[chosen]
     law, weights = jax.vmap(limit.at)(finite.depths[chosen])
     y = coordinates(law), weights
     if twins is not None:
         floor = coordinates(twins.particles)[chosen], x[1]
-        return _excess(divergence(x, y), divergence(floor, y)), None
+        excess, found = pair(x, floor, y, initial)
+        return excess, None, found
     if replicates is not None:
-        return _over_replicates(divergence, x, y, replicates)
-    x, floor, y = _split(x, y)
-    return _excess(divergence(x, y), divergence(floor, y)), None
+        return _over_replicates(pair, x, y, replicates, initial)
+    excess, found = pair(*_split(x, y), initial)
+    return excess, None, found
 
 
-def _excess(value: Divergence, floor: Divergence) -> Excess:
-    return Excess(value.value, floor.value, value.epsilon, value.converged & floor.converged)
-
-
-def _over_replicates(divergence, x: _Cloud, y: _Cloud, replicates: int) -> tuple[Excess, Float[Array, ""]]:
+def _over_replicates(
+    pair, x: _Cloud, y: _Cloud, replicates: int, initial: Pair | None
+) -> tuple[Excess, Float[Array, ""], Pair]:
     """Means over the replicates, each left out of the limit's cloud in turn and serving as the sample of its law.
 
     The floors are then R draws of what the divergence would be, were the finite model's particles a sample of that law.
@@ -59,15 +69,16 @@ def _over_replicates(divergence, x: _Cloud, y: _Cloud, replicates: int) -> tuple
     count = min(x[0].shape[1], part)
     x = _part(x, slice(0, count))
 
-    def leave_out(r):
+    def leave_out(given):
+        r, initial = given
         turned = jax.tree.map(lambda array: jnp.roll(array, -part * r, axis=1), y)
         rest = _part(turned, slice(part, None))
-        return _excess(divergence(x, rest), divergence(_part(turned, slice(0, count)), rest))
+        return pair(x, _part(turned, slice(0, count)), rest, initial)
 
-    each = jax.lax.map(leave_out, jnp.arange(replicates))
+    each, found = jax.lax.map(leave_out, (jnp.arange(replicates), initial))
     noise = jnp.std(each.floor, ddof=1) * np.sqrt(1 + 1 / replicates)
     mean = Excess(jnp.mean(each.value), jnp.mean(each.floor), each.epsilon[0], jnp.all(each.converged))
-    return mean, noise
+    return mean, noise, found
 
 
 def _split(first: _Cloud, second: _Cloud) -> tuple[_Cloud, _Cloud, _Cloud]:

@@ -158,15 +158,18 @@ def _distances(
     epsilon: Array,
     most_depths: int,
 ) -> tuple[Excess, Float[Array, " saves"] | None, Float[Array, " saves"] | None]:
-    """The excess, its noise and the coupling distance at each saved τ."""
-
-    def at_tau(models):
-        finite, limit = models
-        twins = None if tracers is None else limit.tracers[tracers]
-        excess, spread = sinkhorn_excess(
-            finite.measure, limit.measure, twins, replicates, epsilon=epsilon, most_depths=most_depths
-        )
-        return excess, spread, None if twins is None else coupling_distance(finite.measure, twins)
-
+    """The excess, its noise and the coupling distance at each saved τ, potentials carried from each to the next."""
     dynamic, static = eqx.partition((finite, limit), eqx.is_array)
-    return jax.lax.map(lambda arrays: at_tau(eqx.combine(arrays, static)), dynamic)
+
+    def at_tau(initial, arrays):
+        finite, limit = eqx.combine(arrays, static)
+        twins = None if tracers is None else limit.tracers[tracers]
+        excess, spread, potentials = sinkhorn_excess(
+            finite.measure, limit.measure, twins, replicates, epsilon=epsilon, most_depths=most_depths, initial=initial
+        )
+        return potentials, (excess, spread, None if twins is None else coupling_distance(finite.measure, twins))
+
+    shapes, _ = jax.eval_shape(at_tau, None, jax.tree.map(lambda leaf: leaf[0], dynamic))
+    # Not a number: no guess.
+    unknown = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+    return jax.lax.scan(at_tau, unknown, dynamic)[1]

@@ -1,6 +1,5 @@
-"""Sinkhorn's iteration: the entropic transport of one cloud to another, and of one to itself."""
+"""Sinkhorn's iteration: the entropic transport of one cloud to another."""
 
-import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -148,44 +147,3 @@ def _relax(state: _State) -> _State:
     return state._replace(
         relaxation=jnp.where(learnt, jnp.maximum(best, omega), omega), mark=jnp.where(due, state.error, state.mark)
     )
-
-
-def scale_self(
-    x: Float[Array, "n dim"],
-    a: Float[Array, " n"],
-    f: Float[Array, " n"],
-    epsilon: Float[Array, ""],
-    *,
-    threshold: float,
-    most: int,
-    rows: int,
-) -> Scaled:
-    """The one potential of the transport of a cloud to itself, which contracts alike for every ε.
-
-    The kernel is positive definite: f - T(f) has a derivative with eigenvalues in [1, 2], so that the half steps of
-    Feydy et al. (2019) halve the error, and those of B. T. Polyak's method with momentum divide it by 5.8. The kernel's
-    diagonal is 1, so that the scalings of points with mass stay within range.
-    """
-    zero = jnp.zeros_like(f)
-    kernel = Gibbs(x, x, zero, zero, epsilon, rows)
-    tiny = jnp.finfo(a.dtype).tiny
-    pace, momentum = 4 / (1 + math.sqrt(2)) ** 2, ((math.sqrt(2) - 1) / (math.sqrt(2) + 1)) ** 2
-
-    def body(state):
-        u, moved, _, iterations = state
-        mass = a * jnp.exp(u)
-        sums = jnp.maximum(kernel.sweep(lambda block, _: (block @ mass, None), None)[0], tiny)
-        error = 2 * jnp.sum(jnp.abs(mass * sums - a))
-        # The first half step is exact where the kernel is nearly diagonal and where it is nearly constant.
-        moved = momentum * moved - jnp.where(iterations == 0, 0.5, pace) * (u + jnp.log(sums))
-        # The potential that was measured is the one to keep, its plan scaled to mass 1.
-        moved = jnp.where(error > threshold, moved, -jnp.log(jnp.sum(mass * sums)) / 2)
-        return u + moved, moved, error, iterations + 1
-
-    def unfinished(state):
-        _, _, error, iterations = state
-        return (error > threshold) & (iterations < most)
-
-    start = f / epsilon, zero, jnp.asarray(jnp.inf, a.dtype), jnp.asarray(0)
-    u, _, error, iterations = jax.lax.while_loop(unfinished, body, start)
-    return Scaled(epsilon * u, epsilon * u, error, iterations)

@@ -11,7 +11,8 @@ from .._checks import at_least
 from ._divergence import Divergence, Potentials
 from ._dual import dual_value
 from ._gibbs import rows_at_once
-from ._scaling import scale, scale_self
+from ._scaling import scale
+from ._self_scaling import scale_self
 
 
 def sinkhorn_divergence(
