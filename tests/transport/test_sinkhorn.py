@@ -12,6 +12,7 @@ from wgf.transport import divergence_curve, epsilon_from_scale, sinkhorn_diverge
 from wgf.transport._gibbs import rows_at_once
 
 divergence = eqx.filter_jit(sinkhorn_divergence)
+slow = pytest.mark.slow
 EPSILON, TIGHT = jnp.asarray(0.3), 1e-8
 
 
@@ -39,7 +40,7 @@ def solved(problem):
     return solve(problem)
 
 
-@pytest.mark.parametrize("epsilon", [0.02, 0.3, 5.0, 300.0])
+@pytest.mark.parametrize("epsilon", [0.3, *(pytest.param(e, marks=slow) for e in (0.02, 5.0, 300.0))])
 def test_values_are_those_of_ott(epsilon, problem):
     x, y, a, b = problem
     found = divergence(x, y, epsilon=jnp.asarray(epsilon), x_weights=a, y_weights=b, threshold=TIGHT)
@@ -64,7 +65,7 @@ def test_the_plans_have_the_marginals(problem, solved):
         assert error <= TIGHT * 1.01, error
 
 
-@pytest.mark.parametrize("block", [1, 8, 29])
+@pytest.mark.parametrize("block", [8, *(pytest.param(rows, marks=slow) for rows in (1, 29))])
 def test_blocks_change_nothing(block, problem, solved):
     found = solve(problem, block=block)
     np.testing.assert_allclose(found.value, solved.value, rtol=1e-9)
@@ -72,6 +73,7 @@ def test_blocks_change_nothing(block, problem, solved):
     assert bool(found.converged)
 
 
+@slow
 def test_a_kernel_out_of_range_is_iterated_in_logarithms(problem):
     """Tails 40 times as far as the other cloud reaches: the kernel's last row is 0 in floating point."""
     x, y, a, b = problem
@@ -88,6 +90,7 @@ def test_a_kernel_out_of_range_is_iterated_in_logarithms(problem):
     assert bool(single.converged)
 
 
+@slow
 def test_over_relaxation_saves_most_iterations_of_a_hard_problem():
     """ott makes the same iteration plainly; the count is to the ten, and of the same L1 error."""
     x, y = (jax.random.normal(k, (200, 2)) for k in jax.random.split(jax.random.key(2)))
@@ -108,7 +111,7 @@ def test_a_self_transport_contracts_alike_for_every_epsilon(problem):
         assert bool(found.converged)
 
 
-@pytest.mark.parametrize("block", [None, 9])
+@pytest.mark.parametrize("block", [None, pytest.param(9, marks=slow)])
 def test_gradients_are_those_of_finite_differences(block, problem):
     x, y, a, b = problem
     a, b = (jnp.where(w > 0, w, 0.01) for w in (a, b))
@@ -198,7 +201,7 @@ def test_small_kernels_are_held_whole_and_large_ones_in_blocks():
     assert rows_at_once(5, 100, 7) == 5
 
 
-@pytest.mark.parametrize("derivative", [False, True])
+@pytest.mark.parametrize("derivative", [True, pytest.param(False, marks=slow)])
 def test_memory_of_blocks_is_linear_in_the_points(derivative):
     """From 1024 to 4096 points; a kernel held whole would take 16 times as much."""
 
