@@ -53,3 +53,13 @@ def test_devices(tmp_path):
     one, *others = report["tables"][1]["rows"]
     assert one[-1] == 0, "one device sends nothing"
     assert all(row[-1] > 0 for row in others)
+
+
+@pytest.mark.slow
+def test_sinkhorn(tmp_path):
+    shown = script("sinkhorn", "--repeats", "1", "--folder", str(tmp_path))
+    report = json.loads((tmp_path / "sinkhorn.json").read_text())
+    assert set(report) >= ABOUT
+    assert [table["title"] in shown for table in report["tables"]] == [True] * 4
+    for table in report["tables"]:
+        assert all(row[4] > 0 and row[8] <= 1e-3 for row in table["rows"])

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_Parts, _Out, _Sums = TypeVar("_Parts"), TypeVar("_Out"), TypeVar("_Sums")
+_Parts = TypeVar("_Parts")
+_Out = TypeVar("_Out")
+_Sums = TypeVar("_Sums")
 
 # A kernel of so many entries, 8192 x 8192, is held whole: one exponential an entry, then products alone.
 _WHOLE = 2**26

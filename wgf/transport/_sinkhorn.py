@@ -89,7 +89,8 @@ def divergence_curve(
         weights = jnp.full(clouds.shape[:2], 1 / clouds.shape[1], clouds.dtype)
 
     def step(potentials, cloud):
-        found = options.between(*cloud, other, potentials)
+        points, weights = cloud
+        found = options.between(points, weights, other, potentials)
         return found.potentials, found
 
     return jax.lax.scan(step, _start(clouds.shape[1], len(reference), clouds.dtype), (clouds, weights))[1]
