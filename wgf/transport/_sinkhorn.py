@@ -54,7 +54,7 @@ def sinkhorn_divergence(
     **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*,
     AISTATS 2019.
     """
-    options = _Options(x, epsilon, threshold, max_iterations, block)
+    options = _Options(jnp.asarray(epsilon, x.dtype), threshold, max_iterations, block)
     initial = _start(len(x), len(y), x.dtype) if initial is None else initial
     if initial.x.shape != x.shape[:1] or initial.y.shape != y.shape[:1]:
         got = f"{initial.x.shape} and {initial.y.shape}"
@@ -83,7 +83,7 @@ def divergence_curve(
 
     **Returns:** [`wgf.transport.Divergence`][] with an axis of saves in all its parts.
     """
-    options = _Options(clouds, epsilon, threshold, max_iterations, block)
+    options = _Options(jnp.asarray(epsilon, clouds.dtype), threshold, max_iterations, block)
     other = options.alone(reference, reference_weights, jnp.full(len(reference), jnp.nan, reference.dtype))
     if weights is None:
         weights = jnp.full(clouds.shape[:2], 1 / clouds.shape[1], clouds.dtype)
@@ -110,18 +110,16 @@ class _Alone(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    """How to solve transport problems."""
+    """How to solve transport problems; ε is of the clouds' own type, which all else then is."""
 
     epsilon: Float[Array, ""]
     threshold: float
     most: int
     block: int | None
 
-    def __init__(self, cloud: Array, epsilon: ArrayLike, threshold: float, most: int, block: int | None):
-        if block is not None:
-            at_least("block", block, 1)
-        # In the clouds' own type throughout.
-        vars(self).update(epsilon=jnp.asarray(epsilon, cloud.dtype), threshold=threshold, most=most, block=block)
+    def __post_init__(self):
+        if self.block is not None:
+            at_least("block", self.block, 1)
 
     def alone(self, points: Array, weights: Array | None, potential: Array) -> _Alone:
         """The cloud's transport to itself, from a first guess of the potential."""
