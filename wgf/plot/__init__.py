@@ -1,0 +1,18 @@
+"""Drawing of plain results on given axes. Nothing is computed here."""
+
+from ._curves import (
+    bundles as bundles,
+    courses as courses,
+    families as families,
+    learning_curves as learning_curves,
+    ranges as ranges,
+)
+from ._kinds import kind_curves as kind_curves, kind_points as kind_points, strips as strips
+from ._laws import fitted as fitted, power_laws as power_laws, prediction as prediction, swept as swept
+from ._limit import clouds as clouds, gap_curves as gap_curves, risk_curves as risk_curves
+from ._markov import (
+    excess_curves as excess_curves,
+    phase_portrait as phase_portrait,
+    success_bars as success_bars,
+    success_curves as success_curves,
+)

@@ -1,0 +1,113 @@
+"""Curves by group: with ranges, by epoch, of runs and their courses."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from ._style import GROUPS, LIMIT, colours, finish, two_families
+
+
+def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
+    """Bundles of curves on a log scale: a thin line for each seed, a colour for each group.
+
+    **Arguments:** axes; for each name abscissae and ordinates `[seeds, points]`; the axes' names; the title.
+    """
+    for colour, (name, (xs, ys)) in zip(GROUPS, groups.items(), strict=False):
+        lines = axes.plot(np.asarray(xs).T, np.asarray(ys).T, color=colour, linewidth=0.9, alpha=0.6)
+        lines[0].set_label(name)
+    axes.set_yscale("log")
+    finish(axes, x, y, title)
+
+
+def learning_curves(
+    axes: Axes,
+    epochs: ArrayLike,
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    y: str,
+    title: str,
+    *,
+    log: bool = False,
+) -> None:
+    """Means over seeds, solid on training data and dashed on held-out data; the training data's range is shaded.
+
+    **Arguments:** axes; the epochs `[saves]`; for each name the values on both, `[seeds, saves]`; the axis's name; the
+    title; whether the values are on a log scale.
+    """
+    for colour, (name, (train, held_out)) in zip(colours(len(groups)), groups.items(), strict=True):
+        train, held_out = np.asarray(train), np.asarray(held_out)
+        axes.fill_between(epochs, train.min(axis=0), train.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, train.mean(axis=0), color=colour, linewidth=1.6, label=name)
+        axes.plot(epochs, held_out.mean(axis=0), color=colour, linewidth=1.1, linestyle="--")
+    axes.plot([], [], color=LIMIT, linewidth=1.6, label="training")
+    axes.plot([], [], color=LIMIT, linewidth=1.1, linestyle="--", label="held out")
+    if log:
+        axes.set_yscale("log")
+    finish(axes, "epoch", y, title)
+
+
+def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
+    """Medians and ranges of seeds on log scales: the first half of the groups solid, the second dashed.
+
+    **Arguments:** axes; for each name abscissae `[points]` and ordinates `[points, seeds]`; names; the title.
+    """
+    for (name, (xs, ys)), (colour, dash) in zip(groups.items(), two_families(len(groups)), strict=True):
+        ys = np.asarray(ys)
+        middle, low, high = np.median(ys, axis=1), ys.min(axis=1), ys.max(axis=1)
+        bars = np.stack([middle - low, high - middle])
+        axes.errorbar(
+            xs,
+            middle,
+            bars,
+            color=colour,
+            linestyle=dash,
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            linewidth=1.2,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    places = np.unique(np.concatenate([np.asarray(xs) for xs, _ in groups.values()]))
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    finish(axes, x, y, title)
+
+
+def families(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
+    """Curves on a log scale: the first half of the groups solid, the second dashed, in the same colours.
+
+    **Arguments:** axes; for each name abscissae and ordinates `[points]`; the axes' names; the title.
+    """
+    for (name, (xs, ys)), (colour, dash) in zip(groups.items(), two_families(len(groups)), strict=True):
+        axes.plot(xs, ys, color=colour, linestyle=dash, marker="o", markersize=3, linewidth=1.3, label=name)
+        if np.issubdtype(np.asarray(xs).dtype, np.integer):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_yscale("log")
+    finish(axes, x, y, title)
+
+
+def courses(
+    axes: Axes,
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    labels: tuple[str, str],
+    title: str,
+    *,
+    backwards: bool = False,
+) -> None:
+    """Curves on a log scale, a colour for each name.
+
+    **Arguments:** axes; for each name abscissae and ordinates `[points]`; the axes' names; the title; whether the
+    abscissa falls to the right on a log scale, as a risk does.
+    """
+    for colour, (name, (x, y)) in zip(GROUPS, groups.items(), strict=False):
+        shown = np.where(np.asarray(y) > 0, y, np.nan)
+        axes.plot(x, shown, color=colour, marker="o", markersize=2.5, linewidth=1.3, label=name)
+    axes.set_yscale("log")
+    if backwards:
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+    finish(axes, *labels, title)

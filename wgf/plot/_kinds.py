@@ -1,0 +1,74 @@
+"""Results by kind of encoder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import ArrayLike
+from matplotlib.axes import Axes
+
+from ._style import KINDS, finish
+
+
+def strips(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[ArrayLike],
+    kinds: Sequence[int],
+    legend: Sequence[str],
+    label: str,
+    title: str,
+) -> None:
+    """Dots of seeds in a row for each name, on a log scale, with a bar at the median; a colour for each kind.
+
+    **Arguments:** axes; the names; for each its values `[seeds]` and kind (0, 1 or 2); what each kind is; the values'
+    name; the title.
+    """
+    for row, (seeds, kind) in enumerate(zip(values, kinds, strict=True)):
+        seeds = np.asarray(seeds)
+        axes.plot(seeds, np.full(seeds.shape, row), "o", color=KINDS[kind], markersize=4, alpha=0.6)
+        axes.plot(np.median(seeds), row, "|", color=KINDS[kind], markersize=13, markeredgewidth=2.4)
+    for colour, kind in zip(KINDS, legend, strict=True):
+        axes.plot([], [], "o", color=colour, label=kind)
+    axes.set_xscale("log")
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    finish(axes, label, "", title)
+
+
+def kind_curves(axes: Axes, taus: ArrayLike, risks: Sequence[ArrayLike], kinds: Sequence[int], title: str) -> None:
+    """Relative risks along training on log scales, coloured as in `strips`.
+
+    **Arguments:** axes; the times `[saves]`; risks `[saves]` and the kind of each; the title.
+    """
+    for risk, kind in zip(risks, kinds, strict=True):
+        axes.plot(taus, risk, color=KINDS[kind], linewidth=1.2, alpha=0.85)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    finish(axes, "training time τ", "risk / null risk", title, legend=None)
+
+
+def kind_points(
+    axes: Axes, x: ArrayLike, y: ArrayLike, names: Sequence[str], kinds: Sequence[int], labels: tuple[str, str]
+) -> None:
+    """Named points on log scales, coloured as in `strips`.
+
+    **Arguments:** axes; abscissae and ordinates `[points]`; the name and kind of each; the axes' names.
+    """
+    order = np.argsort(np.argsort(y))
+    for px, py, name, kind, rank in zip(np.asarray(x), np.asarray(y), names, kinds, order, strict=True):
+        axes.plot(px, py, "o", color=KINDS[kind], markersize=5)
+        # To the left and to the right in turn, from the lowest point up: near ones keep their names apart.
+        side = 1 if rank % 2 else -1
+        axes.annotate(
+            name,
+            (px, py),
+            xytext=(5 * side, 3 * side - 2),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            fontsize=7,
+            color=KINDS[kind],
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(x=0.12, y=0.12)
+    finish(axes, *labels, "", legend=None)

@@ -1,0 +1,99 @@
+"""Pictures of what one-layer Transformers learn of Markov chains."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import ArrayLike
+from matplotlib.axes import Axes
+
+from ._style import GLOBAL, LIMIT, LOCAL, colours, finish
+
+
+def phase_portrait(
+    axes: Axes,
+    side: ArrayLike,
+    level: ArrayLike,
+    *,
+    paths: tuple[np.ndarray, np.ndarray, np.ndarray],
+    separatrix: np.ndarray,
+    best: np.ndarray,
+    bad: np.ndarray,
+    title: str,
+    legend: bool = True,
+) -> None:
+    """Trajectories of the canonical model in the plane (w, e), with its minima and the border of their basins.
+
+    **Arguments:** axes; the grid of both axes `[points]`; the invariant on it, `[e, w]`; the paths' w and e
+    `[paths, saves]` and whether each ends in a global minimum; the border as points (e, w); |e| of the global minima
+    and e of the bad ones at each w of the grid, NaN where there are none; the title; whether to draw a legend.
+    """
+    axes.contour(side, side, level, levels=np.arange(-9, 10, 1.5), colors="#b9c4cc", linewidths=0.6, linestyles="-")
+    w, e, ends_best = paths
+    ends = np.where(ends_best, GLOBAL, LOCAL)
+    for x, y, colour in zip(w, e, ends, strict=True):
+        axes.plot(x, y, color=colour, linewidth=0.5, alpha=0.55)
+    axes.scatter(w[:, 0], e[:, 0], s=3, color=ends, linewidths=0)
+    for sign in (1, -1):
+        axes.plot(side, sign * best, color=GLOBAL, linewidth=2.2, label="global minima" if sign > 0 else None)
+    axes.plot(side, bad, color=LOCAL, linewidth=3, label="bad local minima")
+    axes.plot(separatrix[:, 1], separatrix[:, 0], color=LIMIT, linewidth=1.2, linestyle="--", label="border of basins")
+    limit = float(np.max(side))
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    finish(axes, "w", "e", title, legend=None)
+    if legend:
+        axes.legend(fontsize=7, loc="upper left", framealpha=0.9)
+
+
+def success_curves(
+    axes: Axes, scales: ArrayLike, success: Mapping[str, ArrayLike], labels: tuple[str, str], title: str
+) -> None:
+    """Shares of successful seeds against a scale, one curve for each name.
+
+    **Arguments:** axes; the scales `[n]`; for each name shares `[n]`; the labels of both axes; the title.
+    """
+    _nested(axes, {name: (scales, share) for name, share in success.items()})
+    axes.set_xscale("log")
+    ticks = np.asarray(scales)
+    axes.set_xticks(ticks, [f"{scale:g}" for scale in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(-0.06, 1.06)
+    finish(axes, *labels, title)
+
+
+def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLike], title: str) -> None:
+    """Shares of successful seeds in groups of bars: a group for each row, a bar for each name, as in `success_curves`.
+
+    **Arguments:** axes; the rows' names; for each name shares `[rows]`; the title.
+    """
+    places, width = np.arange(len(rows)), 0.8 / len(success)
+    for index, (colour, (name, share)) in enumerate(zip(colours(len(success)), success.items(), strict=True)):
+        shift = (index - (len(success) - 1) / 2) * width
+        # A bar of height 0 shall still be seen.
+        axes.bar(places + shift, np.maximum(share, 0.01), 0.92 * width, color=colour, label=name)
+    axes.set_xticks(places, rows)
+    axes.set_ylim(0, 1.06)
+    finish(axes, "", "share of seeds at the bigram solution", title, legend=None)
+
+
+def excess_curves(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> None:
+    """Median excess against width, one curve for each name.
+
+    **Arguments:** axes; for each name the widths and the excesses; the title.
+    """
+    _nested(axes, curves)
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(-0.06, 1.6)
+    finish(
+        axes,
+        "neurons (of fixed embeddings: and heads, M)",
+        "median excess (0 bigram, 1 unigram)",
+        title,
+        legend="upper right",
+    )
+
+
+def _nested(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
+    """Curves from thick to thin, so that those beneath show where curves coincide."""
+    widths = np.linspace(6, 1.4, len(curves)) if len(curves) > 1 else [1.4]
+    for colour, width, (name, (x, y)) in zip(colours(len(curves)), widths, curves.items(), strict=True):
+        axes.plot(x, y, color=colour, marker="o", markersize=width + 2.5, linewidth=width, label=name)
