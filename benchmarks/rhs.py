@@ -7,7 +7,8 @@ Variants of the same gradient, called in turn so that other work on the machine 
 - wgf: `wgf.velocity`;
 - naive: JAX, `vmap` over prompts of `vmap` over particles;
 - einsum: JAX, one einsum for each step of the attention;
-- torch: the same einsums in eager PyTorch (left out where PyTorch is not installed).
+- torch: the same einsums in eager PyTorch (left out where PyTorch is not installed);
+- compiled: the same after `torch.compile` (left out where that fails).
 
 Before they are timed, gradients are compared. Errors in float32 against float64 are shown as well, for
 particles scaled up. `floor/wgf`: the seconds that the arithmetic alone takes at the machine's measured
@@ -99,8 +100,7 @@ def run(size: tuple[int, ...], dtype: str, repeats: int, rates: dict[str, float]
             compiled = jax.jit(velocity).lower(objective, model).compile()
             compile_seconds[name] = round(time.perf_counter() - start, 2)
             variants[name] = functools.partial(compiled, objective, model)
-        if torch is not None:
-            variants["torch"] = torch_velocity(objective, model)
+        variants |= torch_velocities(objective, model)
         results = {name: jax.tree.leaves(variant()) for name, variant in variants.items()}
         differences = {name: difference(result, results["naive"]) for name, result in results.items()}
         seconds = timings(variants, repeats)
@@ -217,8 +217,22 @@ VELOCITIES = {
 }
 
 
-def torch_velocity(objective, model):
-    """The same in eager PyTorch, as a function without arguments."""
+def torch_velocities(objective, model) -> dict:
+    """The same in PyTorch, eager and compiled, as functions without arguments; what does not run is left out."""
+    if torch is None:
+        return {}
+    found = {"torch": torch_velocity(objective, model, lambda function: function)}
+    try:
+        compiled = torch_velocity(objective, model, torch.compile)
+        compiled()
+    except Exception as error:  # whatever a compiler may raise
+        print(f"torch.compile is left out: {type(error).__name__}", flush=True)
+        return found
+    return {**found, "compiled": compiled}
+
+
+def torch_velocity(objective, model, transform):
+    """−LM ∇Q in PyTorch, Q once transformed."""
 
     def tensor(leaf):
         return torch.tensor(np.asarray(leaf))
@@ -228,16 +242,20 @@ def torch_velocity(objective, model):
     leaves = [tensor(leaf).requires_grad_() for leaf in jax.tree.leaves(model.measure.particles)]
     depth, width = model.measure.weights.shape
 
+    @transform
+    def layer(tokens, value, key, query, w_in, w_out):
+        keys = torch.einsum("mki,bin->bmkn", key, tokens)
+        queries = torch.einsum("mki,bin->bmkn", query, tokens)
+        scores = torch.einsum("bmkn,bmkq->bmnq", keys, queries) / math.sqrt(key_dim)
+        attended = torch.einsum("bin,bmnq->bmiq", tokens, torch.softmax(scores, dim=2))
+        tokens = tokens + torch.einsum("mji,bmiq->bjq", value, attended) / (2 * depth * width)
+        hidden = torch.tanh(torch.einsum("mi,bin->bmn", w_in, tokens))
+        return tokens + torch.einsum("mj,bmn->bjn", w_out, hidden) / (2 * depth * width)
+
     def velocity():
         tokens = start
-        for value, key, query, w_in, w_out in zip(*leaves, strict=True):
-            keys = torch.einsum("mki,bin->bmkn", key, tokens)
-            queries = torch.einsum("mki,bin->bmkn", query, tokens)
-            scores = torch.einsum("bmkn,bmkq->bmnq", keys, queries) / math.sqrt(key_dim)
-            attended = torch.einsum("bin,bmnq->bmiq", tokens, torch.softmax(scores, dim=2))
-            tokens = tokens + torch.einsum("mji,bmiq->bjq", value, attended) / (2 * depth * width)
-            hidden = torch.tanh(torch.einsum("mi,bin->bmn", w_in, tokens))
-            tokens = tokens + torch.einsum("mj,bmn->bjn", w_out, hidden) / (2 * depth * width)
+        for particles in zip(*leaves, strict=True):
+            tokens = layer(tokens, *particles)
         residual = tokens[:, prompts.label_row, -1] - labels
         squares = sum((leaf**2).sum() for leaf in leaves)
         q = (residual**2).mean() / 2 + DECAY / 2 * squares / (depth * width)

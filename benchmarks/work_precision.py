@@ -166,12 +166,11 @@ def ladder(found: dict, variant: str, *keys: str) -> list[np.ndarray]:
 def evaluations_at(evaluations: np.ndarray, errors: np.ndarray, level: float) -> tuple[float, bool]:
     """The evaluations that an error takes, log-log between points; and whether it is beyond them.
 
-    Beyond the last point errors are taken to fall by slope −1/2 from the best one; before the first, to be reached
-    there.
+    Beyond the last point errors are taken to fall by slope −1/2 from there; before the first, to be reached there.
     """
     reached = np.flatnonzero(errors <= level)
     if len(reached) == 0:
-        return float(np.min(evaluations * (errors / level) ** 2)), True
+        return float(evaluations[-1] * (errors[-1] / level) ** 2), True
     last = reached[0]
     if last == 0:
         return float(evaluations[0]), False
@@ -195,7 +194,7 @@ def needed(name: str, found: dict) -> Table:
         )
         for variant, row in costs.items()
     ]
-    note = "* extrapolated at slope -1/2 from the best point. x: times fewer than the plain finite Transformer."
+    note = "* extrapolated at slope -1/2 from the last point. x: times fewer than the plain finite Transformer."
     title = f"Evaluations of heads for a relative error of the outputs: {name}"
     return Table(title, ("variant", *(f"at {level:g}" for level in LEVELS)), rows, note)
 
