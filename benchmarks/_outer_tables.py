@@ -43,7 +43,11 @@ def outer_tables(quick: bool) -> Iterator[Table]:
 
 
 def tolerances(problem: Regression, quick: bool) -> Table:
-    """The true error at the end against rtol, for adaptive outer solvers."""
+    """The true error at the end against rtol, for adaptive outer solvers.
+
+    It goes as rtol where the step is the better of a pair of methods, whose difference is what is bounded. RKC bounds
+    its own error of a step, h³, so that the error at the end goes as h² = rtol^(2/3).
+    """
     objective, model = problem.objective, problem.limit(2)
     truth = flow_by_scipy(objective, model, END)
     rows, checks = [], []
@@ -55,7 +59,7 @@ def tolerances(problem: Regression, quick: bool) -> Table:
             errors.append(worst(solution.model_at(-1).measure.particles, truth))
             rows.append((name, rtol, *_steps(solution), errors[-1], errors[-1] / rtol))
         checks += [
-            Check(f"{name}: slope of error against rtol", slope(rtols, errors), 0.7, 1.3),
+            Check(f"{name}: slope of error against rtol", slope(rtols, errors), 0.55 if name == "RKC" else 0.7, 1.3),
             Check(f"{name}: greatest error / rtol", max(e / r for e, r in zip(errors, rtols, strict=True)), 0.0, 10.0),
         ]
     return Table(
