@@ -146,6 +146,15 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     )
 
 
+@pytest.fixture
+def _python_heeds_ctrl_c():
+    """As in a terminal; a program begun in the background ignores it from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_python_heeds_ctrl_c")
 def test_a_second_ctrl_c_ends_the_program():
     with wgf.flows._interrupt.Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
