@@ -107,7 +107,7 @@ def tabulate(found: dict, size: tuple[int, int, int], quick: bool):
             checks.append(Check(claim, share, 0.7, 1.35))
     note = (
         f"L = {size[0]}, M = {size[1]}, B = {size[2]}, D = 5, N+1 = 9, k = 2, float32. Work: processor time of all "
-        "devices over one's; messages: arrays of all-reduces, once for each mention in the program."
+        "devices over one's, waiting included.\nMessages: arrays of all-reduces, once for each mention in the program."
     )
     columns = ("prompts", "particles", "devices", "ms", "processor ms a device", "work", "scratch MiB", "messages kB")
     return Table("Work per device", columns, rows, note, checks)

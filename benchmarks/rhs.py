@@ -106,9 +106,9 @@ def run(size: tuple[int, ...], dtype: str, repeats: int, rates: dict[str, float]
         seconds = timings(variants, repeats)
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
     ratios = {name: round(median / medians["wgf"], 2) for name, median in medians.items()}
-    shown = "  ".join(f"{name} {1e3 * medians[name]:.1f} ms (x{ratios[name]:.1f})" for name in medians)
+    shown = "  ".join(f"{name} x{ratio:.1f}" for name, ratio in ratios.items() if name != "wgf")
     share = floor(size, dtype, rates) / medians["wgf"]
-    print(f"{size} {dtype}: {shown}  floor/wgf {share:.2f}  compile {compile_seconds}", flush=True)
+    print(f"{size} {dtype}: wgf {1e3 * medians['wgf']:.1f} ms  {shown}  floor/wgf {share:.2f}", flush=True)
     limit = 1e-4 if dtype == "float32" else 1e-12
     if max(differences.values()) > limit:
         raise RuntimeError(f"the variants' gradients must agree to {limit}; got differences {differences}.")
