@@ -73,9 +73,9 @@ def test_a_chunked_encoder_is_the_encoder(key):
     np.testing.assert_array_equal(chunked(head, tokens), encoder(head, tokens))
     np.testing.assert_array_equal(chunked.reflect(head).value, -head.value)
     np.testing.assert_array_equal(chunked.sample(key, ()).value, head.value)
-    np.testing.assert_array_equal(
-        Chunked(Matrix(3)).mean(jnp.ones((2, 3, 3)), jnp.ones(2), tokens[None]).shape, (1, 3, 4)
-    )
+    particles, weights = encoder.sample(key, (5,)), jnp.arange(5) / 10
+    expected = plain_mean(encoder, particles, weights, tokens[None])
+    np.testing.assert_allclose(chunked.mean(particles, weights, tokens[None]), expected, rtol=0, atol=1e-12)
 
 
 def test_memory_of_a_gradient_is_that_of_a_chunk():
