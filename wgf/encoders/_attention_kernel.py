@@ -13,6 +13,13 @@ from ._tiles import tiled_sum
 
 Block = Float[Array, "token_dim prompts length"]
 Seen = Bool[np.ndarray, "keys queries"]
+Others = Float[Array, "token_dim prompts keys"]
+Keys = Float[Array, "prompts keys key_dim heads"]
+Queries = Float[Array, "prompts queries key_dim heads"]
+Means = Float[Array, "prompts queries token_dim heads"]
+Scores = Float[Array, "prompts queries keys heads"]
+Each = Float[Array, "prompts queries heads"]
+Hidden = Float[Array, "queries length"]
 Strip = tuple[
     Float[Array, "token_dim token_dim heads"],
     Float[Array, "token_dim key_dim heads"],
@@ -33,10 +40,10 @@ def sum_of_heads(
     small tokens take loops along heads on a CPU; all else takes matrix products.
     """
     length = tokens.shape[2]
-    strip = (value.transpose(1, 2, 0), key.transpose(2, 1, 0), query.transpose(2, 1, 0))
-    looped = jax.default_backend() == "cpu" and length <= 32 and max(key.shape[1:]) < 16
+    heads = (value, key.transpose(0, 2, 1), query.transpose(0, 2, 1))
+    looped = jax.default_backend() == "cpu" and 1 < length <= 32 and max(key.shape[1:]) < 16
     tile, most = (_by_loops, 64) if looped else (_by_products, 32)
-    return tiled_sum(functools.partial(tile, seen=seen), strip, tokens, numbers=length**2, most_particles=most)
+    return tiled_sum(functools.partial(tile, seen=seen), heads, tokens, numbers=length**2, most_particles=most)
 
 
 def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
@@ -57,39 +64,101 @@ def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
 def _by_loops(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     """The sum over the heads of one tile, with heads along the last axis of every array.
 
-    Along heads the processor does the same arithmetic many times over; other axes are too short to vectorise.
+    Along heads the processor does the same arithmetic many times over; other axes are too short to vectorise. A softmax
+    does not see what all keys have in common: tokens count from the first here, whose score is then 0.
 
-    Letters: b prompts, j keys, q queries, d and e entries of a token, k entries of a key, m heads.
+    Letters: b prompts, j keys after the first, q queries, d and e entries of a token, k entries of a key, m heads.
     """
     value, key, query = heads
-    keys = contract("dbj,dkm->bjkm", tokens, key)
+    first, others = tokens[:, :, :1], tokens[:, :, 1:] - tokens[:, :, :1]
+    keys = contract("dbj,dkm->bjkm", others, key)
     queries = contract("dbq,dkm->bqkm", tokens, query)
-    scores = contract("bjkm,bqkm->bqjm", keys, queries)
-    if seen is not None:
-        scores = jnp.where(seen.T[:, :, None], scores, -jnp.inf)
-    # The shift by the largest score keeps exponentials finite. It cancels, so its derivative is not needed.
-    exponentials = _exponentials(scores, jax.lax.stop_gradient(_largest(scores)))
-    # A row of ones below the tokens sums the exponentials themselves.
-    ones = jnp.ones_like(tokens[:1])
-    sums = contract("dbj,bqjm->bqdm", jnp.concatenate([tokens, ones]), exponentials)
-    attended = contract("bqdm,bqm->bqdm", sums[:, :, :-1], _inverse(sums[:, :, -1]))
-    return contract("edm,bqdm->ebq", value, attended)
+    hidden = None if seen is None else jnp.where(seen.T, 0, -jnp.inf).astype(tokens.dtype)
+    moved = contract("edm,bqdm->ebq", value, _attended(others, keys, queries, hidden))
+    return moved + jnp.einsum("ed,dbj->ebj", jnp.sum(value, axis=2), first)
+
+
+@jax.custom_jvp
+def _attended(tokens: Others, keys: Keys, queries: Queries, hidden: Hidden | None) -> Means:
+    """The mean of the tokens under the softmax of each query. `hidden` is added to scores: 0 or −∞."""
+    return _means(tokens, *_exponentials(keys, queries, hidden))[0]
+
+
+@_attended.defjvp
+def _attended_jvp(primals, tangents):
+    """The chain rule, in an order whose transpose has a single array for all keys and queries."""
+    tokens, *scored = primals
+    exponentials, first = _exponentials(*scored)
+    means, inverse = _means(tokens, exponentials, first)
+    # One sum over keys for two changes: of the sum of tokens, and of the total by which it is divided.
+    sums = contract("dbj,bqjm,bqjm->bqdm", _with_ones(tokens), exponentials, _scores_jvp(scored, tangents[1:]))
+    total = contract("bqdm,bqm->bqdm", means, -sums[:, :, -1])
+    change = contract("dbj,bqjm->bqdm", tangents[0], exponentials) + sums[:, :, :-1] + total
+    return means, contract("bqdm,bqm->bqdm", change, inverse)
+
+
+def _means(tokens: Others, exponentials: Scores, first: Each) -> tuple[Means, Each]:
+    """The tokens' means, and the inverse of the exponentials' sum."""
+    sums = contract("dbj,bqjm->bqdm", _with_ones(tokens), exponentials)
+    inverse = _inverse(sums, first)
+    return _quotients(sums, inverse), inverse
+
+
+def _with_ones(tokens: Others) -> Float[Array, "rows prompts keys"]:
+    """A row of ones below the tokens: it sums the exponentials themselves."""
+    return jnp.concatenate([tokens, jnp.ones_like(tokens[:1])])
+
+
+@jax.custom_jvp
+def _exponentials(keys: Keys, queries: Queries, hidden: Hidden | None) -> tuple[Scores, Each]:
+    """Of each query's scores less the largest, which keeps them finite: for the keys, and for the first token."""
+    largest = _largest(keys, queries, hidden)
+    return _exponentials_below(keys, queries, hidden, largest), _first_below(hidden, largest)
+
+
+@_exponentials.defjvp
+def _exponentials_jvp(primals, tangents):
+    """The largest score cancels in the mean, and counts as constant."""
+    exponentials, first = _exponentials(*primals)
+    change = contract("bqjm,bqjm->bqjm", exponentials, _scores_jvp(primals, tangents))
+    return (exponentials, first), (change, jnp.zeros_like(first))
+
+
+def _scores_jvp(primals, tangents) -> Scores:
+    keys, queries, _ = primals
+    return contract("bjkm,bqkm->bqjm", tangents[0], queries) + contract("bjkm,bqkm->bqjm", keys, tangents[1])
+
+
+def _scores(keys: Keys, queries: Queries, hidden: Hidden | None) -> Scores:
+    """Scores by broadcasting, to be fused with what is done to them."""
+    terms = (keys[:, None, :, k] * queries[:, :, None, k] for k in range(keys.shape[2]))
+    scores = functools.reduce(jnp.add, terms)
+    return scores if hidden is None else scores + hidden[:, 1:, None]
 
 
 @isolated
-def _largest(scores: Float[Array, "prompts queries keys heads"]) -> Float[Array, "prompts queries heads"]:
-    """The largest score of each query."""
-    # Written out: XLA's own reduction along an inner axis is slow.
-    return functools.reduce(jnp.maximum, (scores[:, :, key] for key in range(scores.shape[2])))
+def _largest(keys, queries, hidden):
+    """The largest score of each query, written out: XLA's own reduction along an inner axis is slow."""
+    scores = _scores(keys, queries, hidden)
+    first = jnp.zeros_like(scores[:, :, 0]) + (0 if hidden is None else hidden[:, :1])
+    return functools.reduce(jnp.maximum, (scores[:, :, key] for key in range(keys.shape[1])), first)
 
 
 @isolated
-def _exponentials(
-    scores: Float[Array, "prompts queries keys heads"], largest: Float[Array, "prompts queries heads"]
-) -> Float[Array, "prompts queries keys heads"]:
-    return jnp.exp(scores - largest[:, :, None])
+def _exponentials_below(keys, queries, hidden, largest):
+    return jnp.exp(_scores(keys, queries, hidden) - largest[:, :, None])
 
 
 @isolated
-def _inverse(total: Float[Array, "prompts queries heads"]) -> Float[Array, "prompts queries heads"]:
-    return 1 / total
+def _first_below(hidden, largest):
+    return jnp.exp((0 if hidden is None else hidden[:, :1]) - largest)
+
+
+@isolated
+def _inverse(sums, first):
+    return 1 / (sums[:, :, -1] + first)
+
+
+@isolated
+def _quotients(sums, inverse):
+    return sums[:, :, :-1] * inverse[:, :, None]

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._tiles import Batch, fold, piece, sum_of_tiles, tile_sizes
+from ._shares import Batch, sum_of_shares
+from ._tiles import fold, piece, sum_of_tiles, tile_sizes
 
 Mean = Callable[[PyTree[Array], Float[Array, " width"], Batch], Batch]
 
@@ -34,14 +35,20 @@ def mean_in_chunks(
     - `most_particles`, `most_prompts`: the most of each in a chunk; None: from the sizes, so that on a CPU a chunk's
       arrays lie in its cache.
     """
-    (batch, dim, length), width = tokens.shape, weights.shape[0]
-    auto = tile_sizes(width, batch, numbers=dim * length, most_particles=most_particles or _MOST_PARTICLES)
-    m = auto[0] if most_particles is None else piece(width, most_particles)
-    b = auto[1] if most_prompts is None else piece(batch, most_prompts)
-    if (m, b) == (width, batch):
-        return mean(particles, weights, tokens)
-    strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m, "edge"), 1, 0), particles)
-    shares = fold(weights, 0, m).T
-    blocks = jnp.moveaxis(fold(tokens, 0, b, "edge"), 1, 0)
-    total = sum_of_tiles(lambda block, strip: mean(strip[0], strip[1], block), (strips, shares), blocks)
-    return jnp.moveaxis(total, 0, 1).reshape(-1, dim, length)[:batch]
+
+    def total(laws, tokens):
+        particles, weights = laws
+        (batch, dim, length), width = tokens.shape, weights.shape[0]
+        most = most_particles or _MOST_PARTICLES
+        auto = tile_sizes(width, batch, numbers=dim * length, most_particles=most, dtype=tokens.dtype)
+        m = auto[0] if most_particles is None else piece(width, most_particles)
+        b = auto[1] if most_prompts is None else piece(batch, most_prompts)
+        if (m, b) == (width, batch):
+            return mean(particles, weights, tokens)
+        strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m, "edge"), 1, 0), particles)
+        strips = strips, fold(weights, 0, m).T
+        blocks = jnp.moveaxis(fold(tokens, 0, b, "edge"), 1, 0)
+        sums = sum_of_tiles(lambda block, strip: mean(strip[0], strip[1], block), strips, blocks)
+        return jnp.moveaxis(sums, 0, 1).reshape(-1, dim, length)[:batch]
+
+    return sum_of_shares(total, (particles, weights), tokens)

@@ -3,7 +3,7 @@
 import functools
 import math
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +16,19 @@ from jaxtyping import Array
 
 # Sums of at most this many terms are written out; a matrix product does longer ones.
 _MOST_TERMS = 16
+# Of more terms a matrix product adds up parts, for the sake of its accuracy.
+_MOST_IN_PRODUCT = 192
 
 
-def contract(spec: str, left: Array, right: Array) -> Array:
-    """What `jnp.einsum(spec, left, right)` computes, for arrays `[..., m]` of many particles.
+def contract(spec: str, *operands: Array) -> Array:
+    """What `jnp.einsum(spec, *operands)` computes, for arrays `[..., m]` of many particles.
 
     The letter m stands for particles and comes last wherever it appears. On a CPU a short sum is written
     out term by term, so that XLA makes plain loops along m, which vectorise; products of 5 by 2 matrices do
-    not. A sum over prompts or particles becomes one matrix product. Derivatives are contractions again, in
-    both modes and to any order: that is why this is a primitive of JAX.
+    not. A sum of two operands over prompts or particles becomes one matrix product. Derivatives are
+    contractions again, in both modes and to any order: that is why this is a primitive of JAX.
     """
-    return _contract.bind(left, right, spec=spec)
+    return _contract.bind(*operands, spec=spec)
 
 
 def isolated(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -48,81 +50,128 @@ def isolated(function: Callable[..., Array]) -> Callable[..., Array]:
 _contract = Primitive("contract")
 
 
-def _letters(spec: str) -> tuple[str, str, str]:
+def _letters(spec: str) -> tuple[list[str], str]:
     operands, result = spec.split("->")
-    left, right = operands.split(",")
-    return left, right, result
+    return operands.split(","), result
 
 
-def _sizes(spec: str, left: tuple[int, ...], right: tuple[int, ...]) -> dict[str, int]:
-    a, b, _ = _letters(spec)
-    return dict(zip(a + b, (*left, *right), strict=True))
+def _spec(operands: Sequence[str], result: str) -> str:
+    return f"{','.join(operands)}->{result}"
+
+
+def _sizes(letters: Sequence[str], operands: Sequence[Array | ShapedArray]) -> dict[str, int]:
+    return dict(
+        pair for each, operand in zip(letters, operands, strict=True) for pair in zip(each, operand.shape, strict=True)
+    )
 
 
 @_contract.def_abstract_eval
-def _abstract(left, right, *, spec):
-    sizes = _sizes(spec, left.shape, right.shape)
-    return ShapedArray(tuple(sizes[letter] for letter in _letters(spec)[2]), left.dtype)
+def _abstract(*operands, spec):
+    letters, result = _letters(spec)
+    sizes = _sizes(letters, operands)
+    return ShapedArray(tuple(sizes[letter] for letter in result), operands[0].dtype)
 
 
-def _left_cotangent(cotangent, left, right, *, spec):
-    a, b, result = _letters(spec)
-    return contract(f"{b},{result}->{a}", right, cotangent)
+def _jvp(primals, tangents, *, spec):
+    parts = [
+        contract(spec, *primals[:place], tangent, *primals[place + 1 :])
+        for place, tangent in enumerate(tangents)
+        if not isinstance(tangent, ad.Zero)
+    ]
+    return contract(spec, *primals), functools.reduce(jnp.add, parts)
 
 
-def _right_cotangent(cotangent, left, right, *, spec):
-    a, b, result = _letters(spec)
-    return contract(f"{a},{result}->{b}", left, cotangent)
+ad.primitive_jvps[_contract] = _jvp
 
 
-ad.defbilinear(_contract, _left_cotangent, _right_cotangent)
+def _transposed(cotangent, *operands, spec):
+    """The cotangent of the one operand that is not known, in which the contraction is linear."""
+    letters, result = _letters(spec)
+    place = next(i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
+    others = [*letters[:place], *letters[place + 1 :]]
+    known = [*operands[:place], *operands[place + 1 :]]
+    if isinstance(cotangent, ad.Zero):
+        found = ad.Zero(operands[place].aval.to_ct_aval())
+    else:
+        found = contract(_spec([*others, result], letters[place]), *known, cotangent)
+    return [found if i == place else None for i in range(len(operands))]
+
+
+ad.primitive_transposes[_contract] = _transposed
 
 
 def _batched(args, axes, *, spec):
-    pairs = list(zip(args, axes, strict=True))
-    size = next(arg.shape[axis] for arg, axis in pairs if axis is not None)
-    left, right = (batching.bdim_at_front(arg, axis, size) for arg, axis in pairs)
+    letters, result = _letters(spec)
     new = next(letter for letter in string.ascii_uppercase if letter not in spec)
-    a, b, result = (new + letters for letters in _letters(spec))
-    return contract(f"{a},{b}->{result}", left, right), 0
+    letters = [each if axis is None else new + each for each, axis in zip(letters, axes, strict=True)]
+    moved = [arg if axis is None else jnp.moveaxis(arg, axis, 0) for arg, axis in zip(args, axes, strict=True)]
+    return contract(_spec(letters, new + result), *moved), 0
 
 
 batching.primitive_batchers[_contract] = _batched
 
 
-def _einsum(left, right, *, spec):
-    return jnp.einsum(spec, left, right)
+def _einsum(*operands, spec):
+    return jnp.einsum(spec, *operands)
 
 
-def _loops(left, right, *, spec):
-    sizes = _sizes(spec, left.shape, right.shape)
-    a, b, result = _letters(spec)
-    summed = "".join(letter for letter in dict.fromkeys(a + b) if letter not in result)
-    if _is_product(a, b, result, math.prod(sizes[letter] for letter in summed)):
-        return _product(a, b, result, summed, left, right)
-    terms = summed.replace("m", "")
-    kept = result if "m" in result else result + "m"
-
-    @isolated
-    def total(left, right):
-        places = np.ndindex(*(sizes[letter] for letter in terms))
-        products = (_at(left, a, terms, place, kept) * _at(right, b, terms, place, kept) for place in places)
-        return functools.reduce(jnp.add, products)
-
-    summands = total(left, right)
+def _loops(*operands, spec):
+    letters, result = _letters(spec)
+    sizes = _sizes(letters, operands)
+    summed = "".join(letter for letter in sizes if letter not in result)
+    if _is_product(letters, result, math.prod(sizes[letter] for letter in summed)):
+        return _sum_of_products(letters, result, summed, operands)
+    summands = _written_out(letters, result, summed.replace("m", ""), operands)
     # As a product with ones: XLA's own row sums are several times slower.
     return summands if "m" in result else summands @ jnp.ones(summands.shape[-1], summands.dtype)
 
 
-def _is_product(a: str, b: str, result: str, terms: int) -> bool:
+def _written_out(letters: Sequence[str], result: str, terms: str, operands: Sequence[Array]) -> Array:
+    """The sum over the letters of `terms` for each particle by itself, one term after the other."""
+    kept = result if "m" in result else result + "m"
+    sizes = _sizes(letters, operands)
+    places = list(np.ndindex(*(sizes[letter] for letter in terms)))
+    summed = [i for i, each in enumerate(letters) if set(each) & set(terms)] or [0]
+    others = [i for i in range(len(letters)) if i not in summed]
+
+    @isolated
+    def total(*operands):
+        def product(chosen: list[int], place: tuple[int, ...]) -> Array:
+            return functools.reduce(jnp.multiply, (_at(operands[i], letters[i], terms, place, kept) for i in chosen))
+
+        sums = functools.reduce(jnp.add, (product(summed, place) for place in places))
+        # What no term depends on is multiplied once, by their sum.
+        return product(others, places[0]) * sums if others else sums
+
+    return total(*operands)
+
+
+def _is_product(letters: Sequence[str], result: str, terms: int) -> bool:
     """Whether this is one matrix product with a long sum (one for each index of `vmap`, a capital letter)."""
-    shared = [letter for letter in result if letter in a and letter in b and letter.islower()]
-    return terms > _MOST_TERMS and not shared
+    shared = [letter for letter in result if letter.islower() and all(letter in each for each in letters)]
+    return len(letters) == 2 and terms > _MOST_TERMS and not shared
+
+
+def _sum_of_products(letters: Sequence[str], result: str, summed: str, operands: Sequence[Array]) -> Array:
+    """A matrix product; a long sum in parts along its first letter, for errors of rounding grow with its length."""
+    sizes = _sizes(letters, operands)
+    size, terms = sizes[summed[0]], math.prod(sizes[letter] for letter in summed)
+    parts = next(n for n in range(1, size + 1) if size % n == 0 and (terms <= n * _MOST_IN_PRODUCT or n == size))
+    product = functools.partial(_product, *letters, result, summed)
+    if parts == 1:
+        return product(*operands)
+
+    def cut(letters, array):
+        axis = letters.index(summed[0])
+        return jnp.moveaxis(array.reshape(*array.shape[:axis], parts, -1, *array.shape[axis + 1 :]), axis, 0)
+
+    return jnp.sum(jax.vmap(product)(*map(cut, letters, operands)), axis=0)
 
 
 def _product(a: str, b: str, result: str, summed: str, left: Array, right: Array) -> Array:
-    """One matrix product, the smaller operand first: the fastest order of XLA's."""
-    if left.size > right.size:
+    """One matrix product, in the order in which it reads the larger operand as that lies in memory."""
+    large_last = (a if left.size > right.size else b)[-1]
+    if (large_last in summed) != (left.size > right.size):
         a, b, left, right = b, a, right, left
     batch = [letter for letter in result if letter in a and letter in b]
     dims = [[letters.index(letter) for letter in chosen] for chosen in (summed, batch) for letters in (a, b)]

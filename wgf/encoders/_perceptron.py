@@ -68,16 +68,16 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
 
     def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """The average over neurons: a hidden layer of width M, in tiles."""
-        bias = () if particles.bias is None else (particles.bias[None],)
-        strip = (particles.w_in.T, (weights[:, None] * particles.w_out).T, *bias)
-        return tiled_sum(self._hidden, strip, tokens, numbers=tokens.shape[2], most_particles=256)
+        bias = () if particles.bias is None else (particles.bias,)
+        neurons = (particles.w_in, weights[:, None] * particles.w_out, *bias)
+        return tiled_sum(self._hidden, neurons, tokens, numbers=tokens.shape[2], most_particles=256)
 
     def _hidden(self, tokens: Float[Array, "token_dim prompts length"], neurons: tuple[Array, ...]) -> Array:
         """The sum over the neurons of one tile: d, e entries of a token, b prompts, n tokens, m neurons."""
         w_in, w_out, *bias = neurons
         drive = contract("dbn,dm->bnm", tokens, w_in)
         if bias:
-            drive = drive + bias[0][None]
+            drive = drive + bias[0]
         return contract("em,bnm->ebn", w_out, self.activation(drive))
 
     def reflect(self, particle: Neuron) -> Neuron:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, DTypeLike, Float, PyTree
 
-Batch = Float[Array, "batch token_dim length"]
+from ._shares import Batch, sum_of_shares
 
-# The most numbers of one array in a tile: half a megabyte of float32 lies in a CPU's second-level cache.
-_TILE = 2**17
-_TILE_ELSEWHERE = 2**27
+# The most bytes of one array in a tile: a CPU's cores share some megabytes of cache. Other backends have other caches.
+_TILE, _TILE_ELSEWHERE = 2**22, 2**29
 
 
 def tiled_sum(
@@ -33,24 +32,29 @@ def tiled_sum(
 
     - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to the sum `[D, b, N+1]` over these m;
       particles that are zero in every entry must add nothing.
-    - `particles`: arrays `[..., M]`.
+    - `particles`: arrays `[M, ...]`.
     - `tokens`: `[B, D, N+1]`.
     - `numbers`: how many numbers a tile's largest array has for each prompt and particle.
     - `most_particles`: the most particles m of a tile on a CPU.
     """
-    batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[-1]
-    m, b = tile_sizes(width, batch, numbers=numbers, most_particles=most_particles)
-    particles = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, -1, m), -1, 0), particles)
-    prompts = fold(tokens, 0, b).transpose(1, 2, 0, 3)
-    total = sum_of_tiles(tile, particles, prompts)
-    return total.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[:batch]
+
+    def total(particles, tokens):
+        batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[0]
+        m, b = tile_sizes(width, batch, numbers=numbers, most_particles=most_particles, dtype=tokens.dtype)
+        strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m), 0, -1), particles)
+        blocks = fold(tokens, 0, b).transpose(1, 2, 0, 3)
+        sums = sum_of_tiles(tile, strips, blocks)
+        return sums.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[:batch]
+
+    return sum_of_shares(total, particles, tokens)
 
 
-def tile_sizes(width: int, batch: int, *, numbers: int, most_particles: int) -> tuple[int, int]:
-    """The particles and prompts of a tile: near equal pieces, on a CPU of few enough numbers to stay in the cache."""
+def tile_sizes(width: int, batch: int, *, numbers: int, most_particles: int, dtype: DTypeLike) -> tuple[int, int]:
+    """The particles and prompts of a tile: near equal pieces, on a CPU of few enough bytes to stay in the cache."""
     cpu = jax.default_backend() == "cpu"
-    m = piece(width, most_particles if cpu else max(1, _TILE_ELSEWHERE // numbers))
-    return m, piece(batch, max(1, (_TILE if cpu else _TILE_ELSEWHERE) // (m * numbers)))
+    most = (_TILE if cpu else _TILE_ELSEWHERE) // (numbers * jnp.dtype(dtype).itemsize)
+    m = piece(width, most_particles if cpu else max(1, most))
+    return m, piece(batch, max(1, most // m))
 
 
 def sum_of_tiles(
@@ -70,8 +74,9 @@ def sum_of_tiles(
 
 
 def piece(size: int, most: int) -> int:
-    """The size of near equal pieces of an axis, none longer than `most`."""
-    return math.ceil(size / math.ceil(size / most))
+    """The size of near equal pieces of an axis, none longer than `most`; equal ones if not half as long."""
+    least = math.ceil(size / most)
+    return next((size // count for count in range(least, 2 * least) if size % count == 0), math.ceil(size / least))
 
 
 def fold(array: Array, axis: int, size: int, mode: str = "constant") -> Array:
