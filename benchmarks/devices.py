@@ -69,7 +69,8 @@ def measure(prompts: int, particles: int, size: tuple[int, int, int]) -> dict:
     made = Regression(batch=batch, examples=8, width=width)
     mesh = wgf.sharding.mesh(prompts=prompts, particles=particles)
     arguments = wgf.sharding.shard((made.objective, made.finite(depth)), mesh)
-    compiled = jax.jit(wgf.velocity).lower(*arguments).compile()
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(wgf.velocity).lower(*arguments).compile()
     jax.block_until_ready(compiled(*arguments))
     seconds, processor = [], []
     for _ in range(7):

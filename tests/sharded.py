@@ -32,15 +32,21 @@ def problem():
     return wgf.Objective(prompts, 1e-3), finite, limit
 
 
-def moves(objective, model):
-    """The messages of a compiled velocity that carry more than sums."""
+def program(objective, model):
+    """The text of a compiled velocity."""
     arrays, rest = eqx.partition((objective, model), eqx.is_array)
-    return messages(lambda arrays: wgf.velocity(*eqx.combine(arrays, rest)), arrays)
+    return compiled(lambda arrays: wgf.velocity(*eqx.combine(arrays, rest)), arrays)
 
 
-def messages(function, arrays):
-    """What moves in a compiled function, by name."""
-    return re.findall(MOVES, jax.jit(function).lower(arrays).compile().as_text())
+def compiled(function, arrays):
+    """The text of a compiled function."""
+    return jax.jit(function).lower(arrays).compile().as_text()
+
+
+def loops_around_sums(text):
+    """In how many loops a sum over devices lies at the most."""
+    names = re.findall(r' all-reduce(?:-start)?\(.*op_name="([^"]*)"', text)
+    return max((name.count("while/body") for name in names), default=0)
 
 
 def main(mesh, results, directory, processes=None):
@@ -50,9 +56,14 @@ def main(mesh, results, directory, processes=None):
     objective, finite, limit = (wgf.sharding.shard(part, devices) for part in problem())
     found = {}
     if directory == "-":
-        found["moves"] = [*moves(objective, finite), *moves(objective, limit)]
+        plain = program(objective, finite)
+        with jax.set_mesh(devices):
+            programs = [program(objective, model) for model in (finite, limit)]
+        found["moves"] = re.findall(MOVES, "".join([plain, *programs]))
         # A sort along the spread axis must move particles: it shows that what moves is seen.
-        found["control"] = messages(lambda leaf: jnp.sort(leaf, axis=1), limit.measure.particles.f.value)
+        sort = compiled(lambda leaf: jnp.sort(leaf, axis=1), limit.measure.particles.f.value)
+        found["control"] = re.findall(MOVES, sort)
+        found["loops"] = [loops_around_sums(text) for text in (*programs, plain)]
         found |= {"finite": wgf.velocity(objective, finite), "limit": wgf.velocity(objective, limit)}
     else:
         stop = 1e-9 if "," in mesh else None  # only the single device goes on to the end

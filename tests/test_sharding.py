@@ -34,7 +34,7 @@ def finish(*programs):
 
 def assert_close(ours, theirs, bound=1e-5):
     for name in theirs:
-        if not name.startswith(("moves", "control", "steps")):
+        if not name.startswith(("moves", "control", "loops", "steps")):
             error = np.max(np.abs(ours[name] - theirs[name])) / np.max(np.abs(theirs[name]))
             assert error <= bound, (name, error)
 
@@ -52,6 +52,8 @@ def test_four_devices_give_the_numbers_of_one_and_move_no_particles(mesh, alone,
     four = dict(np.load(tmp_path / "four.npz"))
     assert_close(four, alone)
     assert not [name for name in four if name.startswith("moves")]
+    # Devices add up once a layer, or once a stage of a step; without the mesh in context in every tile of a layer.
+    assert [int(four[f"loops{i}"]) for i in range(3)] == [1, 2, 3]
     assert "particles=1" in mesh or [name for name in four if name.startswith("control")]
 
 

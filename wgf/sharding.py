@@ -71,7 +71,9 @@ def start_processes(text: str) -> None:
 def shard(tree: _Tree, mesh: Mesh) -> _Tree:
     """Put an objective or a model on a mesh: prompts and particles spread over it, all else on every device.
 
-    `flow`, `run` and `train` then compute where the arrays are, with no change to them: XLA sees to the messages.
+    `flow`, `run`, `train` and `velocity` then compute where the arrays are, with no change to them: XLA sees to the
+    messages, one sum over devices a layer and direction. In a `jit` of your own call them under `jax.set_mesh(mesh)`:
+    else the numbers are the same, but devices add up in every tile of a layer.
 
     ```python
     mesh = wgf.sharding.mesh(prompts=4, particles=2)

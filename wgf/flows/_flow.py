@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
+from .._mesh import on_own_mesh
 from ._problem import Problem, pose
 from ._solution import RESULTS, FlowSolution, raise_if, translate
 from ._state import State
 
 
+@on_own_mesh
 def flow(
     objective: Callable[[Any], Float[Array, ""]],
     model: PyTree,

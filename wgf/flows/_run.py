@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from .._checks import at_least
+from .._mesh import on_own_mesh
 from ._chunk import Part, advance, begin
 from ._interrupt import Interrupt
 from ._problem import Problem, pose
@@ -27,6 +28,7 @@ from ._store import Store, on_host
 UNFINISHED = (RESULTS.interrupted, RESULTS.out_of_time)
 
 
+@on_own_mesh
 def run(
     objective: Callable[[Any], Float[Array, ""]],
     model: PyTree,

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
+from .._mesh import on_own_mesh
 from ._dynamics import prompt_weights
 from ._eulerian import FiniteVolume
 from ._solution import RESULTS, TrainSolution, raise_if
@@ -17,6 +18,7 @@ from ._survey import repeat_model, survey
 from ._velocity import dynamics_of, evaluate
 
 
+@on_own_mesh
 def train(
     objective: Callable[[Any], Float[Array, ""]],
     model: PyTree,

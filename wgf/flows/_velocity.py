@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._mesh import on_own_mesh
 from .._outline import outline
 from ..measures import Eulerian, Layered
 from ..models import AbstractModel
@@ -17,6 +18,7 @@ from ._eulerian import FiniteVolume
 from ._lagrangian import Lagrangian
 
 
+@on_own_mesh
 def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyTree[Array]:
     r"""The velocity dθ/dτ of every particle, \( v_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial
     \theta_{ij}} \).
