@@ -1,6 +1,6 @@
 """Time debiased Sinkhorn divergences, and curves of them, against POT and GeomLoss at equal marginal error.
 
-    python benchmarks/sinkhorn.py [--quick] [--largest 8192] [--repeats 5] [--folder benchmarks/results]
+    python benchmarks/sinkhorn.py [--quick] [--largest 8192] [--repeats 5] [--patience 30]
 
 Two Gaussian clouds of n points, one of them moved and stretched, at the ε of `wgf.transport.epsilon_from_scale`. Each
 program's knob is tightened until its potentials, the second made exact for the first, give a plan whose marginal is
@@ -40,8 +40,6 @@ SIZES = [(256, ("float32", "float64")), (1024, ("float32", "float64")), (4096, (
 CURVES = [(1024, ("float32", "float64")), (4096, ("float32",))]
 QUICK, QUICK_CURVES = [(64, ("float32", "float64"))], [(64, ("float32",))]
 DIMS, SAVES = (2, 55), 20
-# Seconds that one call may take; a program is left out at sizes beyond the one where it took more.
-PATIENCE = 5.0
 
 
 def main():
@@ -51,6 +49,9 @@ def main():
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
     parser.add_argument("--largest", type=int, default=8192, help="leave out clouds of more points")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each program; at 8192 points 3 at most")
+    parser.add_argument(
+        "--patience", type=float, default=30, help="seconds of a call after which a program is left out"
+    )
     parser.add_argument("--folder", type=Path, default=RESULTS)
     parser.add_argument("--peak", nargs=5, metavar=("PROGRAM", "N", "DIM", "DTYPE", "KNOB"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,8 +61,8 @@ def main():
     kinds = (QUICK, QUICK_CURVES) if options.quick else (SIZES, CURVES)
     sizes, curves = ([size for size in kind if size[0] <= options.largest] for kind in kinds)
     tables = [
-        *compare(sizes, 1, options.repeats, goal=1.0, memory=not options.quick),
-        *compare(curves, SAVES, min(3, options.repeats), goal=3.0, memory=False),
+        *compare(sizes, 1, options.repeats, Search(options.patience), goal=1.0, memory=not options.quick),
+        *compare(curves, SAVES, min(3, options.repeats), Search(options.patience), goal=3.0, memory=False),
     ]
     found = {}
     for name in ("POT", "geomloss", "torch"):
@@ -73,15 +74,15 @@ def main():
     sys.exit(bool(missed) and not options.quick)
 
 
-def compare(sizes, saves: int, repeats: int, goal: float, memory: bool) -> list[Table]:
+def compare(sizes, saves: int, repeats: int, search: "Search", goal: float, memory: bool) -> list[Table]:
     """A table for each dimension."""
     tables = []
     for dim in DIMS:
-        rows, checks, slow = [], [], set()
+        rows, checks = [], []
         for n, dtypes in sizes:
             for dtype in dtypes:
                 with jax.enable_x64(dtype == "float64"):
-                    row = run(n, dim, dtype, saves, min(repeats, 3) if n > 4096 else repeats, slow, memory)
+                    row = run(n, dim, dtype, saves, min(repeats, 3) if n > 1024 else repeats, search, memory)
                 rows += row
                 peers = [r[5] for r in row if not r[3].startswith("wgf") and r[5] is not None]
                 if peers and n >= 1024:
@@ -94,11 +95,11 @@ def compare(sizes, saves: int, repeats: int, goal: float, memory: bool) -> list[
     return tables
 
 
-def run(n: int, dim: int, dtype: str, saves: int, repeats: int, slow: set, memory: bool) -> list[tuple]:
+def run(n: int, dim: int, dtype: str, saves: int, repeats: int, search: "Search", memory: bool) -> list[tuple]:
     """Tune all programs for one problem, time them in turn, and compare their values."""
     problem = clouds(n, dim, dtype, saves)
     first = VARIANTS["wgf"][0](*problem, ERROR)[0]
-    tuned = {name: tuned for name in VARIANTS if name not in slow and (tuned := tune(name, problem, first, slow))}
+    tuned = {name: found for name in VARIANTS if (found := search.tune(name, problem, first))}
     seconds, values = {name: [] for name in tuned}, {}
     for _ in range(repeats):
         for name, (knob, _) in tuned.items():
@@ -118,25 +119,41 @@ def run(n: int, dim: int, dtype: str, saves: int, repeats: int, slow: set, memor
     return rows
 
 
-def tune(name: str, problem, expected: np.ndarray, slow: set) -> tuple[float, float] | None:
-    """The loosest knob with the error asked for and values right to 1 %, and the error; None beyond patience.
+class Search:
+    """Finds the knob of each program for one problem after the other, of growing size.
 
-    The values tell of the clouds' transports to themselves, whose potentials not all programs return.
+    `patience`: the seconds that one call may take; a program is left out beyond the size where it took more.
     """
-    # The ends of a curve tell of the rest.
-    ends = (problem[0][jnp.asarray([0, -1])] if len(problem[0]) > 1 else problem[0]), *problem[1:]
-    expected = np.asarray(expected)[[0, -1]] if len(problem[0]) > 1 else np.asarray(expected)
-    for knob in VARIANTS[name][1]:
-        start = time.perf_counter()
-        found = potentials(name, *ends, knob)
-        if time.perf_counter() - start > PATIENCE * len(ends[0]):
-            break
-        error = worst_error(*ends, found)
-        if error <= ERROR and np.allclose(VARIANTS[name][0](*ends, knob)[0], expected, rtol=1e-2, atol=0):
-            return knob, error
-    print(f"{name} is left out from {problem[1].shape} on: slow, or its error stays above {ERROR}", flush=True)
-    slow.add(name)
-    return None
+
+    def __init__(self, patience: float):
+        self.patience = patience
+        self.slow = set()
+        self.begin = {}
+
+    def tune(self, name: str, problem, expected: np.ndarray) -> tuple[float, float] | None:
+        """The loosest knob with the error asked for and values right to 1 %, and the error; None beyond patience.
+
+        Larger clouds need knobs as tight at least: the search begins where the one before, of that dimension and
+        dtype, ended. The values tell of the clouds' transports to themselves, whose potentials not all programs return.
+        """
+        (_, dim), dtype = problem[1].shape, str(problem[1].dtype)
+        # The ends of a curve tell of the rest.
+        ends = (problem[0][jnp.asarray([0, -1])] if len(problem[0]) > 1 else problem[0]), *problem[1:]
+        expected = np.asarray(expected)[[0, -1]] if len(problem[0]) > 1 else np.asarray(expected)
+        knobs = VARIANTS[name][1] if (name, dim) not in self.slow else ()
+        for place in range(self.begin.get((name, dim, dtype), 0), len(knobs)):
+            start = time.perf_counter()
+            found = potentials(name, *ends, knobs[place])
+            if time.perf_counter() - start > self.patience * len(ends[0]):
+                break
+            error = worst_error(*ends, found)
+            if error <= ERROR and np.allclose(VARIANTS[name][0](*ends, knobs[place])[0], expected, rtol=1e-2, atol=0):
+                self.begin[name, dim, dtype] = place
+                return knobs[place], error
+        if knobs:
+            print(f"{name} is left out from {problem[1].shape} on: slow, or its error stays above {ERROR}", flush=True)
+            self.slow.add((name, dim))
+        return None
 
 
 def clouds(n: int, dim: int, dtype: str, saves: int):

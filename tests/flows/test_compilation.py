@@ -49,6 +49,7 @@ def test_the_persistent_cache_holds_a_flow(tmp_path):
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(wgf.__file__).parents[1]),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
