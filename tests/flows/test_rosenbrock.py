@@ -109,6 +109,17 @@ def test_a_flow_of_the_limit_agrees_with_tsit5(small, key):
     np.testing.assert_allclose(a.objective[0] - a.objective[-1], a.dissipated[-1], rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_run_is_the_flow_bit_for_bit(small):
+    options = {"solver": RosenbrockW(), "rtol": 1e-3, "atol": 1e-5}
+    a, b = (
+        wgf.flow(*small, [0.0, 30.0, 100.0], **options),
+        wgf.run(*small, [0.0, 30.0, 100.0], chunk=5, progress=False, **options),
+    )
+    np.testing.assert_array_equal(a.objective, b.objective)
+    assert int(a.stats["num_steps"]) == int(b.stats["num_steps"])
+
+
 def test_what_it_refuses(small, key):
     objective, model = small
 
