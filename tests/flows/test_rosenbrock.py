@@ -92,9 +92,11 @@ def test_order_three_though_its_jacobian_is_not_the_fields(refined):
 def test_stiff_flows_agree_with_rkc_and_take_as_many_steps_at_any_decay(small, decay):
     """What the method is for: to rest, τ = 10/λ, in steps whose number does not grow with 1/λ."""
     objective = wgf.Objective(small[0].prompts, decay)
-    options = {"rtol": jnp.asarray(1e-4), "atol": jnp.asarray(1e-6), "max_steps": 16384}
-    taus = jnp.asarray([0.0, 1 / decay, 10 / decay])
-    w, rkc = (wgf.flow(objective, small[1], taus, solver=s, **options) for s in (RosenbrockW(), RKC()))
+    rtol, atol, taus = jnp.asarray(1e-4), jnp.asarray(1e-6), jnp.asarray([0.0, 1 / decay, 10 / decay])
+    w, rkc = (
+        wgf.flow(objective, small[1], taus, solver=solver, rtol=rtol, atol=atol, max_steps=16384)
+        for solver in (RosenbrockW(), RKC())
+    )
     np.testing.assert_allclose(w.objective, rkc.objective, rtol=2e-3)
     assert int(w.stats["num_steps"]) < 600, w.stats
 
@@ -103,19 +105,18 @@ def test_stiff_flows_agree_with_rkc_and_take_as_many_steps_at_any_decay(small, d
 def test_a_flow_of_the_limit_agrees_with_tsit5(small, key):
     objective, model = small
     model = wgf.AveragedODE(model.encoder, wgf.measures.Gaussian(model.encoder, 0.7).spectral(2, 4, key), steps=2)
-    options = {"rtol": 1e-6, "atol": 1e-8}
-    a, b = (wgf.flow(objective, model, [0.0, 5.0, 20.0], solver=s, **options) for s in (RosenbrockW(), diffrax.Tsit5()))
+    solvers = RosenbrockW(), diffrax.Tsit5()
+    a, b = (wgf.flow(objective, model, [0.0, 5.0, 20.0], solver=s, rtol=1e-6, atol=1e-8) for s in solvers)
     assert relative(a.models.measure.particles, b.models.measure.particles) < 1e-4
     np.testing.assert_allclose(a.objective[0] - a.objective[-1], a.dissipated[-1], rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_run_is_the_flow_bit_for_bit(small):
-    options = {"solver": RosenbrockW(), "rtol": 1e-3, "atol": 1e-5}
-    a, b = (
-        wgf.flow(*small, [0.0, 30.0, 100.0], **options),
-        wgf.run(*small, [0.0, 30.0, 100.0], chunk=5, progress=False, **options),
-    )
+    objective, model = small
+    solver, taus = RosenbrockW(), [0.0, 30.0, 100.0]
+    a = wgf.flow(objective, model, taus, solver=solver, rtol=1e-3, atol=1e-5)
+    b = wgf.run(objective, model, taus, solver=solver, rtol=1e-3, atol=1e-5, chunk=5, progress=False)
     np.testing.assert_array_equal(a.objective, b.objective)
     assert int(a.stats["num_steps"]) == int(b.stats["num_steps"])
 

@@ -158,7 +158,7 @@ class HomogeneityResult:
         return [
             "degrees: of (w_in, w_out) of a neuron, (value, key, query) of a head; all: of all together; - for none;",
             "1-hom.: leaves in which g is together 1-homogeneous; T, th.: growth exponents in T and theta;",
-            "worst, mean: how fast the gradient in theta changes, its exponent in the distance (0 Lipschitz, -1 a jump);",
+            "worst, mean: how fast the gradient in theta changes, and its power of distance (0 Lipschitz, -1 a jump);",
             "kernel: its least eigenvalue / greatest on distinct prompts;",
             f"risk: median of {config.seeds} seeds at tau = {config.horizon:g}, as a share of the null model's, with "
             "least and most (x: failed flows);",
@@ -336,7 +336,7 @@ def _share(solution: FlowSolution, spent: float) -> float:
 
 
 def _action(solution: FlowSolution) -> float:
-    r"""\( \sum \|\Delta\theta\|^2_\rho / \Delta\tau \) over the saves, from below \( \int \|\dot\theta\|^2 d\tau \): the fall of Q.
+    r"""\( \sum \|\Delta\theta\|^2_\rho / \Delta\tau \) over the saves, from below: \( \int \|\dot\theta\|^2 \).
 
     It takes the particles at what they do. Where the gradient jumps, a flow follows the convex hull of its values on
     both sides (A. F. Filippov, *Differential equations with discontinuous righthand sides*, 1988), and the identity

@@ -134,11 +134,13 @@ def _check(args: Any) -> None:
 
 def _sum(weights: Any, slopes: list[State], like: State) -> State:
     """The weighted sum of the slopes so far: 0 of none."""
-    zero = jax.tree.map(jnp.zeros_like, like)
-    return sum((w * slope**ω for w, slope in zip(weights, slopes, strict=False)), zero**ω).ω
+    total = jax.tree.map(jnp.zeros_like, like)
+    for weight, slope in zip(weights, slopes, strict=False):
+        total = (total**ω + weight * slope**ω).ω
+    return total
 
 
-def _factorise(step: Float[Array, ""], state: State, args: Any) -> Callable[[State], State]:
+def _factorise(step: Any, state: State, args: Any) -> Callable[[State], State]:
     """The inverse of 1 + step (λ + m⁻¹ JᵀJ) on the parameters: J has a row of √(μ ℓ'') ∂output/∂θ for each prompt."""
     _, objective, model = args
     jacobian, masses = _outputs_jacobian(state, args), _masses(state, model)
