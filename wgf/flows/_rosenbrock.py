@@ -17,7 +17,7 @@ from ..objective import Objective
 from ._lagrangian import Lagrangian
 from ._state import State
 
-# ROS34PW2, table 4.1 of the source.
+# The coefficients of ROS34PW2.
 GAMMA = 0.4358665215084590
 STAGES = np.array(
     [
