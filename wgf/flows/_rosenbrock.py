@@ -108,7 +108,7 @@ class RosenbrockW(diffrax.AbstractAdaptiveSolver):
         solve = _factorise(GAMMA * h, y0, args)
         slopes: list[State] = []
         for i in range(4):
-            place, drag = (_sum(row[i] * h**p, slopes, y0) for row, p in ((STAGES, 1), (CORRECTIONS / GAMMA, 0)))
+            place, drag = _sum(STAGES[i] * h, slopes, y0), _sum(CORRECTIONS[i] / GAMMA, slopes, y0)
             slope = terms.vf(t0 + STAGES[i].sum() * h, (y0**ω + place**ω).ω, args)
             slopes.append((solve((slope**ω + drag**ω).ω) ** ω - drag**ω).ω)
         y1 = (y0**ω + _sum(SOLUTION * h, slopes, y0) ** ω).ω
