@@ -114,7 +114,7 @@ def test_the_folder_holds_the_picture_and_every_flow(result, tmp_path):
         ({"weight_decays": ()}, "`weight_decays` must be positive, one at least; got"),
         ({"weight_decays": (0.0,)}, r"`weight_decays` must be positive, one at least; got \(0\.0,\)"),
         ({"depth": 0}, "`depth` must be a whole number of at least 1; got 0"),
-        ({"saves": 2}, "`saves` must be a whole number of at least 3; got 2"),
+        ({"saves": 3}, "`saves` must be a whole number of at least 4; got 3"),
         ({"horizon": 1.0}, "`horizon` must be above 1, in units of 1 / lambda; got 1.0"),
     ],
 )

@@ -244,7 +244,7 @@ def run(config: DecayConfig, *, show_progress: bool | None = None) -> DecayResul
 def _check(config: DecayConfig) -> None:
     for name in ("batch", "examples", "dim", "depth", "width", "teacher_width"):
         at_least(name, getattr(config, name), 1)
-    at_least("saves", config.saves, 3)
+    at_least("saves", config.saves, 4)
     if config.horizon <= 1:
         raise ValueError(f"`horizon` must be above 1, in units of 1 / lambda; got {config.horizon}.")
     if not config.data or not set(config.data) <= set(SETS):
