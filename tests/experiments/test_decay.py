@@ -39,6 +39,14 @@ def test_the_risk_falls_at_least_in_proportion_to_the_weight_decay(result):
 
 
 @pytest.mark.slow
+def test_labels_are_fitted_below_a_threshold(result):
+    risks = {end.weight_decay: end.risks[-1] for end in result.find("teacher")}
+    assert result.threshold("teacher") == max(decay for decay, risk in risks.items() if risk <= result.config.fit)
+    assert dataclasses.replace(result, config=dataclasses.replace(TINY, fit=0.0)).threshold("teacher") == 0
+    assert dataclasses.replace(result, config=dataclasses.replace(TINY, fit=2.0)).threshold("teacher") == 1e-1
+
+
+@pytest.mark.slow
 def test_a_stationary_objective_obeys_its_envelope(result):
     """Along stationary points dQ/dλ = ½ E‖θ‖², so Q rises with λ by less than Q/λ times its step."""
     ends = sorted(result.find("teacher"), key=lambda end: end.weight_decay)
@@ -106,7 +114,8 @@ def test_the_folder_holds_the_picture_and_every_flow(result, tmp_path):
         ({"weight_decays": ()}, "`weight_decays` must be positive, one at least; got"),
         ({"weight_decays": (0.0,)}, r"`weight_decays` must be positive, one at least; got \(0\.0,\)"),
         ({"depth": 0}, "`depth` must be a whole number of at least 1; got 0"),
-        ({"saves": 1}, "`saves` must be a whole number of at least 2; got 1"),
+        ({"saves": 3}, "`saves` must be a whole number of at least 4; got 3"),
+        ({"horizon": 1.0}, "`horizon` must be above 1, in units of 1 / lambda; got 1.0"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_refused_before_anything_runs(options, text):

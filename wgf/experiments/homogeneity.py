@@ -17,8 +17,8 @@ from scipy import stats
 from .. import plot
 from .._checks import at_least
 from ..analysis import Assumptions, Lipschitz, check_assumptions
-from ..flows import RESULTS, FlowSolution, flow
-from ..measures import Gaussian
+from ..flows import RESULTS, FlowSolution, RosenbrockW, flow
+from ..measures import Gaussian, coordinates
 from ..models import Transformer
 from ..objective import Objective
 from ..prompts import Prompts
@@ -61,6 +61,8 @@ class HomogeneityConfig:
     """The relative and absolute tolerance of the flow in training time, for the root mean square over all particles."""
     least_step: float = 0.005
     """The least step in tau, at which steps are taken whatever their error."""
+    windows: int = 800
+    """Equal times between which the moves of the particles are compared with the fall of Q."""
     saves: int = 12
     """Training times at which the risk is saved, 0 and then spaced as a geometric sequence."""
     seeds: int = 3
@@ -78,7 +80,7 @@ class HomogeneityConfig:
     def quick_default(cls) -> "HomogeneityConfig":
         """The defaults of `--quick`."""
         few = ("neuron ReLU", "neuron tanh", "neuron bounded tanh", "head softmax")
-        return cls(encoders=few, batch=8, depth=2, horizon=40.0, seeds=2, samples=64, quick=True)
+        return cls(encoders=few, batch=8, depth=2, horizon=40.0, windows=160, seeds=2, samples=64, quick=True)
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,17 @@ class Trial:
 
     - `risk`: of each seed along training, as a share of the null model's ½ E[y²]; NaN once a flow has failed.
       `[seeds, saves]`.
-    - `violation`: by how much the fall of Q differs from what was dissipated, as a share of the fall: the error of the
-      steps in τ. `[seeds]`.
+    - `violation`: by how much the fall of Q differs from the action of the particles' moves, as a share of the fall:
+      the error of the steps in τ. `[seeds]`.
+    - `excess`: the same of the dissipation ∫‖v‖² along the steps. More than the fall where steps leap back and forth
+      over a kink, along which the particles slide more slowly than v on either side, or over a steep valley. `[seeds]`.
     """
 
     specimen: Specimen
     assumptions: Assumptions
     risk: Float[np.ndarray, "seeds saves"]
     violation: Float[np.ndarray, " seeds"]
+    excess: Float[np.ndarray, " seeds"]
 
     @property
     def label(self) -> str:
@@ -139,8 +144,9 @@ class HomogeneityResult:
     def table(self) -> str:
         """The table that the command prints: a line for each encoder."""
         head = (
-            f"{'encoder':16} {'degrees':>12} {'all':>3} {'1-hom.':6} {'T':>3} {'theta':>5} {'worst':>7} {'':>5} "
-            f"{'mean':>7} {'':>5} {'kernel':>7} {'risk':>7} {'least':>7} {'most':>7} {'energy':>6}"
+            f"{'encoder':16} {'degrees':>12} {'all':>3} {'1-hom.':6} {'T':>3} {'th.':>3} {'worst':>7} {'':>5} "
+            f"{'mean':>7} {'':>5} {'kernel':>6} {'risk':>7} {'least':>7} {'most':>7} "
+            f"{'energy':>6} {'leaps':>5}"
         )
         lines = [head, "-" * len(head)]
         for group in dict.fromkeys(trial.specimen.group for trial in self.trials):
@@ -151,12 +157,13 @@ class HomogeneityResult:
         config = self.config
         return [
             "degrees: of (w_in, w_out) of a neuron, (value, key, query) of a head; all: of all together; - for none;",
-            "1-hom.: leaves in which g is together 1-homogeneous; T, theta: growth exponents; worst, mean: how fast",
-            "the gradient in theta changes, and its exponent in the distance (0 Lipschitz, -1 a jump);",
+            "1-hom.: leaves in which g is together 1-homogeneous; T, th.: growth exponents in T and theta;",
+            "worst, mean: how fast the gradient in theta changes, and its power of distance (0 Lipschitz, -1 a jump);",
             "kernel: its least eigenvalue / greatest on distinct prompts;",
             f"risk: median of {config.seeds} seeds at tau = {config.horizon:g}, as a share of the null model's, with "
             "least and most (x: failed flows);",
-            "energy: by how much the fall of Q differs from what was dissipated, as a share of the fall (worst seed);",
+            "energy: difference of the fall of Q and the action of the particles' moves, as a share (worst seed);",
+            "leaps: excess of the dissipation along the steps over the fall: they leap over kinks or steep valleys;",
             f"data {config.data}: B = {config.batch}, N = {config.examples}; L = {config.depth}, M = {config.width}; "
             f"lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
             *self._comparison(),
@@ -190,6 +197,7 @@ class HomogeneityResult:
             "taus": self.taus,
             "risk": np.stack([trial.risk for trial in self.trials]),
             "violation": np.stack([trial.violation for trial in self.trials]),
+            "excess": np.stack([trial.excess for trial in self.trials]),
             "joint": np.array([np.nan if f.joint is None else f.joint for f in found]),
             "growth": np.array([[f.token_growth, f.particle_growth] for f in found]),
             "lipschitz": np.array([[f.worst, f.mean] for f in found]),
@@ -266,6 +274,7 @@ def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> Homo
     """
     at_least("seeds", config.seeds, 1)
     at_least("saves", config.saves, 2)
+    at_least("windows", config.windows, 1)
     # Degrees, jumps and least eigenvalues are told from rounding: the wider the numbers, the further down.
     with jax.enable_x64(True):
         data = [_prompts(config, key) for key in _keys(config)]
@@ -301,13 +310,18 @@ def _try(config: HomogeneityConfig, specimen: Specimen, data: list[Prompts], tau
     found = check_assumptions(
         specimen.encoder, data[0], key=jax.random.fold_in(keys[0], 1), scale=config.scale, samples=config.samples
     )
-    solutions = [_flow(config, specimen, *seed, taus) for seed in zip(data, keys, strict=True)]
+    # Equal windows, and finer ones at first, when all moves fast.
+    every = np.union1d(taus, np.linspace(0, config.horizon, config.windows + 1))
+    every = np.union1d(every, np.geomspace(1e-3, 1, 100)[:-1] * taus[1])
+    solutions = [_flow(config, specimen, *seed, every) for seed in zip(data, keys, strict=True)]
+    kept = np.searchsorted(every, taus)
     null = np.array([float(prompts.label_rms()) ** 2 / 2 for prompts in data])
     return Trial(
         specimen,
         found,
-        risk=np.stack([_risk(solution) for solution in solutions]) / null[:, None],
-        violation=np.array([_violation(solution) for solution in solutions]),
+        risk=np.stack([_risk(solution)[kept] for solution in solutions]) / null[:, None],
+        violation=np.array([abs(_share(solution, _action(solution))) for solution in solutions]),
+        excess=np.array([_share(solution, float(solution.dissipated[-1])) for solution in solutions]),
     )
 
 
@@ -316,23 +330,37 @@ def _risk(solution: FlowSolution) -> np.ndarray:
     return np.where(solution.result == RESULTS.successful, solution.risk, np.nan)
 
 
-def _violation(solution: FlowSolution) -> float:
-    fall = float(solution.objective[0] - solution.objective[-1])
-    return abs(fall - float(solution.dissipated[-1])) / abs(fall)
+def _share(solution: FlowSolution, spent: float) -> float:
+    """By how much what was spent exceeds the fall of Q, as a share of the fall."""
+    return spent / float(solution.objective[0] - solution.objective[-1]) - 1
+
+
+def _action(solution: FlowSolution) -> float:
+    r"""\( \sum \|\Delta\theta\|^2_\rho / \Delta\tau \) over the saves, from below: \( \int \|\dot\theta\|^2 \).
+
+    It takes the particles at what they do. Where the gradient jumps, a flow follows the convex hull of its values on
+    both sides (A. F. Filippov, *Differential equations with discontinuous righthand sides*, 1988), and the identity
+    holds for that motion; the velocities that the steps see belong to one side or the other.
+    """
+    measure = solution.models.measure
+    places = np.asarray(jax.vmap(coordinates)(measure.particles))
+    squares = np.sum(np.diff(places, axis=0) ** 2, axis=-1)
+    masses = np.asarray(solution.model_at(0).measure.masses)
+    return float(np.sum(np.sum(squares * masses, axis=(1, 2)) / np.diff(np.asarray(solution.taus))))
 
 
 def _flow(config: HomogeneityConfig, specimen: Specimen, prompts: Prompts, key, taus: np.ndarray) -> FlowSolution:
     initial = Gaussian(specimen.encoder, config.scale)
     model = Transformer(specimen.encoder, initial.layered(config.depth, config.width, jax.random.fold_in(key, 2)))
     objective = Objective(prompts, config.weight_decay)
-    # A gradient that jumps (ReLU) would drive adaptive steps to nothing: they stop at a floor, and the energy identity
-    # says what that costs.
+    # A gradient that jumps (ReLU) would drive adaptive steps to nothing: they stop at a floor, where an explicit method
+    # would not be stable on steep valleys (squared ReLU); the energy identity says what that costs.
     controller = diffrax.PIDController(config.rtol, config.rtol, dtmin=jnp.asarray(config.least_step))
     return flow(
         objective,
         model,
         jnp.asarray(taus),
-        solver=diffrax.Bosh3(),
+        solver=RosenbrockW(),
         controller=controller,
         max_steps=math.ceil(config.horizon / config.least_step) + len(taus),
         throw=False,
@@ -366,8 +394,9 @@ def _line(trial: Trial) -> str:
     least, most = (f"{fold(final):7.1e}" if trial.finished.any() else f"{'-':>7}" for fold in (np.nanmin, np.nanmax))
     return (
         f"{trial.specimen.name:16} {degrees:>12} {_degree(found.joint):>3} {_leaves(found.partial):6} "
-        f"{found.token_growth:3.1f} {found.particle_growth:5.1f} {_lipschitz(found.worst)} {_lipschitz(found.mean)} "
-        f"{found.least_eigenvalue:7.0e} {trial.median:7.1e} {least} {most} {trial.violation.max():6.1g}{failed}"
+        f"{found.token_growth:3.1f} {found.particle_growth:3.1f} {_lipschitz(found.worst)} {_lipschitz(found.mean)} "
+        f"{found.least_eigenvalue:6.0e} {trial.median:7.1e} {least} {most} "
+        f"{trial.violation.max():6.0e} {max(0, trial.excess.max()):5.0e}{failed}"
     )
 
 

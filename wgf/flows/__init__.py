@@ -4,6 +4,7 @@ from ._chebyshev import RKC as RKC
 from ._courant import CourantController as CourantController
 from ._flow import flow as flow
 from ._norm import ParticleNorm as ParticleNorm
+from ._rosenbrock import RosenbrockW as RosenbrockW
 from ._run import run as run
 from ._solution import (
     RESULTS as RESULTS,

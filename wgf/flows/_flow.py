@@ -60,10 +60,10 @@ def flow(
       key, the times and `dt0` alone, and its tracers in the limit feel the same; particles that are interpolated over
       depth feel one noise at all depths.
     - `solver`: any Diffrax solver for the outer flow. Default: `Tsit5()`, for short times and accuracy; its steps are
-      bounded by stability from τ of some hundreds on, where [`wgf.flows.RKC`][] takes over. Implicit solvers work too,
-      with a matrix-free root finder; on no measured case do they pay (`benchmarks/verification.py`). `Heun()` with
-      noise (which takes a solver of stochastic equations; order 1 in the particles' paths, 2 in their law) and for a
-      measure on a grid.
+      bounded by stability from τ of some hundreds on, where [`wgf.flows.RKC`][] takes over; to rest at small λ on few
+      prompts [`wgf.flows.RosenbrockW`][] is far ahead of both. Implicit solvers of Diffrax work too, with a matrix-free
+      root finder; on no measured case do they pay (`benchmarks/verification.py`). `Heun()` with noise (which takes a
+      solver of stochastic equations; order 1 in the particles' paths, 2 in their law) and for a measure on a grid.
     - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
       particle's RMS error; of a plain module, the worst parameter's). Good values: 1e-3 to 1e-6 in float32, where below
       1e-6 rounding rules; to 1e-10 in float64. On a grid: `rtol + atol` bounds a step's error in total variation.

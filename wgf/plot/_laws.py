@@ -80,7 +80,8 @@ def swept(
         ys, hollow = np.asarray(ys), ~np.asarray(rest)
         axes.plot(xs, ys, color=colour, marker="o", markersize=5, linewidth=1.3, label=name)
         axes.plot(xs, np.where(hollow, ys, np.nan), "o", color=colour, markersize=5, markerfacecolor="white")
-    axes.plot([], [], "o", color=CLOUD, markersize=5, markerfacecolor="white", label="stopped, not at rest")
+    if not all(np.all(rest) for *_, rest in curves.values()):
+        axes.plot([], [], "o", color=CLOUD, markersize=5, markerfacecolor="white", label="stopped, not at rest")
     if guide is not None:
         axes.plot(guide[1], guide[2], color=CLOUD, linestyle="--", linewidth=1.2, label=guide[0])
     axes.set_xscale("log")
