@@ -13,12 +13,13 @@ from wgf.encoders import AbstractEncoder, Average, Perceptron, SoftmaxAttention,
 from wgf.encoders._contract import contract
 
 ATTENTION = [
-    # M, B, D, N+1, k: a single head; remainders of both tilings; whole tiles; one token; matrix products.
+    # M, B, D, N+1, k: a single head; remainders of strips; whole tiles; of blocks; one token; matrix products.
     (1, 1, 1, 2, 1),
     (3, 5, 2, 3, 2),
     (65, 3, 5, 9, 2),
     (64, 32, 5, 9, 2),
     (130, 40, 4, 8, 3),
+    (64, 59, 2, 12, 1),
     (7, 2, 3, 1, 2),
     (4, 2, 17, 65, 8),
     (33, 2, 16, 33, 3),
@@ -28,7 +29,7 @@ PERCEPTRON = [
     (1, 1, 1, 1, True),
     (3, 5, 2, 3, False),
     (130, 40, 5, 9, True),
-    (257, 33, 7, 12, False),
+    (257, 347, 2, 12, False),
     (9, 2, 17, 65, True),
 ]
 
@@ -285,15 +286,27 @@ def test_barriers_survive_compilation():
 
 
 @pytest.mark.parametrize(
-    "spec", ["bjkm,bqkm->bqjm", "dbj,dkm->bjkm", "edm,bqdm->ebq", "ebq,bqdm->edm", "bqdm,bqjm->dbj", "m,m->"]
+    "spec",
+    [
+        *("bjkm,bqkm->bqjm", "dbj,dkm->bjkm", "edm,bqdm->ebq", "ebq,bqdm->edm", "bqdm,bqjm->dbj", "m,m->"),
+        # Three operands, two of them in each term of the sum; and a product whose sum goes in parts.
+        *("dbj,bqjm,bqjm->bqdm", "dbj,bqjm,bqdm->bqjm", "bqm,bqm,bqm->bqm", "dbp,bpkm->dkm"),
+    ],
 )
 def test_contract_is_einsum(spec):
-    sizes = {"b": 6, "j": 4, "q": 5, "k": 2, "d": 3, "e": 7, "m": 11}
-    keys = jax.random.split(jax.random.key(0))
+    sizes = {"b": 6, "j": 4, "q": 5, "k": 2, "d": 3, "e": 7, "m": 11, "p": 40}
     operands = spec.split("->")[0].split(",")
+    keys = jax.random.split(jax.random.key(0), len(operands))
     args = [
         jax.random.normal(key, [sizes[letter] for letter in letters])
         for key, letters in zip(keys, operands, strict=True)
     ]
-    for function in (contract, quick_jit(contract, static_argnums=0)):
-        np.testing.assert_allclose(function(spec, *args), jnp.einsum(spec, *args), rtol=1e-12, atol=1e-12)
+
+    def with_gradients(function, *args):
+        value, pull = jax.vjp(functools.partial(function, spec), *args)
+        return value, *pull(value)
+
+    expected = with_gradients(jnp.einsum, *args)
+    for compute in (with_gradients, quick_jit(with_gradients, static_argnums=0)):
+        for ours, theirs in zip(compute(contract, *args), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-11)
