@@ -9,8 +9,6 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_llvm_disable_expensive_passes=true",
     ]
 )
-# Tests, and the commands that they call, find no programs that others compiled.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 import jaxtyping

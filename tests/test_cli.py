@@ -1,9 +1,7 @@
 import dataclasses
-import platform
 import runpy
 import sys
 
-import jax
 import numpy as np
 import pytest
 
@@ -45,21 +43,6 @@ def ran(monkeypatch, tmp_path):
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, Stub))
     monkeypatch.setattr(cli, "save", lambda name, result: tmp_path / "folder")
     return configs
-
-
-@pytest.mark.parametrize(("told", "kept"), [(None, True), ("elsewhere", False)])
-def test_programs_are_kept_where_jax_was_not_told(monkeypatch, tmp_path, told, kept):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    try:
-        jax.config.update(names[0], told)
-        cli.keep_programs()
-        found = jax.config.jax_compilation_cache_dir
-    finally:
-        for name, value in zip(names, before, strict=True):
-            jax.config.update(name, value)
-    assert found == (str(tmp_path / "wgf" / platform.node()) if kept else told)
 
 
 def write(folder, rows=8):

@@ -1,8 +1,6 @@
 """The command line: one subcommand for each experiment, and `rerun`."""
 
 import dataclasses
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,27 +26,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line, run the experiment, print its table and the folder of its results."""
     args = list(sys.argv[1:] if args is None else args)
     config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
-    keep_programs()
     try:
         run(config)
     except ValueError as error:
         # What a user typed is at fault: say so in one line, without a traceback.
         raise SystemExit(f"wgf: {error}") from error
-
-
-_CACHE = "jax_compilation_cache_dir"
-
-
-def keep_programs() -> None:
-    """Keep compiled programs for the next time, in JAX's persistent cache, unless JAX was told where or not to.
-
-    They lie in `wgf/` in the user's folder for caches, apart for each machine: a program is made for its processor. For
-    all of the experiments compiling is most of the work.
-    """
-    if getattr(jax.config, _CACHE) is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update(_CACHE, str(caches / "wgf" / platform.node()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def run(config: Any) -> None:
