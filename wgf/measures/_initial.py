@@ -13,12 +13,12 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
 from ..encoders import AbstractEncoder
+from ._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
 from ._layered import Layered
 from ._sampling import AbstractSampling, Independent, particle_space
 from ._spectral import Rule, Spectral, quadrature
 from ._staged import Staged, stage_nodes
-from ._three_eighths import ThreeEighths
 
 
 class AbstractInitialLaw(eqx.Module):
@@ -53,7 +53,7 @@ class AbstractInitialLaw(eqx.Module):
         width: int,
         key: PRNGKeyArray,
         *,
-        solver: diffrax.AbstractERK = ThreeEighths(),  # noqa: B008 (an immutable module)
+        solver: diffrax.AbstractERK = EqualEighths(),  # noqa: B008 (an immutable module)
         steps: int = 1,
         joint: bool = False,
     ) -> Staged:
