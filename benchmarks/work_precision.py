@@ -136,7 +136,9 @@ def reference(problem: Problem, width: int, replicates: int) -> dict:
 
 def _error_of_steps(problem: Problem) -> float:
     """The error of the steps in τ, which the reference and all jobs share: against twice as many."""
-    model = wgf.AveragedODE(problem.encoder, problem.law(WHITENED).staged(256, jax.random.key(1), solver=ThreeEighths()))
+    model = wgf.AveragedODE(
+        problem.encoder, problem.law(WHITENED).staged(256, jax.random.key(1), solver=ThreeEighths())
+    )
     few, many = (solve(problem, model, steps) for steps in (problem.steps, 2 * problem.steps))
     return _distance(problem, few, many)
 

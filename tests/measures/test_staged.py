@@ -113,6 +113,15 @@ def test_the_eight_conditions_of_order_four(method):
     assert max(abs(b @ c**4 - 1 / 5), abs(b @ a @ a @ a @ c - 1 / 120)) > 1e-4
 
 
+@each_fourth_order
+def test_the_conditions_of_order_four_for_costates(method):
+    """Those that W. W. Hager (2000), table 1, adds for problems of optimal control."""
+    a, b, c = whole(method)
+    d = b @ a
+    found = [np.sum(d**2 / b), c @ (d**2 / b), np.sum(d**3 / b**2), (b * c) @ a @ (d / b), d @ a @ (d / b)]
+    np.testing.assert_allclose(found, [1 / 3, 1 / 12, 1 / 4, 5 / 24, 1 / 8], rtol=1e-14)
+
+
 def test_the_costates_of_equal_eighths_follow_the_same_method_backward():
     a, b, c = whole(EqualEighths)
     np.testing.assert_array_equal(b, 1 / 8)
@@ -240,7 +249,10 @@ def test_one_sample_at_all_nodes_flows_as_the_spectral_measure_does(key):
     objective = wgf.Objective(prompts, weight_decay=1e-2)
     sample = Gaussian(encoder, 0.8).sample(key, 8)
     at_nodes, at_gauss = (jax.tree.map(lambda x, n=n: jnp.broadcast_to(x, (n, *x.shape)), sample) for n in (7, 4))
-    models = wgf.AveragedODE(encoder, Staged(at_nodes, solver=ThreeEighths(), steps=2)), wgf.AveragedODE(encoder, Spectral(at_gauss))
+    models = (
+        wgf.AveragedODE(encoder, Staged(at_nodes, solver=ThreeEighths(), steps=2)),
+        wgf.AveragedODE(encoder, Spectral(at_gauss)),
+    )
     staged, spectral = (wgf.flow(objective, m, jnp.array([0.0, 2.0]), rtol=1e-6, atol=1e-9).outputs for m in models)
     np.testing.assert_allclose(staged, spectral, atol=2e-5)
     assert jnp.max(jnp.abs(staged[1] - staged[0])) > 1e-2

@@ -39,12 +39,12 @@ def cubature(
     **Arguments:**
 
     - `objective`: Q.
-    - `pilot`: a flow of [`wgf.AveragedODE`][] at a few τ from 0 to the end, of a measure as small as 16 to 64
-      particles a node. Good values: three equidistant τ.
+    - `pilot`: a flow of [`wgf.AveragedODE`][] at a few τ from 0 to the end, of a measure as small as 128 particles in
+      all. Good values: three equidistant τ.
     - `base`: a measure of initial particles at the depth nodes of the pilot's. It can be large: a particle costs a few
-      evaluations in all, where one of the flow costs as many as the flow takes stages. `SignPairs(Sobol())` drawn
-      jointly is best.
-    - `width`: so many of the base's particles at each node, the first ones, are kept. Good values: an eighth of the
+      evaluations in all, where one of the flow costs as many as the flow takes stages. `SignPairs(Sobol())` at the
+      stage times of [`wgf.measures.EqualEighths`][], drawn jointly, is best.
+    - `width`: so many of the base's particles at each node, the first ones, are kept. Good values: a tenth of the
       base's.
     - `tied`: so many particles next to one another share a weight: 2 for sign pairs, which keeps all odd integrals
       exact.
@@ -57,7 +57,8 @@ def cubature(
     `tied`, a kept particle's weight is zero, or no non-negative weights exist (lower `share`).
 
     Cost: for each particle of the base and each saved τ, one value and gradient of the encoder (those at a τ between
-    are taken in the mean fields of the step that begins there); and the adjoint of the pilot at each τ. The error is at
+    are taken in the mean fields of the step that begins there); at the first τ, one for both of a pair that the
+    encoder's reflection maps to each other; and the adjoint of the pilot at each τ. The error is at
     least the base's own; a prompt that the pilot fits exactly has no features. Best for errors of 3e-3 of the labels'
     or less and particles of many dimensions: there it takes the fewest evaluations of heads of all that
     benchmarks/work_precision.py compares.

@@ -19,21 +19,22 @@ _EIGHTHS = np.full(8, 1 / 8)
 
 
 class EqualEighths(diffrax.AbstractERK):
-    r"""An explicit Runge–Kutta method of order 4 in eight stages of weight 1/8, at 0, 4, 5, 7, 8, 10, 11, 15 fifteenths.
+    r"""Order 4 in eight explicit stages that weigh the same, at depths k/15 for k = 0, 4, 5, 7, 8, 10, 11, 15.
 
-    Made for [`wgf.measures.Staged`][]: the mean over n particles dealt out to the stages has the variance
+    Made for [`wgf.measures.Staged`][]: the mean over n independent particles dealt out to the stages has the variance
     \( \sum_i b_i^2 / (n/8) = 1/n \) of one sample of n, which no other weights reach; for Kutta's 3/8 rule it is 5/4 of
-    that. The times are the pairs u, 1 − u with \( \sum_i c_i^k = 8/(k + 1) \) for k = 1, 2, 3: Chebyshev's quadrature of
-    equal weights, one node at 0. Order 4 takes seven stages or more, if all weigh the same at different times.
+    that. The times are pairs u, 1 − u with \( \sum_i c_i^k = 8/(k + 1) \) for k = 1, 2, 3: Chebyshev's quadrature of
+    equal weights, with one node at 0.
 
-    The \( a_{ij} \) are the multiples of 1/60 nearest to the least that have order 4 and the symmetry
-    \( a_{ij} = a_{9-j,\,9-i} \), by which the costates of a solve that is differentiated follow the same method backward
-    in depth, with stages at the same times. So gradients are of order 4 too, and the field at each particle is that of
-    its own depth. In depth one step errs by 2e-5 to 5e-5 of the labels' in the two problems of
-    benchmarks/work_precision.py. Its error estimate, against a method of order 2, serves adaptive steps.
+    The \( a_{ij} \) are multiples of 1/60 next to the least in norm that have order 4 and the symmetry
+    \( a_{ij} = a_{9-j,\,9-i} \), by which the costates of a solve that is differentiated follow the same method
+    backward in depth, with stages at the same times. So gradients are of order 4 too, and the field at each particle is
+    that of its own depth. Its error estimate, against a method of order 2 at the same stages and the end of the step,
+    serves adaptive steps. Good values in depth: one step, for errors of the trained outputs of DEPTH_LARGE and
+    DEPTH_SMALL of the labels' in the two problems of benchmarks/work_precision.py.
 
     **Source:** the order conditions of J. C. Butcher, *Numerical methods for ordinary differential equations* (2016),
-    section 31; for the adjoint W. W. Hager, *Runge–Kutta methods in optimal control and the transformed adjoint system*,
+    section 31; for costates W. W. Hager, *Runge–Kutta methods in optimal control and the transformed adjoint system*,
     Numer. Math. 87 (2000).
     """
 

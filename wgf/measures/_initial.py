@@ -61,10 +61,11 @@ class AbstractInitialLaw(eqx.Module):
 
         The model is then `AveragedODE(encoder, measure, solver=solver, steps=steps)`.
 
-        **Arguments:** `width` M ≥ 1 at each stage time, a random `key`, the `solver` and its `steps`; `joint`: draw one
-        sample for all stage times together and deal it out in runs of M, jointly quasi-random over (node, particle):
-        best for [`wgf.measures.Sobol`][]. Separate samples are best for [`wgf.measures.Whitened`][], since the nodes
-        differ in weight.
+        **Arguments:** `width` M ≥ 1 at each stage time, a random `key`, the `solver` (the default errs least for a
+        number of particles, since its stages weigh the same: see [`wgf.measures.Staged`][]) and its `steps`; `joint`:
+        draw one sample for all stage times together and deal it out in runs of M, jointly quasi-random over (node,
+        particle): best for [`wgf.measures.Sobol`][], and, where the stages weigh the same, for
+        [`wgf.measures.Whitened`][], which then whitens all nodes together.
 
         **Raises:** `ValueError` if a count is too small or the solver unfit.
         """

@@ -37,8 +37,8 @@ class Staged(AbstractMeasure):
     A velocity costs stages × `steps` × M encoder evaluations a prompt. With n = nodes × M independent particles the
     variance of a mean is nodes × Σ w_i² times that of one sample of n: 1 for the default, 5/4 for the 3/8 rule, 29/27
     for Bosh3; one sample of M shared by all stages of a [`wgf.measures.Spectral`][] measure costs as much and has the
-    variance of M. Best: the default, at every accuracy that benchmarks/work_precision.py measures; `ThreeEighths()`
-    where samples of n/8 are too small for their sampling, as whitened ones below 4 P are.
+    variance of M. Best: the default, at every accuracy that benchmarks/work_precision.py measures. The 3/8 rule
+    has half the stages, which follow one another, each of twice the width: for particles too few to fill a device.
 
     **Raises:** `ValueError` naming the argument if the solver has a node of weight zero or below (`diffrax.Tsit5()`),
     shapes do not fit, or numbers are not finite.
