@@ -127,20 +127,22 @@ def _ride(
     means = jax.tree.map(lambda leaf: (leaf[:-1] + leaf[1:]) / 2, fields)
     legs = (means, jnp.diff(pilot.taus))
     first, later = (jax.tree.map(lambda leaf, part=part: leaf[part], legs) for part in (0, slice(1, None)))
-    particles = _leg_of_pairs(objective, encoder, *first, particles) if paired else leg(particles, first)[0]
+    particles = _leg_of_pairs(objective, encoder, first, particles) if paired else leg(particles, first)[0]
     particles, found = jax.lax.scan(leg, particles, later)
     last, _ = _first_variations(objective, encoder, jax.tree.map(lambda leaf: leaf[-1], fields), particles)
     return jnp.concatenate([*found, last], axis=-1)
 
 
 def _leg_of_pairs(
-    objective: Objective, encoder: AbstractOddEncoder, fields: _Fields, step: Float[Array, ""], particles: PyTree[Array]
+    objective: Objective, encoder: AbstractEncoder, leg: tuple[_Fields, Float[Array, ""]], particles: PyTree[Array]
 ) -> PyTree[Array]:
     r"""An Euler step of pairs (θ, ιθ) from the slopes of their first halves.
 
     As g(T, ιθ) = −g(T, θ), the slope at ιθ without decay is −ι of that at θ: with s = ∇F + λθ, ιθ goes to
     ι(θ + h (s − 2λθ)).
     """
+    assert isinstance(encoder, AbstractOddEncoder)
+    fields, step = leg
     halves = jax.tree.map(lambda leaf: leaf[:, ::2], particles)
     _, slopes = _first_variations(objective, encoder, fields, halves)
     decay = 2 * objective.weight_decay
