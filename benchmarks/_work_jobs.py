@@ -104,11 +104,12 @@ def staged(variant: str, sampling, width: int, solver=EqualEighths(), *, joint: 
     return Job(variant, f"{len(stage_nodes(solver, 1)[0])} x {width}", run)
 
 
-def same(problem: Problem, sampling, width: int, key, steps: int = 1) -> Staged:
-    """One sample at all stage times of so many steps in depth by the 3/8 rule."""
+def same(problem: Problem, sampling, width: int, key, solver=ThreeEighths(), steps: int = 1) -> Staged:  # noqa: B008
+    """One sample at all stage times of so many steps in depth."""
     particles = problem.law(sampling).sample(key, width)
-    everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (3 * steps + 1, *x.shape)), particles)
-    return Staged(everywhere, solver=ThreeEighths(), steps=steps)
+    nodes = len(stage_nodes(solver, steps)[0])
+    everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (nodes, *x.shape)), particles)
+    return Staged(everywhere, solver=solver, steps=steps)
 
 
 def shared(variant: str, sampling, width: int) -> Job:

@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import wgf
-from wgf.measures import ThreeEighths
+from wgf.measures import EqualEighths, ThreeEighths
 
 LEVELS = (1e-2, 3e-3, 1e-3)
 PLAIN = "finite, i.i.d."
@@ -117,7 +117,7 @@ def measure(problem: Problem, job: Job, truth: np.ndarray) -> dict:
 
 
 def reference(problem: Problem, width: int, replicates: int) -> dict:
-    """The mean over replicates of the staged, whitened solution, with its errors."""
+    """The mean over replicates of the whitened solution at the four stages of the 3/8 rule, with its errors."""
     job = staged("reference", WHITENED, width, ThreeEighths(), joint=False)
     keys = jax.random.split(jax.random.key(2**20), replicates)
     outputs = np.stack([job.run(problem, key).outputs for key in keys])
@@ -128,7 +128,8 @@ def reference(problem: Problem, width: int, replicates: int) -> dict:
         "outputs": outputs.mean(axis=0).tolist(),
         "standard_error": float(np.sqrt(variance.mean())) / problem.label_rms(),
         "outer_error": _error_of_steps(problem),
-        "depth_error": _error_of_depth(problem),
+        "depth_error": _error_of_depth(problem, ThreeEighths()),
+        "equal_eighths_depth_error": _error_of_depth(problem, EqualEighths()),
     }
     print(found["sampling"], *(f"{key} {found[key]:.1e}" for key in found if key.endswith("error")), flush=True)
     return found
@@ -143,9 +144,9 @@ def _error_of_steps(problem: Problem) -> float:
     return _distance(problem, few, many)
 
 
-def _error_of_depth(problem: Problem) -> float:
+def _error_of_depth(problem: Problem, solver) -> float:
     """The error of the one step in depth at τ, of a sample that all depths share: against two."""
-    measures = (same(problem, WHITENED, 256, jax.random.key(1), steps) for steps in (1, 2))
+    measures = (same(problem, WHITENED, 256, jax.random.key(1), solver, steps) for steps in (1, 2))
     few, many = (solve(problem, wgf.AveragedODE(problem.encoder, m), problem.steps) for m in measures)
     return _distance(problem, few, many)
 
