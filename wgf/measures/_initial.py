@@ -89,7 +89,7 @@ class Gaussian(AbstractInitialLaw):
     - `sampling`: how particles are placed: [`wgf.measures.Independent`][] (what the theorems speak of),
       [`wgf.measures.Sobol`][], [`wgf.measures.SignPairs`][] and [`wgf.measures.SignOrbits`][] around either, and
       [`wgf.measures.Whitened`][] around any. The least error of the limit: `Whitened(SignPairs(Sobol()))` at few
-      particles, `SignPairs(Sobol())` with `staged(..., joint=True)` at many.
+      particles, `SignPairs(Sobol())` at many, both by `staged(..., joint=True)`.
 
     **Raises:** `ValueError` if the scale is not positive.
 
