@@ -10,7 +10,8 @@ import numpy as np
 
 import wgf
 from wgf.encoders import AbstractEncoder, Average, Perceptron, SoftmaxAttention
-from wgf.measures import Gaussian, Independent, SignPairs, Sobol, Staged, ThreeEighths, Whitened
+from wgf.measures import EqualEighths, Gaussian, Independent, SignPairs, Sobol, Staged, ThreeEighths, Whitened
+from wgf.measures._staged import stage_nodes
 
 SYMMETRIC = SignPairs(Sobol())
 WHITENED = Whitened(SYMMETRIC)
@@ -93,21 +94,22 @@ def finite(variant: str, sampling, depth: int, width: int) -> Job:
     return Job(variant, f"{depth} x {width}", run)
 
 
-def staged(variant: str, sampling, width: int, *, joint: bool = False) -> Job:
-    """The limit with a sample at each of the four stage times."""
+def staged(variant: str, sampling, width: int, solver=EqualEighths(), *, joint: bool = True) -> Job:  # noqa: B008
+    """The limit with a sample at each stage time of a method."""
 
     def run(problem: Problem, key) -> Outcome:
-        measure = problem.law(sampling).staged(width, key, joint=joint)
+        measure = problem.law(sampling).staged(width, key, solver=solver, joint=joint)
         return outcome(problem, wgf.AveragedODE(problem.encoder, measure))
 
-    return Job(variant, f"4 x {width}", run)
+    return Job(variant, f"{len(stage_nodes(solver, 1)[0])} x {width}", run)
 
 
-def same(problem: Problem, sampling, width: int, key, steps: int = 1) -> Staged:
+def same(problem: Problem, sampling, width: int, key, solver=ThreeEighths(), steps: int = 1) -> Staged:  # noqa: B008
     """One sample at all stage times of so many steps in depth."""
     particles = problem.law(sampling).sample(key, width)
-    nodes = 3 * steps + 1
-    return Staged(jax.tree.map(lambda x: jnp.broadcast_to(x, (nodes, *x.shape)), particles), steps=steps)
+    nodes = len(stage_nodes(solver, steps)[0])
+    everywhere = jax.tree.map(lambda x: jnp.broadcast_to(x, (nodes, *x.shape)), particles)
+    return Staged(everywhere, solver=solver, steps=steps)
 
 
 def shared(variant: str, sampling, width: int) -> Job:
@@ -132,11 +134,11 @@ def cubature(variant: str, pilot: int, base: int, width: int) -> Job:
         found = outcome(problem, wgf.AveragedODE(problem.encoder, measure))
         # The pilot's flow and its adjoint, forward and back, at three τ.
         spent = (velocities(4, 3) + 2 * 3) * start.weights.size
-        # Each tracer, at three τ: a value and gradient.
-        tracers = 3 * large.weights.size
+        # Each tracer, at three τ: a value and gradient; at the first, one for a particle and its reflection.
+        tracers = 3 * large.weights.size - large.weights.size // 2
         return found._replace(evaluations=found.evaluations + spent + tracers)
 
-    return Job(variant, f"4 x {width} of 4 x {base}", run)
+    return Job(variant, f"8 x {width} of 8 x {base}", run)
 
 
 def jobs(name: str, quick: bool) -> list[Job]:
@@ -144,7 +146,7 @@ def jobs(name: str, quick: bool) -> list[Job]:
     if quick:
         return [
             *(finite("finite, i.i.d.", Independent(), 4, m) for m in (8, 32)),
-            staged("PDE staged, whitened", WHITENED, 256),
+            staged("PDE staged, whitened", WHITENED, 128),
         ]
     return _large() if "55" in name else _small()
 
@@ -152,28 +154,32 @@ def jobs(name: str, quick: bool) -> list[Job]:
 def _large() -> list[Job]:
     """Ladders for particles of 55 dimensions."""
     sizes = [(16, 64), (16, 256), (32, 512), (64, 1024)]
-    ladder = (256, 1024, 4096)
     return [
         *(finite("finite, i.i.d.", Independent(), *size) for size in sizes),
         *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-1]),
         *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in (256, 1024)),
-        *(staged("PDE staged, i.i.d.", Independent(), m) for m in ladder),
-        *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m, joint=True) for m in ladder),
-        *(staged("PDE staged, whitened", WHITENED, m) for m in ladder),
-        *(cubature("PDE staged, cubature", 32, b, m) for b, m in ((1024, 256), (4096, 512), (16384, 1024))),
+        *(staged("PDE 3/8 rule, symmetric Sobol", SYMMETRIC, m, ThreeEighths()) for m in (256, 1024, 4096)),
+        *_limits((128, 512, 2048), ((512, 128), (2048, 192), (2048, 256), (8192, 512))),
     ]
 
 
 def _small() -> list[Job]:
     """Ladders for particles of 8 dimensions."""
     sizes = [(16, 64), (32, 128), (64, 256), (128, 512)]
-    ladder = (64, 256, 1024, 4096)
     return [
         *(finite("finite, i.i.d.", Independent(), *size) for size in sizes),
         *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-1]),
-        *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in ladder[:-1]),
-        *(staged("PDE staged, i.i.d.", Independent(), m) for m in ladder),
-        *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m, joint=True) for m in ladder),
-        *(staged("PDE staged, whitened", WHITENED, m) for m in ladder),
-        *(cubature("PDE staged, cubature", 32, b, m) for b, m in ((512, 64), (2048, 128), (8192, 256), (16384, 512))),
+        *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in (64, 256, 1024)),
+        *(staged("PDE 3/8 rule, symmetric Sobol", SYMMETRIC, m, ThreeEighths()) for m in (64, 256, 1024, 4096)),
+        *_limits((32, 128, 512, 2048), ((256, 32), (1024, 64), (4096, 128), (8192, 256))),
+    ]
+
+
+def _limits(widths: tuple[int, ...], bases: tuple[tuple[int, int], ...]) -> list[Job]:
+    """The limit with samples at eight stage times: ladders of widths, and of bases and the widths kept."""
+    return [
+        *(staged("PDE staged, i.i.d.", Independent(), m) for m in widths),
+        *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m) for m in widths),
+        *(staged("PDE staged, whitened", WHITENED, m) for m in widths),
+        *(cubature("PDE staged, cubature", 16, base, m) for base, m in bases),
     ]

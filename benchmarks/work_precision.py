@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import wgf
+from wgf.measures import EqualEighths, ThreeEighths
 
 LEVELS = (1e-2, 3e-3, 1e-3)
 PLAIN = "finite, i.i.d."
@@ -92,10 +93,10 @@ def _write(path: Path, report: dict) -> None:
 
 
 def measure(problem: Problem, job: Job, truth: np.ndarray) -> dict:
-    """Errors and cost of one job over seeds: 32 of small ones, 8 of large. The first, which compiles, is not timed."""
+    """Errors and cost of one job over seeds: 48 of small ones, 8 of large. The first, which compiles, is not timed."""
     jax.clear_caches()
     first, evaluations = job.run(problem, jax.random.key(0))
-    seeds = int(np.clip(3_000_000 // evaluations, 8, 32))
+    seeds = int(np.clip(4_500_000 // evaluations, 8, 48))
     start = time.perf_counter()
     outputs = np.stack([first, *(job.run(problem, jax.random.key(seed)).outputs for seed in range(1, seeds))])
     seconds = (time.perf_counter() - start) / (seeds - 1)
@@ -116,8 +117,8 @@ def measure(problem: Problem, job: Job, truth: np.ndarray) -> dict:
 
 
 def reference(problem: Problem, width: int, replicates: int) -> dict:
-    """The mean over replicates of the staged, whitened solution, with its errors."""
-    job = staged("reference", WHITENED, width)
+    """The mean over replicates of the whitened solution at the four stages of the 3/8 rule, with its errors."""
+    job = staged("reference", WHITENED, width, ThreeEighths(), joint=False)
     keys = jax.random.split(jax.random.key(2**20), replicates)
     outputs = np.stack([job.run(problem, key).outputs for key in keys])
     variance = outputs.var(axis=0, ddof=1) / replicates
@@ -127,7 +128,8 @@ def reference(problem: Problem, width: int, replicates: int) -> dict:
         "outputs": outputs.mean(axis=0).tolist(),
         "standard_error": float(np.sqrt(variance.mean())) / problem.label_rms(),
         "outer_error": _error_of_steps(problem),
-        "depth_error": _error_of_depth(problem),
+        "depth_error": _error_of_depth(problem, ThreeEighths()),
+        "equal_eighths_depth_error": _error_of_depth(problem, EqualEighths()),
     }
     print(found["sampling"], *(f"{key} {found[key]:.1e}" for key in found if key.endswith("error")), flush=True)
     return found
@@ -135,14 +137,16 @@ def reference(problem: Problem, width: int, replicates: int) -> dict:
 
 def _error_of_steps(problem: Problem) -> float:
     """The error of the steps in τ, which the reference and all jobs share: against twice as many."""
-    model = wgf.AveragedODE(problem.encoder, problem.law(WHITENED).staged(256, jax.random.key(1)))
+    model = wgf.AveragedODE(
+        problem.encoder, problem.law(WHITENED).staged(256, jax.random.key(1), solver=ThreeEighths())
+    )
     few, many = (solve(problem, model, steps) for steps in (problem.steps, 2 * problem.steps))
     return _distance(problem, few, many)
 
 
-def _error_of_depth(problem: Problem) -> float:
+def _error_of_depth(problem: Problem, solver) -> float:
     """The error of the one step in depth at τ, of a sample that all depths share: against two."""
-    measures = (same(problem, WHITENED, 256, jax.random.key(1), steps) for steps in (1, 2))
+    measures = (same(problem, WHITENED, 256, jax.random.key(1), solver, steps) for steps in (1, 2))
     few, many = (solve(problem, wgf.AveragedODE(problem.encoder, m), problem.steps) for m in measures)
     return _distance(problem, few, many)
 

@@ -7,9 +7,19 @@ from helpers import regression
 from scipy.optimize import lsq_linear
 
 import wgf
-from wgf.analysis._cubature import _fields, _first_variations, _ride, nearest_weights
-from wgf.encoders import Perceptron
+from wgf.analysis._cubature import _fields, _first_variations, _in_pairs, _ride, nearest_weights
+from wgf.encoders import AbstractEncoder, Average, Pair, Perceptron
 from wgf.measures import Gaussian, SignPairs, Staged, Whitened
+
+
+class EvenNeuron(AbstractEncoder):
+    """An encoder without a reflection."""
+
+    def sample(self, key, shape):
+        return jax.random.normal(key, shape)
+
+    def __call__(self, particle, tokens):
+        return particle**2 * tokens
 
 
 def draw(seed, count=60, moments=5):
@@ -59,8 +69,8 @@ def piloted():
 def reweighted(piloted):
     """A base, and its first particles with their weights."""
     objective, law, pilot = piloted
-    base = law.staged(512, jax.random.key(512))
-    return base, wgf.analysis.cubature(objective, pilot, base, 128, tied=2)
+    base = law.staged(256, jax.random.key(512))
+    return base, wgf.analysis.cubature(objective, pilot, base, 64, tied=2)
 
 
 def mean(features, measure):
@@ -71,10 +81,12 @@ def mean(features, measure):
 def test_features_are_kept_exactly(piloted, reweighted):
     objective, _, pilot = piloted
     base, weighted = reweighted
-    features = _ride(objective, pilot, base.particles)
-    assert features.shape == (4, 512, 2 * 2)
-    kept = features[:, :128]
-    before = jnp.einsum("i,ijr->r", base.depth_weights, kept) / 128
+    # Here every particle rides by its own slopes; the weights are of rides whose pairs share them in the first leg.
+    features = _ride(objective, pilot, base.particles, paired=False)
+    assert _in_pairs(pilot.models.encoder, base.particles)
+    assert features.shape == (8, 256, 2 * 2)
+    kept = features[:, :64]
+    before = jnp.einsum("i,ijr->r", base.depth_weights, kept) / 64
     assert jnp.min(jnp.abs(before - mean(features, base))) > 1e-5
     np.testing.assert_allclose(mean(kept, weighted), mean(features, base), atol=1e-12)
 
@@ -105,14 +117,24 @@ def test_weights_are_a_law_shared_by_pairs(reweighted):
     weights = reweighted[1].weights
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
     assert jnp.all(weights >= 0)
-    assert jnp.max(jnp.abs(weights - 1 / 128)) > 1e-4
+    assert jnp.max(jnp.abs(weights - 1 / 64)) > 1e-4
     np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])
 
 
 def test_particles_stay_what_they_were(reweighted):
     base, weighted = reweighted
-    assert weighted.width == 128
-    assert eqx.tree_equal(jax.tree.map(lambda leaf: leaf[:, :128], base.particles), weighted.particles)
+    assert weighted.width == 64
+    assert eqx.tree_equal(jax.tree.map(lambda leaf: leaf[:, :64], base.particles), weighted.particles)
+
+
+def test_pairs_are_known_by_their_particles(piloted):
+    _, law, _ = piloted
+    particles = law.staged(4, jax.random.key(0)).particles
+    assert _in_pairs(law.encoder, particles)
+    assert not _in_pairs(law.encoder, jax.tree.map(lambda leaf: leaf[:, [0, 2, 1, 3]], particles))
+    assert not _in_pairs(law.encoder, jax.tree.map(lambda leaf: leaf[:, :3], particles))
+    assert not _in_pairs(EvenNeuron(), jnp.ones((8, 4)))
+    assert not _in_pairs(Average(EvenNeuron(), law.encoder), Pair(jnp.ones((8, 4)), particles))
 
 
 def test_a_base_kept_whole_keeps_its_weights(piloted):
@@ -161,11 +183,11 @@ def test_the_cubature_errs_less_than_the_particles_it_reweights(piloted):
         return wgf.flow(objective, wgf.AveragedODE(encoder, measure), jnp.array([0.0, 2.0])).outputs[-1]
 
     errors = np.empty((4, 2))
-    exact = np.mean([outputs(white.staged(4096, jax.random.key(100 + i))) for i in range(4)], axis=0)
+    exact = np.mean([outputs(white.staged(2048, jax.random.key(100 + i))) for i in range(4)], axis=0)
     for seed in range(4):
-        base = white.staged(2048, jax.random.key(50 + seed))
-        plain = Staged(jax.tree.map(lambda leaf: leaf[:, :128], base.particles))
-        weighted = wgf.analysis.cubature(objective, pilot, base, 128, tied=2)
+        base = white.staged(1024, jax.random.key(50 + seed))
+        plain = Staged(jax.tree.map(lambda leaf: leaf[:, :64], base.particles))
+        weighted = wgf.analysis.cubature(objective, pilot, base, 64, tied=2)
         errors[seed] = [np.sqrt(np.mean((outputs(m) - exact) ** 2)) for m in (plain, weighted)]
     plain, better = np.sqrt(np.mean(errors**2, axis=0))
     assert better < plain / 1.5, errors

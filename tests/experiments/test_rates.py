@@ -100,7 +100,7 @@ def test_noise_is_taken_off_in_square_down_to_a_tenth_of_it():
 def test_padded_clouds_have_the_excess_of_their_own_particles(problem):
     """Against Sinkhorn divergences of the particles alone; without a difference there is no excess."""
     objective, encoder, _, own = problem
-    law = wgf.measures.Gaussian(encoder, 0.7).staged(8, jax.random.key(3))
+    law = wgf.measures.Gaussian(encoder, 0.7).staged(8, jax.random.key(3), solver=wgf.measures.ThreeEighths())
     limit = wgf.flow(objective, wgf.AveragedODE(encoder, law), jnp.array([0.0, 0.1]), **Clock(0.1, 1).options())
     unknown = Reference(*(None,) * 3)  # pyright: ignore[reportArgumentType]
     excess = Excess(Limit(unknown, limit, {}, 0.0), width=7, cloud=99, seed=0)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import at_least
-from ..encoders import AbstractEncoder
+from ..encoders import AbstractEncoder, AbstractOddEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure
 from ..models import AbstractModel
@@ -39,12 +39,12 @@ def cubature(
     **Arguments:**
 
     - `objective`: Q.
-    - `pilot`: a flow of [`wgf.AveragedODE`][] at a few τ from 0 to the end, of a measure as small as 16 to 64
-      particles a node. Good values: three equidistant τ.
+    - `pilot`: a flow of [`wgf.AveragedODE`][] at a few τ from 0 to the end, of a measure as small as 128 particles in
+      all. Good values: three equidistant τ.
     - `base`: a measure of initial particles at the depth nodes of the pilot's. It can be large: a particle costs a few
-      evaluations in all, where one of the flow costs as many as the flow takes stages. `SignPairs(Sobol())` drawn
-      jointly is best.
-    - `width`: so many of the base's particles at each node, the first ones, are kept. Good values: an eighth of the
+      evaluations in all, where one of the flow costs as many as the flow takes stages. `SignPairs(Sobol())` at the
+      stage times of [`wgf.measures.EqualEighths`][], drawn jointly, is best.
+    - `width`: so many of the base's particles at each node, the first ones, are kept. Good values: a tenth of the
       base's.
     - `tied`: so many particles next to one another share a weight: 2 for sign pairs, which keeps all odd integrals
       exact.
@@ -57,13 +57,15 @@ def cubature(
     `tied`, a kept particle's weight is zero, or no non-negative weights exist (lower `share`).
 
     Cost: for each particle of the base and each saved τ, one value and gradient of the encoder (those at a τ between
-    are taken in the mean fields of the step that begins there); and the adjoint of the pilot at each τ. The error is at
+    are taken in the mean fields of the step that begins there); at the first τ, one for both of a pair that the
+    encoder's reflection maps to each other; and the adjoint of the pilot at each τ. The error is at
     least the base's own; a prompt that the pilot fits exactly has no features. Best for errors of 3e-3 of the labels'
     or less and particles of many dimensions: there it takes the fewest evaluations of heads of all that
     benchmarks/work_precision.py compares.
     """
     _check(pilot, base, width, tied)
-    features = np.asarray(_ride(objective, pilot, base.particles), np.float64)
+    paired = _in_pairs(pilot.models.encoder, base.particles)
+    features = np.asarray(_ride(objective, pilot, base.particles, paired), np.float64)
     shares = np.asarray(base.depth_weights / jnp.sum(base.depth_weights), np.float64)
     target = np.einsum("i,ij,ijr->r", shares, np.asarray(base.weights, np.float64), features)
     weights = np.asarray(base.weights[:, :width], np.float64)
@@ -93,8 +95,21 @@ class _Fields(eqx.Module):
     costates: Float[Array, "nodes batch token_dim length"]
 
 
+def _in_pairs(encoder: AbstractEncoder, particles: PyTree[Array]) -> bool:
+    """Whether particles 2j and 2j + 1 are reflections of each other."""
+    if not isinstance(encoder, AbstractOddEncoder):
+        return False
+    try:
+        mirrored = encoder.reflect(jax.tree.map(lambda leaf: leaf[:, ::2], particles))
+    except ValueError:  # A part of the encoder has no reflection.
+        return False
+    return bool(eqx.tree_equal(mirrored, jax.tree.map(lambda leaf: leaf[:, 1::2], particles)))
+
+
 @eqx.filter_jit
-def _ride(objective: Objective, pilot: FlowSolution, particles: PyTree[Array]) -> Float[Array, "depth width features"]:
+def _ride(
+    objective: Objective, pilot: FlowSolution, particles: PyTree[Array], paired: bool
+) -> Float[Array, "depth width features"]:
     """What every particle adds to every prompt, at each saved τ but the first.
 
     From one saved τ to the next by an explicit Euler step in the mean of the fields at both; what is found there comes
@@ -110,9 +125,30 @@ def _ride(objective: Objective, pilot: FlowSolution, particles: PyTree[Array]) -
         return jax.tree.map(lambda x, slope: x - step * slope, particles, slopes), found
 
     means = jax.tree.map(lambda leaf: (leaf[:-1] + leaf[1:]) / 2, fields)
-    particles, found = jax.lax.scan(leg, particles, (means, jnp.diff(pilot.taus)))
+    legs = (means, jnp.diff(pilot.taus))
+    first, later = (jax.tree.map(lambda leaf, part=part: leaf[part], legs) for part in (0, slice(1, None)))
+    particles = _leg_of_pairs(objective, encoder, first, particles) if paired else leg(particles, first)[0]
+    particles, found = jax.lax.scan(leg, particles, later)
     last, _ = _first_variations(objective, encoder, jax.tree.map(lambda leaf: leaf[-1], fields), particles)
-    return jnp.concatenate([*found[1:], last], axis=-1)
+    return jnp.concatenate([*found, last], axis=-1)
+
+
+def _leg_of_pairs(
+    objective: Objective, encoder: AbstractEncoder, leg: tuple[_Fields, Float[Array, ""]], particles: PyTree[Array]
+) -> PyTree[Array]:
+    r"""An Euler step of pairs (θ, ιθ) from the slopes of their first halves.
+
+    As g(T, ιθ) = −g(T, θ), the slope at ιθ without decay is −ι of that at θ: with s = ∇F + λθ, ιθ goes to
+    ι(θ + h (s − 2λθ)).
+    """
+    assert isinstance(encoder, AbstractOddEncoder)
+    fields, step = leg
+    halves = jax.tree.map(lambda leaf: leaf[:, ::2], particles)
+    _, slopes = _first_variations(objective, encoder, fields, halves)
+    decay = 2 * objective.weight_decay
+    first = jax.tree.map(lambda x, s: x - step * s, halves, slopes)
+    mirrored = encoder.reflect(jax.tree.map(lambda x, s: x + step * (s - decay * x), halves, slopes))
+    return jax.tree.map(lambda x, y, like: jnp.stack([x, y], axis=2).reshape(like.shape), first, mirrored, particles)
 
 
 def _fields(objective: Objective, model: AbstractModel) -> _Fields:

@@ -139,7 +139,7 @@ def parts(
     """The limit's replicates: a jointly quasi-random, symmetric sample at each stage time of the depth solve."""
     law = Gaussian(encoder, scale, SignPairs(Sobol()))
     return [
-        AveragedODE(encoder, law.staged(width, key, steps=steps, joint=True))
+        AveragedODE(encoder, law.staged(width, key, solver=ThreeEighths(), steps=steps, joint=True))
         for key in jax.random.split(key, replicates)
     ]
 

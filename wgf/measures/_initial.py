@@ -13,12 +13,12 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
 from ..encoders import AbstractEncoder
+from ._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
 from ._layered import Layered
 from ._sampling import AbstractSampling, Independent, particle_space
 from ._spectral import Rule, Spectral, quadrature
 from ._staged import Staged, stage_nodes
-from ._three_eighths import ThreeEighths
 
 
 class AbstractInitialLaw(eqx.Module):
@@ -53,7 +53,7 @@ class AbstractInitialLaw(eqx.Module):
         width: int,
         key: PRNGKeyArray,
         *,
-        solver: diffrax.AbstractERK = ThreeEighths(),  # noqa: B008 (an immutable module)
+        solver: diffrax.AbstractERK = EqualEighths(),  # noqa: B008 (an immutable module)
         steps: int = 1,
         joint: bool = False,
     ) -> Staged:
@@ -61,10 +61,11 @@ class AbstractInitialLaw(eqx.Module):
 
         The model is then `AveragedODE(encoder, measure, solver=solver, steps=steps)`.
 
-        **Arguments:** `width` M ≥ 1 at each stage time, a random `key`, the `solver` and its `steps`; `joint`: draw one
-        sample for all stage times together and deal it out in runs of M, jointly quasi-random over (node, particle):
-        best for [`wgf.measures.Sobol`][]. Separate samples are best for [`wgf.measures.Whitened`][], since the nodes
-        differ in weight.
+        **Arguments:** `width` M ≥ 1 at each stage time, a random `key`, the `solver` (the default errs least for a
+        number of particles, since its stages weigh the same: see [`wgf.measures.Staged`][]) and its `steps`; `joint`:
+        draw one sample for all stage times together and deal it out in runs of M, jointly quasi-random over (node,
+        particle): best for [`wgf.measures.Sobol`][], and, where the stages weigh the same, for
+        [`wgf.measures.Whitened`][], which then whitens all nodes together.
 
         **Raises:** `ValueError` if a count is too small or the solver unfit.
         """
@@ -88,7 +89,7 @@ class Gaussian(AbstractInitialLaw):
     - `sampling`: how particles are placed: [`wgf.measures.Independent`][] (what the theorems speak of),
       [`wgf.measures.Sobol`][], [`wgf.measures.SignPairs`][] and [`wgf.measures.SignOrbits`][] around either, and
       [`wgf.measures.Whitened`][] around any. The least error of the limit: `Whitened(SignPairs(Sobol()))` at few
-      particles, `SignPairs(Sobol())` with `staged(..., joint=True)` at many.
+      particles, `SignPairs(Sobol())` at many, both by `staged(..., joint=True)`.
 
     **Raises:** `ValueError` if the scale is not positive.
 

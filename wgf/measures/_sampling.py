@@ -128,10 +128,10 @@ class Whitened(AbstractSampling):
     r"""A sample whose second moments are exact: \( \frac1M \sum_j \theta_j \theta_j^\top = I \).
 
     The points x_j of `base` become \( C^{-1/2} x_j \), with C their matrix of second moments, so that all integrals of
-    quadratic forms are exact. Best around `SignPairs(Sobol())` at few particles: with 256 of 55 dimensions at each of 4
-    stage times it takes 60 % off the variance of the limit's outputs; with 1024, `SignPairs(Sobol())` drawn jointly
-    over the stage times is as good, and with 4096 better (benchmarks/work_precision.py). The particles' law departs
-    from the normal one by O(P/M), as a sample's does, and so do the integrals of other functions.
+    quadratic forms are exact. Best around `SignPairs(Sobol())` at few particles: of the variance of the limit's outputs
+    it takes 15 % with 1,024 particles of 55 dimensions drawn jointly over eight stage times, and nothing with 4,096 or
+    more (benchmarks/work_precision.py). The particles' law departs from the normal one by O(P/M), as a sample's does,
+    and so do the integrals of other functions.
 
     **Arguments:**
 

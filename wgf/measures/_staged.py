@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least
 from ._base import AbstractMeasure, check_particles, check_weights
-from ._three_eighths import ThreeEighths
+from ._equal_eighths import EqualEighths
 
 
 class Staged(AbstractMeasure):
@@ -29,13 +29,16 @@ class Staged(AbstractMeasure):
 
     - `particles`: arrays with leading axes `[nodes, M]`.
     - `weights`: `[M]` or `[nodes, M]`, not negative, of sum 1 over M; default 1/M. Zero makes a tracer.
-    - `solver`: an explicit Runge–Kutta method of Diffrax whose nodes have positive weight: `ThreeEighths()`, order 4
-      in 4 nodes; `diffrax.Bosh3()`, order 3 (2 for the adjoint) in 3; `diffrax.Ralston()`, order 2 in 2.
+    - `solver`: an explicit Runge–Kutta method of Diffrax whose nodes have positive weight: `EqualEighths()`, order 4
+      in 8 nodes of equal weight; `ThreeEighths()`, order 4 in 4; `diffrax.Bosh3()`, order 3 (2 for the adjoint) in 3;
+      `diffrax.Ralston()`, order 2 in 2.
     - `steps`: the number of constant steps.
 
-    A velocity costs stages × `steps` × M encoder evaluations a prompt, and there is no cheaper way to spend them on
-    independent samples: 4 nodes of M cost no more than one sample of M shared by the 4 stages of a
-    [`wgf.measures.Spectral`][] measure, and have (Σ w_i²) = 5/16 of its variance.
+    A velocity costs stages × `steps` × M encoder evaluations a prompt. With n = nodes × M independent particles the
+    variance of a mean is nodes × Σ w_i² times that of one sample of n: 1 for the default, 5/4 for the 3/8 rule, 29/27
+    for Bosh3; one sample of M shared by all stages of a [`wgf.measures.Spectral`][] measure costs as much and has the
+    variance of M. Best: the default, at every accuracy that benchmarks/work_precision.py measures. The 3/8 rule
+    has half the stages, which follow one another, each of twice the width: for particles too few to fill a device.
 
     **Raises:** `ValueError` naming the argument if the solver has a node of weight zero or below (`diffrax.Tsit5()`),
     shapes do not fit, or numbers are not finite.
@@ -51,7 +54,7 @@ class Staged(AbstractMeasure):
         particles: PyTree[ArrayLike],
         weights: ArrayLike | None = None,
         *,
-        solver: diffrax.AbstractERK = ThreeEighths(),  # noqa: B008 (an immutable module)
+        solver: diffrax.AbstractERK = EqualEighths(),  # noqa: B008 (an immutable module)
         steps: int = 1,
     ):
         self.particles, (nodes, _) = check_particles(particles, "[nodes, width]")
@@ -95,7 +98,7 @@ def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np
     weights = np.bincount(node, np.tile(tableau.b_sol[:stages] / steps, steps))
     if weights.min() <= 0:
         raise ValueError(
-            "`solver` must give every stage time a positive weight (wgf.measures.ThreeEighths() does); got "
+            "`solver` must give every stage time a positive weight (wgf.measures.EqualEighths() does); got "
             f"{type(solver).__name__} with weights {weights.round(4).tolist()}."
         )
     assert math.isclose(weights.sum(), 1)
