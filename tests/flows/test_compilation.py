@@ -56,7 +56,9 @@ def test_the_persistent_cache_holds_a_velocity(tmp_path):
     }
     counts = []
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", VELOCITY], capture_output=True, text=True, check=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", VELOCITY], capture_output=True, text=True, check=True, env=environment
+        )
         counts.append([int(number) for number in done.stdout.split()])
     (misses, _), (missed_again, hits) = counts
     assert missed_again == 0, counts
