@@ -236,6 +236,7 @@ def torch_velocities(objective, model) -> dict:
     if torch is None:
         return {}
     found = {"torch": torch_velocity(objective, model, lambda function: function)}
+    torch.compiler.reset()  # else it gives up compiling after eight sizes and dtypes
     try:
         compiled = torch_velocity(objective, model, torch.compile)
         compiled()
