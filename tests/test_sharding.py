@@ -86,8 +86,11 @@ def test_a_run_begun_on_four_devices_goes_on_on_two_and_one(tmp_path):
 
 @pytest.mark.slow
 def test_the_main_job_on_a_mesh(tmp_path):
+    """In double precision: in single, rounding moves the steps of adaptive flows, and these the outputs by 1e-5."""
+
     def limit(out, *options, devices=1):
-        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_X64": "1"}
         command = [sys.executable, "-m", "wgf", "limit", "--quick", "--out", tmp_path / out, *options]
         job = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=500)
         assert job.returncode == 0, job.stderr[-3000:]
@@ -95,7 +98,7 @@ def test_the_main_job_on_a_mesh(tmp_path):
 
     alone, spread = limit("alone"), limit("spread", "--mesh", "prompts=2,particles=2", devices=4)
     for name in ("limit_objective", "limit_outputs", "finite_objective", "finite_outputs", "limit_particles"):
-        np.testing.assert_allclose(spread[name], alone[name], atol=1e-5 * np.abs(alone[name]).max(), err_msg=name)
+        np.testing.assert_allclose(spread[name], alone[name], atol=1e-8 * np.abs(alone[name]).max(), err_msg=name)
 
 
 def test_one_device_is_a_mesh_too(key):
