@@ -120,7 +120,7 @@ def run(n: int, dim: int, dtype: str, saves: int, repeats: int, search: "Search"
 
 
 class Search:
-    """Finds the knob of each program for one problem after the other, of growing size.
+    """Finds the knob of each program, for problems of growing size.
 
     `patience`: the seconds that one call may take; a program is left out beyond the size where it took more.
     """
@@ -128,28 +128,25 @@ class Search:
     def __init__(self, patience: float):
         self.patience = patience
         self.slow = set()
-        self.begin = {}
 
     def tune(self, name: str, problem, expected: np.ndarray) -> tuple[float, float] | None:
         """The loosest knob with the error asked for and values right to 1 %, and the error; None beyond patience.
 
-        Larger clouds need knobs as tight at least: the search begins where the one before, of that dimension and
-        dtype, ended. The values tell of the clouds' transports to themselves, whose potentials not all programs return.
+        The values tell of the clouds' transports to themselves, whose potentials not all programs return.
         """
-        (_, dim), dtype = problem[1].shape, str(problem[1].dtype)
+        dim = problem[1].shape[1]
         # The ends of a curve tell of the rest.
         ends = (problem[0][jnp.asarray([0, -1])] if len(problem[0]) > 1 else problem[0]), *problem[1:]
         expected = np.asarray(expected)[[0, -1]] if len(problem[0]) > 1 else np.asarray(expected)
         knobs = VARIANTS[name][1] if (name, dim) not in self.slow else ()
-        for place in range(self.begin.get((name, dim, dtype), 0), len(knobs)):
+        for knob in knobs:
             start = time.perf_counter()
-            found = potentials(name, *ends, knobs[place])
+            found = potentials(name, *ends, knob)
             if time.perf_counter() - start > self.patience * len(ends[0]):
                 break
             error = worst_error(*ends, found)
-            if error <= ERROR and np.allclose(VARIANTS[name][0](*ends, knobs[place])[0], expected, rtol=1e-2, atol=0):
-                self.begin[name, dim, dtype] = place
-                return knobs[place], error
+            if error <= ERROR and np.allclose(VARIANTS[name][0](*ends, knob)[0], expected, rtol=1e-2, atol=0):
+                return knob, error
         if knobs:
             print(f"{name} is left out from {problem[1].shape} on: slow, or its error stays above {ERROR}", flush=True)
             self.slow.add((name, dim))
