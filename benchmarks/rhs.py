@@ -1,20 +1,23 @@
 """Time the right-hand side of the flow, one `wgf.velocity`, against plain JAX and PyTorch.
 
-    python benchmarks/rhs.py [--quick] [--repeats 7] [--output benchmarks/results/rhs.json]
+    python benchmarks/rhs.py [--quick] [--sizes 1 2 3 4] [--repeats 7] [--output benchmarks/results/rhs.json]
 
 Variants of the same gradient, called in turn so that other work on the machine hits them alike:
 
 - wgf: `wgf.velocity`;
+- spread: the same on a device a core, each with its own prompts and the loops of its own program on its own core;
 - naive: JAX, `vmap` over prompts of `vmap` over particles;
 - einsum: JAX, one einsum for each step of the attention;
 - torch: the same einsums in eager PyTorch (left out where PyTorch is not installed);
 - compiled: the same after `torch.compile` (left out where that fails).
 
 Before they are timed, gradients are compared, and before each timed call a variant is called once: the threads of
-the one before may still wait for work. JAX compiles for vectors of 512 bits where XLA_FLAGS does not say otherwise.
+the one before may still wait for work. JAX compiles for vectors of 512 bits, and sees as many devices as cores, where
+XLA_FLAGS does not say otherwise. Ratios are to the faster of the first two.
 Errors in float32 against float64 are shown as well, for particles scaled up: geometric means over six draws.
 `floor/wgf`: the seconds that the arithmetic alone takes at the machine's measured
-rates, as a share of what `wgf` takes. All goes to a JSON file, with versions, machine, commit and date.
+rates, as a share of what `wgf` takes. All goes to a JSON file, with versions, machine, commit and date; with `--sizes`
+into the one that is there, in the place of older runs.
 """
 
 import argparse
@@ -26,7 +29,9 @@ import time
 from pathlib import Path
 
 # JAX reads it when it starts. The processor's own width; XLA's default is 256, on processors that do 512 as fast.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+os.environ.setdefault(
+    "XLA_FLAGS", f"--xla_cpu_prefer_vector_width=512 --xla_force_host_platform_device_count={os.cpu_count()}"
+)
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +50,8 @@ except ImportError:
 SIZES = [(8, 64, 64, 5, 9, 2), (16, 256, 64, 5, 9, 2), (16, 1024, 128, 5, 9, 2), (8, 32, 16, 17, 65, 8)]
 QUICK = [(2, 8, 4, 5, 9, 2), (2, 4, 2, 17, 65, 8)]
 DECAY = 1e-3
+# Where each core has a device of its own, XLA need not cut loops for several.
+WHOLE_LOOPS = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
 
 
 def main():
@@ -52,6 +59,9 @@ def main():
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="the numbers of the sizes to measure, from 1; default: all"
+    )
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each variant")
     parser.add_argument("--output", type=Path, default=RESULTS / "rhs.json")
     options = parser.parse_args()
@@ -59,10 +69,15 @@ def main():
     report = {**header(), "rates": machine_rates(), "runs": [], "errors": errors(sizes[0], 1 if options.quick else 6)}
     report["versions"] |= {"torch": torch.__version__} if torch is not None else {}
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    for size in sizes:
+    if options.sizes:
+        report["runs"] = json.loads(options.output.read_text())["runs"]
+    for number, size in enumerate(sizes, start=1):
         for dtype in ("float32", "float64"):
-            report["runs"].append(run(size, dtype, options.repeats, report["rates"]))
-            options.output.write_text(json.dumps(report, indent=1) + "\n")
+            if options.sizes is None or number in options.sizes:
+                found = run(size, dtype, options.repeats, report["rates"])
+                others = [r for r in report["runs"] if (r["size"], r["dtype"]) != (found["size"], dtype)]
+                report["runs"] = [*others, found]
+                options.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def floor(size: tuple[int, ...], dtype: str, rates: dict[str, float]) -> float:
@@ -106,15 +121,16 @@ def run(size: tuple[int, ...], dtype: str, repeats: int, rates: dict[str, float]
             compiled = jax.jit(velocity).lower(objective, model).compile()
             compile_seconds[name] = round(time.perf_counter() - start, 2)
             variants[name] = functools.partial(compiled, objective, model)
-        variants |= torch_velocities(objective, model)
-        results = {name: jax.tree.leaves(variant()) for name, variant in variants.items()}
+        variants |= spread_velocity(objective, model) | torch_velocities(objective, model)
+        results = {name: jax.tree.leaves(jax.block_until_ready(variant())) for name, variant in variants.items()}
         differences = {name: difference(result, results["naive"]) for name, result in results.items()}
         seconds = timings(variants, repeats)
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
-    ratios = {name: round(median / medians["wgf"], 2) for name, median in medians.items()}
-    shown = "  ".join(f"{name} x{ratio:.1f}" for name, ratio in ratios.items() if name != "wgf")
-    share = floor(size, dtype, rates) / medians["wgf"]
-    print(f"{size} {dtype}: wgf {1e3 * medians['wgf']:.1f} ms  {shown}  floor/wgf {share:.2f}", flush=True)
+    ours = min(medians["wgf"], medians.get("spread", np.inf))
+    ratios = {name: round(median / ours, 2) for name, median in medians.items()}
+    shown = "  ".join(f"{name} x{ratio:.1f}" for name, ratio in ratios.items())
+    share = floor(size, dtype, rates) / ours
+    print(f"{size} {dtype}: {1e3 * ours:.1f} ms  {shown}  floor/wgf {share:.2f}", flush=True)
     limit = 1e-4 if dtype == "float32" else 1e-12
     if max(differences.values()) > limit:
         raise RuntimeError(f"the variants' gradients must agree to {limit}; got differences {differences}.")
@@ -229,6 +245,17 @@ VELOCITIES = {
     "naive": naive_velocity,
     "einsum": functools.partial(jax_velocity, einsum_attention, einsum_perceptron),
 }
+
+
+def spread_velocity(objective, model) -> dict:
+    """The velocity with the prompts spread over all devices, as a function without arguments; left out on one."""
+    if jax.device_count() == 1 or objective.prompts.batch % jax.device_count():
+        return {}
+    mesh = wgf.sharding.mesh(prompts=jax.device_count())
+    objective, model = wgf.sharding.shard((objective, model), mesh)
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(wgf.velocity).lower(objective, model).compile(compiler_options=WHOLE_LOOPS)
+    return {"spread": functools.partial(compiled, objective, model)}
 
 
 def torch_velocities(objective, model) -> dict:

@@ -93,10 +93,10 @@ def _write(path: Path, report: dict) -> None:
 
 
 def measure(problem: Problem, job: Job, truth: np.ndarray) -> dict:
-    """Errors and cost of one job over seeds: 48 of small ones, 8 of large. The first, which compiles, is not timed."""
+    """Errors and cost of one job over seeds: 48 of small ones, 24 of large. The first, which compiles, is not timed."""
     jax.clear_caches()
     first, evaluations = job.run(problem, jax.random.key(0))
-    seeds = int(np.clip(4_500_000 // evaluations, 8, 48))
+    seeds = int(np.clip(4_500_000 // evaluations, 24, 48))
     start = time.perf_counter()
     outputs = np.stack([first, *(job.run(problem, jax.random.key(seed)).outputs for seed in range(1, seeds))])
     seconds = (time.perf_counter() - start) / (seeds - 1)

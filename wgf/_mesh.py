@@ -1,4 +1,4 @@
-"""The mesh of devices on which arguments lie, as a context for what is traced with them."""
+"""The mesh of devices on which arguments lie, as a context for what is traced with them, and its axes."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,17 @@ from jaxtyping import PyTree
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_AXES = {"prompts", "particles"}
+PROMPTS, PARTICLES = "prompts", "particles"
+_AXES = {PROMPTS, PARTICLES}
+
+
+def parts(axis: str) -> int:
+    """In how many parts the mesh in context cuts prompts or particles: in one within a `vmap` over their axis."""
+    try:
+        jax.lax.axis_size(axis)
+    except NameError:
+        return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+    return 1
 
 
 def on_own_mesh(function: Callable[_P, _R]) -> Callable[_P, _R]:

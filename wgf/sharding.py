@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ._checks import at_least
+from ._mesh import PARTICLES, PROMPTS
 from .measures import AbstractMeasure, Eulerian
 from .prompts import Prompts
 
@@ -27,9 +28,9 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
 
     **Raises:** `ValueError` if a count is below 1, or there are not as many devices as parts.
 
-    Good values: particles first, as many parts as keep some hundreds of them on a device; what moves between devices is
-    then a sum of tokens `[B, D, N+1]` a layer, not particles. Prompts move a sum of gradients, as large as a layer's
-    particles.
+    Good values: prompts first, whose devices speak once a velocity: they add up gradients, as large as the particles.
+    Devices that share particles add up tokens, `[B, D, N+1]`, once a layer and direction: for more particles than one
+    device holds.
     """
     shape = (at_least("prompts", prompts, 1), at_least("particles", particles, 1))
     devices = jax.devices() if devices is None else list(devices)
@@ -37,7 +38,7 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
         raise ValueError(
             f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {prompts} x {particles}."
         )
-    return Mesh(np.asarray(devices).reshape(shape), ("prompts", "particles"), axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.asarray(devices).reshape(shape), (PROMPTS, PARTICLES), axis_types=(AxisType.Auto,) * 2)
 
 
 def parse_mesh(text: str) -> Mesh:
@@ -46,9 +47,9 @@ def parse_mesh(text: str) -> Mesh:
     **Raises:** `ValueError` if the text is not of that form, or the devices are not as many.
     """
     axes = {name: count for name, _, count in (pair.partition("=") for pair in text.split(","))}
-    if not set(axes) <= {"prompts", "particles"} or not all(count.isdigit() for count in axes.values()):
+    if not set(axes) <= {PROMPTS, PARTICLES} or not all(count.isdigit() for count in axes.values()):
         raise ValueError(f"`mesh` must be of the form prompts=4,particles=2; got {text!r}.")
-    return mesh(prompts=int(axes.get("prompts", 1)), particles=int(axes.get("particles", 1)))
+    return mesh(prompts=int(axes.get(PROMPTS, 1)), particles=int(axes.get(PARTICLES, 1)))
 
 
 def start_processes(text: str) -> None:
@@ -94,14 +95,12 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
 
     def place(node):
         if isinstance(node, Prompts):
-            _check_divides("prompts", node.batch, mesh.shape["prompts"])
-            return jax.tree.map(lambda leaf: put(leaf, "prompts"), node)
+            _check_divides("prompts", node.batch, mesh.shape[PROMPTS])
+            return jax.tree.map(lambda leaf: put(leaf, PROMPTS), node)
         if isinstance(node, AbstractMeasure) and not isinstance(node, Eulerian):
-            _check_divides("particles", node.width, mesh.shape["particles"])
+            _check_divides("particles", node.width, mesh.shape[PARTICLES])
             shape = node.weights.shape
-            return jax.tree.map(
-                lambda leaf: put(leaf, None, "particles") if leaf.shape[:2] == shape else put(leaf), node
-            )
+            return jax.tree.map(lambda leaf: put(leaf, None, PARTICLES) if leaf.shape[:2] == shape else put(leaf), node)
         return put(node) if eqx.is_array(node) else node
 
     return jax.tree.map(place, tree, is_leaf=lambda node: isinstance(node, (Prompts, AbstractMeasure)))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from ..measures import AbstractMeasure, coordinates
@@ -10,8 +11,6 @@ from ..transport import Divergence, Excess, Potentials, conditional_divergence
 
 # Points and weights; the widths of clouds that are compared differ, which `_` leaves open.
 _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]
-# Of the divergence and of its floor.
-Pair = tuple[Potentials, Potentials]
 
 
 def sinkhorn_excess(
@@ -22,11 +21,13 @@ def sinkhorn_excess(
     *,
     epsilon: Array,
     most_depths: int,
-    initial: Pair | None = None,
-) -> tuple[Excess, Float[Array, ""] | None, Pair]:
+    initial: Potentials | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[Excess, Float[Array, ""] | None, Potentials]:
     """The divergence and its floor at (at most) `most_depths` layers, and the noise of their difference if known.
 
-    Beside them the potentials, which the next of a flow's times may have as `initial` to start from.
+    Beside them the potentials of both, which the next of a flow's times may have as `initial` to start from. The devices
+    of a `mesh` share the layers.
 
     Three ways to come by a sample of the limit's law that is independent of the limit's particles: its tracers
     `twins`; each of its `replicates` in turn against the others; or, failing both, one part of the larger cloud.
@@ -37,13 +38,15 @@ def sinkhorn_excess(
 
     def divergence(cloud: _Cloud, other: _Cloud, initial: Potentials | None) -> Divergence:
         (x, a), (y, b) = cloud, other
-        return conditional_divergence(x, y, depth_weights, epsilon=epsilon, x_weights=a, y_weights=b, initial=initial)
+        options = {"x_weights": a, "y_weights": b, "initial": initial, "mesh": mesh}
+        return conditional_divergence(x, y, depth_weights, epsilon=epsilon, **options)
 
-    def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Pair | None) -> tuple[Excess, Pair]:
-        first, second = (None, None) if initial is None else initial
-        value, least = divergence(cloud, other, first), divergence(floor, other, second)
-        excess = Excess(value.value, least.value, value.epsilon, value.converged & least.converged)
-        return excess, (value.potentials, least.potentials)
+    def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Potentials | None) -> tuple[Excess, Potentials]:
+        # Clouds of one size, one after the other: one program for both.
+        clouds = jax.tree.map(lambda *each: jnp.stack(each), cloud, floor)
+        both = jax.lax.map(lambda given: divergence(given[0], other, given[1]), (clouds, initial))
+        excess = Excess(*both.value, both.epsilon[0], jnp.all(both.converged))
+        return excess, both.potentials
 
     x = coordinates(finite.particles)[chosen], finite.weights[chosen]
     law, weights = jax.vmap(limit.at)(finite.depths[chosen])
@@ -59,8 +62,8 @@ def sinkhorn_excess(
 
 
 def _over_replicates(
-    pair, x: _Cloud, y: _Cloud, replicates: int, initial: Pair | None
-) -> tuple[Excess, Float[Array, ""], Pair]:
+    pair, x: _Cloud, y: _Cloud, replicates: int, initial: Potentials | None
+) -> tuple[Excess, Float[Array, ""], Potentials]:
     """Means over the replicates, each left out of the limit's cloud in turn and serving as the sample of its law.
 
     The floors are then R draws of what the divergence would be, were the finite model's particles a sample of that law.

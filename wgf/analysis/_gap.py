@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import at_least
@@ -60,6 +61,7 @@ def gap(
     *,
     epsilon: ArrayLike | None = None,
     most_depths: int = 8,
+    mesh: Mesh | None = None,
 ) -> Gap:
     r"""Compare two flows at the same training times.
 
@@ -80,6 +82,7 @@ def gap(
     - `epsilon`: ε of the Sinkhorn divergence; default [`wgf.transport.epsilon_from_scale`][] of the limit's initial
       cloud.
     - `most_depths`: the most layers whose clouds are compared, evenly spread.
+    - `mesh`: devices that share the layers' transports, e.g. of [`wgf.sharding.mesh`][]. The models move there.
 
     **Returns:** [`wgf.analysis.Gap`][].
 
@@ -107,9 +110,13 @@ def gap(
     if epsilon is None:
         epsilon = epsilon_from_scale(coordinates(reference.model_at(0).measure.particles)[0])
     count = None if replicates is None else replicates.count
-    sinkhorn, spread, coupling = _distances(
-        finite.models, reference.models, tracers, count, jnp.asarray(epsilon), most_depths
-    )
+    compared = finite.models, reference.models, jnp.asarray(epsilon)
+    if mesh is not None:
+        arrays, static = eqx.partition(compared, eqx.is_array)
+        compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
+    found = _distances(*compared, tracers, count, most_depths, mesh)
+    # Home again, beside what is not of particles.
+    sinkhorn, spread, coupling = found if mesh is None else jax.device_put(found, finite.objective.sharding)
     return Gap(
         taus=finite.taus,
         objective=finite.objective - reference.objective,
@@ -153,10 +160,11 @@ def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
 def _distances(
     finite: AbstractModel,
     limit: AbstractModel,
+    epsilon: Array,
     tracers: int | None,
     replicates: int | None,
-    epsilon: Array,
     most_depths: int,
+    mesh: Mesh | None,
 ) -> tuple[Excess, Float[Array, " saves"] | None, Float[Array, " saves"] | None]:
     """The excess, its noise and the coupling distance at each saved τ, potentials carried from each to the next."""
     dynamic, static = eqx.partition((finite, limit), eqx.is_array)
@@ -164,9 +172,8 @@ def _distances(
     def at_tau(initial, arrays):
         finite, limit = eqx.combine(arrays, static)
         twins = None if tracers is None else limit.tracers[tracers]
-        excess, spread, potentials = sinkhorn_excess(
-            finite.measure, limit.measure, twins, replicates, epsilon=epsilon, most_depths=most_depths, initial=initial
-        )
+        options = {"epsilon": epsilon, "most_depths": most_depths, "initial": initial, "mesh": mesh}
+        excess, spread, potentials = sinkhorn_excess(finite.measure, limit.measure, twins, replicates, **options)
         return potentials, (excess, spread, None if twins is None else coupling_distance(finite.measure, twins))
 
     shapes, _ = jax.eval_shape(at_tau, None, jax.tree.map(lambda leaf: leaf[0], dynamic))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
+from .._mesh import PARTICLES, PROMPTS, parts
+
 Batch = Float[Array, "batch token_dim length"]
 
 
@@ -17,13 +19,15 @@ def sum_of_shares(total: Callable[[PyTree[Array], Batch], Batch], particles: PyT
     In the context of a mesh with axes `prompts` and `particles` (`jax.set_mesh`), whose devices each hold a part of
     both, every device adds up its own particles for its own prompts; one sum over devices follows, and one more of
     gradients in the backward pass. Left to itself XLA would add up over devices in each turn of the loops within.
+    Within a `vmap` over an axis of that name it is cut already.
 
     **Arguments:**
 
     - `particles`: arrays with leading axis `[M]`.
     - `tokens`: `[B, D, N+1]`.
     """
-    shape, width, batch = _parts(), len(jax.tree.leaves(particles)[0]), len(tokens)
+    shape = parts(PARTICLES), parts(PROMPTS)
+    width, batch = len(jax.tree.leaves(particles)[0]), len(tokens)
     if math.prod(shape) == 1 or width % shape[0] or batch % shape[1]:
         return total(particles, tokens)
     # Copies along the axis that each of the two has no part in: so their gradients keep that axis through the loops.
@@ -32,16 +36,12 @@ def sum_of_shares(total: Callable[[PyTree[Array], Batch], Batch], particles: PyT
     return jnp.sum(shares, axis=0).reshape(batch, *shares.shape[3:])
 
 
-def _parts() -> tuple[int, int]:
-    """In how many parts particles and prompts are cut."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    return sizes.get("particles", 1), sizes.get("prompts", 1)
-
-
-def _cut(array: Array, parts: int) -> Array:
-    return array.reshape(parts, len(array) // parts, *array.shape[1:])
+def _cut(array: Array, count: int) -> Array:
+    return array.reshape(count, len(array) // count, *array.shape[1:])
 
 
 def _spread(array: Array, shape: tuple[int, int]) -> Array:
     whole = jnp.broadcast_to(array, (*shape, *array.shape[2:]))
-    return jax.lax.with_sharding_constraint(whole, PartitionSpec("particles", "prompts"))
+    # An axis of one part lies on none of the mesh's, or is cut already.
+    axes = (axis if count > 1 else None for axis, count in zip((PARTICLES, PROMPTS), shape, strict=True))
+    return jax.lax.with_sharding_constraint(whole, PartitionSpec(*axes))

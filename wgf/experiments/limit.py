@@ -286,6 +286,8 @@ def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
         """On one device, where gaps are computed."""
         return jax.block_until_ready(solution if devices is None else gather(solution))
 
+    # Each of many processes has all gaps to itself.
+    shared = devices if jax.process_count() == 1 else None
     progress = Progress(2 * len(finite) + 1, show_progress)
     solutions, gaps = [], []
     for (depth, width), model in zip(config.sizes, finite, strict=True):
@@ -296,7 +298,7 @@ def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
         solved = home(solved)
     for (depth, width), solution in zip(config.sizes, solutions, strict=True):
         with progress.stage(f"distances at {depth} layers, width {width}"):
-            gaps.append(jax.block_until_ready(gap(solution, solved)))
+            gaps.append(jax.block_until_ready(gap(solution, solved, mesh=shared)))
     progress.close()
     return LimitResult(config, home(objective), solved, tuple(solutions), tuple(gaps))
 

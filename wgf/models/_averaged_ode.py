@@ -14,6 +14,7 @@ from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths
+from ._over_prompts import over_prompts
 
 
 class AveragedODE(AbstractModel):
@@ -76,7 +77,7 @@ class AveragedODE(AbstractModel):
         constant = isinstance(self.controller, diffrax.ConstantStepSize)
         tableau = self.solver.tableau if isinstance(self.solver, diffrax.AbstractERK) else None
         if constant and isinstance(tableau, diffrax.ButcherTableau):
-            return _march(self.field, tableau, self.steps, tokens)
+            return over_prompts(lambda model, tokens: _march(model.field, tableau, model.steps, tokens), self, tokens)
         end = diffrax.SaveAt(t1=True)
         ys = self._solve(self._field_term(), tokens, 0, 1, end, diffrax.DirectAdjoint()).ys
         assert ys is not None

@@ -11,6 +11,7 @@ from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths
+from ._over_prompts import over_prompts
 
 
 class Transformer(AbstractModel):
@@ -47,7 +48,9 @@ class Transformer(AbstractModel):
 
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
+        return over_prompts(Transformer._push, self, tokens)
 
+    def _push(self, tokens: Batch) -> Batch:
         # Checkpoints of substeps, not layers: an encoder that keeps only its inputs then runs forward once.
         @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
         def step(part, tokens, law):
