@@ -134,6 +134,18 @@ def header() -> dict:
     }
 
 
+def stored(name: str, folder: Path = RESULTS) -> list[Table]:
+    """The tables of `name`.json in the folder; none where there is no such file."""
+    path = folder / f"{name}.json"
+    tables = [Table(**fields) for fields in json.loads(path.read_text())["tables"]] if path.exists() else []
+    return [dataclasses.replace(old, checks=[Check(**fields) for fields in old.checks]) for old in tables]
+
+
+def in_place(old: Sequence[Table], new: Sequence[Table]) -> list[Table]:
+    """The old tables, with new ones in the place of those of the same title, or at the end."""
+    return list({table.title: table for table in [*old, *new]}.values())
+
+
 def write(name: str, title: str, tables: Sequence[Table], folder: Path = RESULTS, **facts: object) -> None:
     """Write `name`.json and `name`.md to the folder; `facts` join the header."""
     folder.mkdir(parents=True, exist_ok=True)

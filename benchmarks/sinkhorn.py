@@ -25,13 +25,12 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _report import RESULTS, Check, Table, summary, write
+from _report import RESULTS, Check, Table, in_place, stored, summary, write
 from _sinkhorn_peers import VARIANTS, potentials, worst_error
 
 from wgf.transport import epsilon_from_scale
@@ -99,14 +98,11 @@ def compare(sizes, saves: int, repeats: int, search: "Search", goal: float, memo
 
 def keep(table: Table, folder: Path):
     """Write a table beside those that are there, in the place of an older one."""
-    path = folder / "sinkhorn.json"
-    old = [Table(**fields) for fields in json.loads(path.read_text())["tables"]] if path.exists() else []
-    old = [replace(other, checks=[Check(**fields) for fields in other.checks]) for other in old]
-    tables = sorted([other for other in old if other.title != table.title] + [table], key=lambda table: table.title)
     peers = {}
     for name in ("POT", "geomloss", "torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             peers[name] = importlib.metadata.version(name)
+    tables = in_place(stored("sinkhorn", folder), [table])
     write("sinkhorn", "Sinkhorn divergences against POT and GeomLoss", tables, folder, peers=peers)
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/verification.py [--quick] [--only depth outer precision stiff eulerian]
 
-Prints the tables and writes them to `benchmarks/results/verification.json` and `.md`. Exits with 1 if a claim fails.
+Prints the tables and writes them to `benchmarks/results/verification.json` and `.md`, parts in the place of older ones.
+Exits with 1 if a claim fails.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from _depth_tables import depth_tables
 from _eulerian_tables import eulerian_tables
 from _outer_tables import outer_tables
 from _precision_tables import precision_tables
-from _report import RESULTS, Table, summary, write
+from _report import RESULTS, Table, in_place, stored, summary, write
 from _stiff_tables import stiff_tables
 
 jax.config.update("jax_enable_x64", True)
@@ -42,6 +43,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
+    # Parts alone keep the tables of the others, all but the claims.
+    old = [] if options.quick else stored("verification", options.output)[1:]
     tables: list[Table] = []
     seconds = {}
     for name in options.only:
@@ -52,8 +55,9 @@ def main() -> int:
             # Each compiled program holds dozens of memory maps, of which Linux allows a process 65,530 in all.
             jax.clear_caches()
         seconds[name] = round(time.perf_counter() - start, 1)
-        claims = summary(tables)
-        write("verification", "Verification", [claims, *tables], options.output, quick=options.quick, seconds=seconds)
+        kept = in_place(old, tables)
+        claims = summary(kept)
+        write("verification", "Verification", [claims, *kept], options.output, quick=options.quick, seconds=seconds)
     print(claims.text())
     print("seconds:", seconds)
     return int(not all(check.holds for table in tables for check in table.checks))

@@ -26,8 +26,8 @@ def sinkhorn_excess(
 ) -> tuple[Excess, Float[Array, ""] | None, Potentials]:
     """The divergence and its floor at (at most) `most_depths` layers, and the noise of their difference if known.
 
-    Beside them the potentials of both, which the next of a flow's times may have as `initial` to start from. The devices
-    of a `mesh` share the layers.
+    Beside them the potentials of both, which the next of a flow's times may have as `initial` to start from. The
+    devices of a `mesh` share the layers.
 
     Three ways to come by a sample of the limit's law that is independent of the limit's particles: its tracers
     `twins`; each of its `replicates` in turn against the others; or, failing both, one part of the larger cloud.
@@ -45,7 +45,7 @@ def sinkhorn_excess(
         # Clouds of one size, one after the other: one program for both.
         clouds = jax.tree.map(lambda *each: jnp.stack(each), cloud, floor)
         both = jax.lax.map(lambda given: divergence(given[0], other, given[1]), (clouds, initial))
-        excess = Excess(*both.value, both.epsilon[0], jnp.all(both.converged))
+        excess = Excess(both.value[0], both.value[1], both.epsilon[0], jnp.all(both.converged))
         return excess, both.potentials
 
     x = coordinates(finite.particles)[chosen], finite.weights[chosen]

@@ -110,11 +110,11 @@ def gap(
     if epsilon is None:
         epsilon = epsilon_from_scale(coordinates(reference.model_at(0).measure.particles)[0])
     count = None if replicates is None else replicates.count
-    compared = finite.models, reference.models, jnp.asarray(epsilon)
+    compared = _Compared(finite.models, reference.models, jnp.asarray(epsilon))
     if mesh is not None:
         arrays, static = eqx.partition(compared, eqx.is_array)
         compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
-    found = _distances(*compared, tracers, count, most_depths, mesh)
+    found = _distances(compared, tracers, count, most_depths, mesh)
     # Home again, beside what is not of particles.
     sinkhorn, spread, coupling = found if mesh is None else jax.device_put(found, finite.objective.sharding)
     return Gap(
@@ -156,23 +156,27 @@ def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
     return matches[0] if matches else None
 
 
+class _Compared(eqx.Module):
+    finite: AbstractModel
+    limit: AbstractModel
+    epsilon: Array
+
+
 @eqx.filter_jit
 def _distances(
-    finite: AbstractModel,
-    limit: AbstractModel,
-    epsilon: Array,
+    compared: _Compared,
     tracers: int | None,
     replicates: int | None,
     most_depths: int,
     mesh: Mesh | None,
 ) -> tuple[Excess, Float[Array, " saves"] | None, Float[Array, " saves"] | None]:
     """The excess, its noise and the coupling distance at each saved τ, potentials carried from each to the next."""
-    dynamic, static = eqx.partition((finite, limit), eqx.is_array)
+    dynamic, static = eqx.partition((compared.finite, compared.limit), eqx.is_array)
 
     def at_tau(initial, arrays):
         finite, limit = eqx.combine(arrays, static)
         twins = None if tracers is None else limit.tracers[tracers]
-        options = {"epsilon": epsilon, "most_depths": most_depths, "initial": initial, "mesh": mesh}
+        options = {"epsilon": compared.epsilon, "most_depths": most_depths, "initial": initial, "mesh": mesh}
         excess, spread, potentials = sinkhorn_excess(finite.measure, limit.measure, twins, replicates, **options)
         return potentials, (excess, spread, None if twins is None else coupling_distance(finite.measure, twins))
 
