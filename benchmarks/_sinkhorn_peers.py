@@ -86,7 +86,8 @@ def geomloss_tensorized(clouds, reference, epsilon, knob, debias=True):
 # The variants and their knobs, loose to tight: POT's bounds the L2 norm of one marginal, which falls with n.
 _THRESHOLDS = [0.3 / 2**k for k in range(24)]
 _SCALINGS = [1 - 0.5 / 1.5**k for k in range(20)]
-VARIANTS = {"wgf": (wgf, [1e-3]), "wgf blocks": (wgf_blocks, [1e-3])}
+_MARGINALS = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3]
+VARIANTS = {"wgf": (wgf, _MARGINALS), "wgf blocks": (wgf_blocks, _MARGINALS)}
 if ot is not None:
     VARIANTS |= {
         "POT": (pot, _THRESHOLDS),

@@ -7,6 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._checks import is_traced
@@ -156,11 +157,11 @@ def _raise_if_failed(solution: Replicates) -> Replicates:
         hints = [f"{name} failed; under `throw=False` its `result` says why." for name in names]
         solution = eqx.branched_error_if(solution, failed.any(), jnp.argmax(failed), hints)
         return solution.pooled.result.error_if(solution, pooled)
-    for r, name in enumerate(names):
+    for r in np.flatnonzero(failed):
         reason = RESULTS[jax.tree.map(lambda code, r=r: code[r], results)]
-        # The code alone: what passes through a check would be gathered from all devices in one place.
-        eqx.error_if(failed[r], failed[r], f"{name} failed. {reason}")
-    solution.pooled.result.error_if(pooled, pooled)
+        raise eqx.EquinoxRuntimeError(f"{names[r]} failed. {reason}")
+    if bool(pooled):
+        raise eqx.EquinoxRuntimeError(RESULTS[solution.pooled.result])
     return solution
 
 
