@@ -75,8 +75,8 @@ def main():
         for dtype in ("float32", "float64"):
             if options.sizes is None or number in options.sizes:
                 found = run(size, dtype, options.repeats, report["rates"])
-                others = [r for r in report["runs"] if (r["size"], r["dtype"]) != (found["size"], dtype)]
-                report["runs"] = [*others, found]
+                runs = {(*r["size"].values(), r["dtype"]): r for r in [*report["runs"], found]}
+                report["runs"] = list(runs.values())
                 options.output.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -12,17 +12,18 @@ import pytest
 
 import wgf
 
-VELOCITY = """
+PROGRAM = """
 import jax, jax.numpy as jnp, wgf
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 prompts = wgf.prompts.linear_regression(jax.random.key(0), batch=2, examples=2, dim=1)
 encoder = wgf.encoders.Perceptron(prompts.token_dim, jnp.tanh)
 model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(2, 2, jax.random.key(1)))
-before = hits.count("/jax/compilation_cache/cache_hits")
-wgf.velocity(wgf.Objective(prompts, 1e-3), model)
+CALL
 print(hits.count("/jax/compilation_cache/cache_misses"), hits.count("/jax/compilation_cache/cache_hits"))
 """
+VELOCITY = "wgf.velocity(wgf.Objective(prompts, 1e-3), model)"
+FLOW = "wgf.flow(wgf.Objective(prompts, 1e-3), model, [0.0, 1.0])"
 
 
 def test_a_flow_is_traced_once_for_all_calls():
@@ -45,10 +46,12 @@ def test_a_flow_is_traced_once_for_all_calls():
 
 
 @pytest.mark.slow
-def test_the_persistent_cache_holds_a_velocity(tmp_path):
-    """A flow it does not hold: Diffrax's checks of its times are calls to the host, which JAX does not keep."""
+@pytest.mark.parametrize(("call", "checks"), [(VELOCITY, "raise"), (FLOW, "off")])
+def test_the_persistent_cache(call, checks, tmp_path):
+    """It holds flows where Diffrax's checks of its times, calls to the host, which JAX does not keep, are off."""
     environment = {
         **os.environ,
+        "EQX_ON_ERROR": checks,
         "PYTHONPATH": str(Path(wgf.__file__).parents[1]),
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -57,9 +60,28 @@ def test_the_persistent_cache_holds_a_velocity(tmp_path):
     counts = []
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", VELOCITY], capture_output=True, text=True, check=True, env=environment
+            [sys.executable, "-c", PROGRAM.replace("CALL", call)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
         )
         counts.append([int(number) for number in done.stdout.split()])
     (misses, _), (missed_again, hits) = counts
     assert missed_again == 0, counts
     assert hits >= misses > 0, counts
+
+
+@pytest.mark.slow
+def test_a_failed_flow_raises_even_where_checks_are_off():
+    call = FLOW.replace("[0.0, 1.0]", "[0.0, 1.0], max_steps=1")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("CALL", call)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1]), "EQX_ON_ERROR": "off"},
+    )
+    assert done.returncode == 1
+    assert "EquinoxRuntimeError" in done.stderr, done.stderr[-3000:]
+    assert "ran out of steps" in done.stderr, done.stderr[-3000:]
