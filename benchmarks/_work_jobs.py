@@ -165,10 +165,10 @@ def _large() -> list[Job]:
 
 def _small() -> list[Job]:
     """Ladders for particles of 8 dimensions."""
-    sizes = [(16, 64), (32, 128), (64, 256), (128, 512)]
+    sizes = [(16, 64), (32, 128), (64, 256), (128, 512), (192, 768)]
     return [
         *(finite("finite, i.i.d.", Independent(), *size) for size in sizes),
-        *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-1]),
+        *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-2]),
         *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in (64, 256, 1024)),
         *(staged("PDE 3/8 rule, symmetric Sobol", SYMMETRIC, m, ThreeEighths()) for m in (64, 256, 1024, 4096)),
         *_limits((32, 128, 512, 2048), ((256, 32), (1024, 64), (4096, 128), (8192, 256))),
