@@ -49,7 +49,12 @@ def test_the_factors_invert_the_dense_matrix(small):
     weights = jnp.array([0.1, 0.2, 0.3, 0.4])
     model = wgf.Transformer(model.encoder, wgf.measures.Layered(model.measure.particles, weights=weights))
     state = start(Lagrangian(), model)
-    flat, unravel = ravel_pytree(model.measure.particles)
+    packed = wgf.measures.coordinates(model.measure.particles)
+    flat = packed.ravel()
+
+    def unravel(vector):
+        return wgf.measures.at_coordinates(vector.reshape(packed.shape), model.measure.particles)
+
     jacobian = jax.jacfwd(lambda x: objective.outputs(model.with_particles(unravel(x))))(flat)
     spread = [np.broadcast_to((weights / 2).reshape(1, 4, *(1,) * (x.ndim - 2)), x.shape) for x in state.parameters]
     masses = np.concatenate([leaf.ravel() for leaf in spread])

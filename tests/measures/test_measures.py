@@ -334,3 +334,11 @@ def test_tracers_of_another_encoder_are_refused(key):
     other = wgf.Transformer(Matrix(5), wgf.measures.EncoderLaw(Matrix(5)).layered(2, 3, key))
     with pytest.raises(ValueError, match=r"(?s)`with_tracers` takes models of the same encoder, Average.*; got Matrix"):
         limit.with_tracers(other)
+
+
+def test_particles_are_found_again_at_their_coordinates(key):
+    encoder = averaged(3)
+    particles = wgf.measures.Gaussian(encoder, 1.0).layered(2, 5, key).particles
+    again = wgf.measures.at_coordinates(coordinates(particles), particles)
+    assert jax.tree.structure(again) == jax.tree.structure(particles)
+    assert jax.tree.all(jax.tree.map(np.array_equal, again, particles))

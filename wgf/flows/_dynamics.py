@@ -42,12 +42,20 @@ class AbstractDynamics(eqx.Module):
         """The same model with other parameters. Both may have a leading axis `[saves]`."""
 
     @abc.abstractmethod
+    def pack(self, parameters: PyTree[Array]) -> list[Array]:
+        """The parameters in as few arrays as their geometry allows."""
+
+    @abc.abstractmethod
+    def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
+        """The inverse of `pack`, for parameters of the structure and shapes of others, `like`."""
+
+    @abc.abstractmethod
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: Any) -> Evaluation:
         """Evaluate Q and the velocity of the parameters."""
 
     @abc.abstractmethod
-    def norm(self, model: Any) -> Callable[[PyTree[Array]], Float[Array, ""]]:
-        """The norm in which the step size control measures an error of the parameters."""
+    def norm(self, model: Any) -> Callable[[list[Array]], Float[Array, ""]]:
+        """The norm in which the step size control measures an error of the packed parameters."""
 
     @abc.abstractmethod
     def solver(self) -> diffrax.AbstractSolver:

@@ -25,6 +25,14 @@ class Euclidean(AbstractDynamics):
         """Put the arrays."""
         return eqx.combine(parameters, model)
 
+    def pack(self, parameters: PyTree[Array]) -> list[Array]:
+        """One by one, for they may have any shapes."""
+        return jax.tree.leaves(parameters)
+
+    def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
+        """In the structure of the others."""
+        return jax.tree.unflatten(jax.tree.structure(like), packed)
+
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
         """Differentiate Q by every parameter."""
 
@@ -35,7 +43,7 @@ class Euclidean(AbstractDynamics):
         velocity = jax.tree.map(jnp.negative, gradient)
         return Evaluation(q, outputs, velocity, optax.tree.norm(velocity, squared=True), jnp.zeros_like(q))
 
-    def norm(self, model: PyTree) -> Callable[[PyTree[Array]], Float[Array, ""]]:
+    def norm(self, model: PyTree) -> Callable[[list[Array]], Float[Array, ""]]:
         """The worst parameter's error."""
         return optx.max_norm
 

@@ -38,6 +38,14 @@ class FiniteVolume(AbstractDynamics):
         """Put the weights; what rounding has left below zero is zero."""
         return eqx.tree_at(lambda m: m.measure.weights, model, jnp.maximum(parameters, 0))
 
+    def pack(self, parameters: Float[Array, "depth width"]) -> list[Array]:
+        """The weights."""
+        return [parameters]
+
+    def unpack(self, packed: list[Array], like: Float[Array, "depth width"]) -> Float[Array, "depth width"]:
+        """The weights."""
+        return packed[0]
+
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: AbstractModel) -> Evaluation:
         """Differentiate Q by the weights and move mass down its slope."""
         measure = model.measure
@@ -64,7 +72,7 @@ class FiniteVolume(AbstractDynamics):
             courant=jnp.maximum(jnp.max(rate.courant), 2 * self.temperature * jnp.sum(measure.spacing**-2)),
         )
 
-    def norm(self, model: AbstractModel) -> Callable[[Float[Array, "depth width"]], Float[Array, ""]]:
+    def norm(self, model: AbstractModel) -> Callable[[list[Array]], Float[Array, ""]]:
         """The total variation at the worst depth."""
         return _total_variation
 
@@ -85,5 +93,6 @@ class FiniteVolume(AbstractDynamics):
         return None
 
 
-def _total_variation(weights: Float[Array, "depth width"]) -> Float[Array, ""]:
+def _total_variation(packed: list[Float[Array, "depth width"]]) -> Float[Array, ""]:
+    (weights,) = packed
     return jnp.max(jnp.sum(jnp.abs(weights), axis=1))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..measures import Layered
+from ..measures import Layered, at_coordinates, coordinates
 from ..models import AbstractModel
 from ._dynamics import AbstractDynamics, Evaluation, error_control, value_and_outputs
 from ._norm import ParticleNorm
@@ -27,6 +27,14 @@ class Lagrangian(AbstractDynamics):
     def place(self, model: AbstractModel, parameters: PyTree[Array]) -> AbstractModel:
         """Put the particles."""
         return model.with_particles(parameters)
+
+    def pack(self, parameters: PyTree[Array]) -> list[Array]:
+        """All particles as vectors, one array `[depth, width, P]`."""
+        return [coordinates(parameters)]
+
+    def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
+        """Particles again."""
+        return at_coordinates(packed[0], like)
 
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: AbstractModel) -> Evaluation:
         """Differentiate Q by the particles and divide by their masses."""

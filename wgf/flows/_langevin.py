@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._dynamics import AbstractDynamics
-from ._state import State
+from ._state import State, pack
 from ._velocity import tracers_of
 
 
@@ -18,7 +18,8 @@ class NoiseTerm(diffrax.AbstractTerm):
 
     scale: Float[Array, ""]
     paths: list[diffrax.VirtualBrownianTree]
-    state: PyTree[jax.ShapeDtypeStruct]
+    dynamics: AbstractDynamics
+    model: PyTree
 
     def vf(self, t: Any, y: State, args: Any) -> Float[Array, ""]:
         """The amplitude √(2σ)."""
@@ -34,24 +35,22 @@ class NoiseTerm(diffrax.AbstractTerm):
 
     def prod(self, vf: Float[Array, ""], control: PyTree[Array]) -> State:
         """The noise of parameters and tracers, spread over the depths that share it."""
-        own, *tracers = control
+        moved = [self.dynamics.parameters(self.model), *(measure.particles for measure in tracers_of(self.model))]
 
-        def spread(shape, noise):
-            return vf.astype(shape.dtype) * jnp.broadcast_to(noise, shape.shape)
+        def spread(like, noise):
+            return vf.astype(like.dtype) * jnp.broadcast_to(noise, like.shape)
 
-        zero = jnp.zeros((), self.state.dissipated.dtype)
-        return State(
-            parameters=jax.tree.map(spread, self.state.parameters, own),
-            tracers=jax.tree.map(spread, self.state.tracers, tracers),
-            dissipated=zero,
-            courant=zero,
-        )
+        parts = [
+            jax.tree.map(spread, like, jax.tree.unflatten(jax.tree.structure(like), noise))
+            for like, noise in zip(moved, control, strict=True)
+        ]
+        zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(parts[0])))
+        return pack(self.dynamics, parameters=parts[0], tracers=parts[1:], dissipated=zero, courant=zero)
 
 
 def noise_term(
     dynamics: AbstractDynamics,
     model: PyTree,
-    state: State,
     temperature: Float[Array, ""],
     key: PRNGKeyArray,
     span: tuple[Array, Array],
@@ -65,17 +64,18 @@ def noise_term(
     couple them.
     """
     own = jax.tree.leaves(dynamics.noise(model))
+    moved = jax.tree.leaves(dynamics.parameters(model))
     # JAX's random arrays of different shapes share their first entries; noise that is shared over depth is drawn apart
     # from a finite model's, so that the limit's particles stay independent of the tracers.
-    shared = [a.shape for a in own] != [a.shape for a in state.parameters]
-    shapes = [own, *(_shapes(leaves) for leaves in state.tracers)]
+    shared = [a.shape for a in own] != [a.shape for a in moved]
+    shapes = [own, *(_shapes(jax.tree.leaves(measure.particles)) for measure in tracers_of(model))]
     keys = [jax.random.fold_in(key, 1) if shared else key, *(key for _ in tracers_of(model))]
     area = getattr(solver, "minimal_levy_area", diffrax.BrownianIncrement)
     drawn = next(a for a in _AREAS if issubclass(a, area))
     paths = [
         diffrax.VirtualBrownianTree(*span, resolution, shape, k, drawn) for shape, k in zip(shapes, keys, strict=True)
     ]
-    return NoiseTerm(jnp.sqrt(2 * temperature), paths, _shapes(state))
+    return NoiseTerm(jnp.sqrt(2 * temperature), paths, dynamics, model)
 
 
 _AREAS = (diffrax.BrownianIncrement, diffrax.SpaceTimeLevyArea, diffrax.SpaceTimeTimeLevyArea)

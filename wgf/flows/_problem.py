@@ -15,7 +15,7 @@ from ._dynamics import AbstractDynamics, prompt_weights
 from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
 from ._state import State, field, start
-from ._survey import repeat_model, survey
+from ._survey import survey
 from ._velocity import dynamics_of, evaluate, tracers_of
 
 
@@ -53,7 +53,6 @@ class Problem(eqx.Module):
         noise = noise_term(
             self.dynamics,
             self.model,
-            self.start(),
             self.temperature,
             self.key,
             (self.taus[0], self.taus[-1]),
@@ -76,7 +75,7 @@ class Problem(eqx.Module):
         self, states: State, reached: Bool[Array, " saves"], stats: dict[str, PyTree], result: RESULTS
     ) -> FlowSolution:
         """The solution from the states at `taus`."""
-        models = states.place(self.dynamics, repeat_model(self.model, self.taus.size))
+        models = eqx.filter_vmap(lambda state: state.place(self.dynamics, self.model))(states)
         saved = survey(self.dynamics, self.objective, models)
         is_finite = jnp.all(jnp.where(reached, jnp.isfinite(saved.objective), True))
         return FlowSolution(
@@ -147,11 +146,10 @@ def pose(
 class _StateNorm(eqx.Module):
     """The norm of the parameters alone: tracers and the dissipated objective have no say in the steps."""
 
-    norm: Callable[[PyTree[Array]], Float[Array, ""]]
-    structure: Any = eqx.field(static=True)
+    norm: Callable[[list[Array]], Float[Array, ""]]
 
     def __call__(self, state: State) -> Float[Array, ""]:
-        return self.norm(jax.tree.unflatten(self.structure, state.parameters))
+        return self.norm(state.parameters)
 
 
 class _Steady(eqx.Module):
@@ -178,8 +176,7 @@ def _dtype(model: PyTree):
 
 def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
     rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
-    norm = _StateNorm(dynamics.norm(model), jax.tree.structure(dynamics.parameters(model)))
-    return dynamics.controller(rtol, atol, norm, taus)
+    return dynamics.controller(rtol, atol, _StateNorm(dynamics.norm(model)), taus)
 
 
 def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:

@@ -1,5 +1,6 @@
 """What the outer solver of a flow moves, and its vector field."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,44 +9,57 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ._dynamics import AbstractDynamics
-from ._velocity import evaluate, tracer_velocity, tracers_of
+from ._strips import joined, strips
+from ._velocity import evaluate, strip_velocity, tracers_of
 
 
 class State(eqx.Module):
     """Parameters, tracers, and the integrals so far of the dissipation and of the Courant numbers a unit of time.
 
-    Lists of leaves, since Diffrax's loops cannot hold the empty tuples that a PyTree of a user's own may contain.
+    In few arrays, for a solver does its arithmetic on each of them, and each such operation takes time to compile:
+    `parameters` as the dynamics packs them, and all tracers in one array of strips, if there are any.
     """
 
     parameters: list[Array]
-    tracers: list[list[Array]]
+    tracers: list[Float[Array, "*saves strips width dim"]]
     dissipated: Float[Array, "*saves"]
     courant: Float[Array, "*saves"]
 
     def place(self, dynamics: AbstractDynamics, model: PyTree) -> PyTree:
         """The model with this state's parameters and tracers."""
-        placed = dynamics.place(model, _like(self.parameters, dynamics.parameters(model)))
-        if not self.tracers:
-            return placed
-        tracers = zip(self.tracers, tracers_of(model), strict=True)
-        return placed.with_tracer_particles(tuple(_like(leaves, measure.particles) for leaves, measure in tracers))
+        named = self.named(dynamics, model)
+        placed = dynamics.place(model, named["parameters"])
+        return placed.with_tracer_particles(named["tracers"]) if self.tracers else placed
+
+    def named(self, dynamics: AbstractDynamics, model: PyTree) -> dict[str, PyTree[Array]]:
+        """What the state consists of, in the structure of the model; the inverse of [`pack`][]."""
+        return {
+            "parameters": dynamics.unpack(self.parameters, dynamics.parameters(model)),
+            "tracers": joined(self.tracers[0], tracers_of(model)) if self.tracers else (),
+            "dissipated": self.dissipated,
+            "courant": self.courant,
+        }
+
+
+def pack(
+    dynamics: AbstractDynamics, *, parameters: PyTree[Array], tracers: Sequence[PyTree[Array]], **integrals: Array
+) -> State:
+    """The state of these parameters, particles of each measure of tracers, and integrals."""
+    return State(dynamics.pack(parameters), [strips(tracers)] if tracers else [], **integrals)
 
 
 def start(dynamics: AbstractDynamics, model: PyTree) -> State:
     """The state that a flow starts from."""
-    parameters = jax.tree.leaves(dynamics.parameters(model))
-    zero = jnp.zeros((), jnp.result_type(*parameters))
-    return State(parameters, [jax.tree.leaves(measure.particles) for measure in tracers_of(model)], zero, zero)
+    parameters = dynamics.parameters(model)
+    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(parameters)))
+    tracers = [measure.particles for measure in tracers_of(model)]
+    return pack(dynamics, parameters=parameters, tracers=tracers, dissipated=zero, courant=zero)
 
 
 def field(tau, state: State, args: tuple[AbstractDynamics, Any, PyTree]) -> State:
     """The vector field of the flow, with `args` the dynamics, the objective and the model that is placed into."""
     dynamics, objective, model = args
-    model = state.place(dynamics, model)
+    model = dynamics.place(model, dynamics.unpack(state.parameters, dynamics.parameters(model)))
     now = evaluate(dynamics, objective, model)
-    tracers = [jax.tree.leaves(v) for v in tracer_velocity(objective, model)] if state.tracers else []
-    return State(jax.tree.leaves(now.velocity), tracers, now.dissipation, now.courant)
-
-
-def _like(leaves: list[Array], parameters: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.unflatten(jax.tree.structure(parameters), leaves)
+    tracers = [strip_velocity(objective, model, each) for each in state.tracers]
+    return State(dynamics.pack(now.velocity), tracers, now.dissipation, now.courant)

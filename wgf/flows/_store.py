@@ -16,8 +16,7 @@ from jaxtyping import PyTree
 
 from ._chunk import Stage
 from ._problem import Problem
-from ._state import State
-from ._velocity import tracers_of
+from ._state import State, pack
 
 
 class Store:
@@ -32,7 +31,7 @@ class Store:
 
     def __init__(self, directory: Path, problem: Problem):
         self._directory = directory.absolute()
-        self._names = _row_names(problem)
+        self._problem = problem
         self._taus = np.asarray(problem.taus)
         self._begin(problem)
         self._manager = ocp.CheckpointManager(
@@ -67,14 +66,17 @@ class Store:
         if jax.process_index() != 0:
             return
         path = self._path(index)
-        arrays = dict(zip(self._names, jax.tree.leaves(row), strict=True))
+        named = on_host(_named_row(self._problem, row))
+        arrays = dict(zip(_paths(named), jax.tree.leaves(named), strict=True))
         np.savez(path.with_suffix(".part.npz"), allow_pickle=False, tau=self._taus[index], **arrays)
         path.with_suffix(".part.npz").rename(path)
 
     def load(self, index: int, like: State) -> State:
         """The state at `taus[index]`."""
+        named = eqx.filter_eval_shape(_named_row, self._problem, like)
         with np.load(self._path(index)) as arrays:
-            return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in self._names])
+            leaves = [jnp.asarray(arrays[name]) for name in _paths(named)]
+        return on_host(pack(self._problem.dynamics, **jax.tree.unflatten(jax.tree.structure(named), leaves)))
 
     def close(self) -> None:
         """Wait for what is being written; raise if that failed."""
@@ -94,12 +96,10 @@ def on_host(tree: PyTree) -> PyTree[np.ndarray]:
     return jax.tree.map(one, tree)
 
 
-def _row_names(problem: Problem) -> list[str]:
-    """The paths of a state's leaves, by the names that the model gives them."""
-    trees: dict[str, Any] = {"parameters": problem.dynamics.parameters(problem.model)}
-    trees |= {f"tracers.{i}": measure.particles for i, measure in enumerate(tracers_of(problem.model))}
-    named = [f"{name}.{path}".rstrip(".") for name, tree in trees.items() for path in _paths(tree)]
-    return [*named, "dissipated", "courant"]
+@eqx.filter_jit
+def _named_row(problem: Problem, row: State) -> dict[str, Any]:
+    """A state by the names that the model gives its parts."""
+    return row.named(problem.dynamics, problem.model)
 
 
 def _paths(tree: PyTree) -> list[str]:

@@ -9,13 +9,14 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._mesh import on_own_mesh
 from .._outline import outline
-from ..measures import Eulerian, Layered
+from ..measures import Eulerian, Layered, at_coordinates, coordinates
 from ..models import AbstractModel
 from ..objective import Objective
 from ._dynamics import AbstractDynamics, Evaluation
 from ._euclidean import Euclidean
 from ._eulerian import FiniteVolume
 from ._lagrangian import Lagrangian
+from ._strips import joined, strip_depths, strips
 
 
 @on_own_mesh
@@ -64,20 +65,30 @@ def tracers_of(model: PyTree) -> tuple[Layered, ...]:
     return model.tracers if isinstance(model, AbstractModel) else ()
 
 
-@outline
 def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[Array], ...]:
     r"""The velocity \( -\nabla_\theta\,\delta Q/\delta\rho(\theta, t) \) of the model's tracers at their own depths.
 
     **Returns:** for each of `model.tracers` a PyTree of the structure and shapes of its particles. Cost: one forward
     and one backward solve, and one gradient of the encoder for each tracer and prompt.
     """
+    if not model.tracers:
+        return ()
+    moved = strip_velocity(objective, model, strips([measure.particles for measure in model.tracers]))
+    return joined(moved, model.tracers)
+
+
+@outline
+def strip_velocity(
+    objective: Objective, model: AbstractModel, tracers: Float[Array, "strips width dim"]
+) -> Float[Array, "strips width dim"]:
+    """What [`wgf.flows.tracer_velocity`][] returns, of and as strips of the layers of all `model.tracers`."""
     first_variation = objective.first_variation(model)
+    like = model.tracers[0].particles
 
-    def at_layer(inputs):
-        particles, depth = inputs
-        return jax.tree.map(jnp.negative, first_variation.gradient(particles, depth))
+    def of_strip(inputs):
+        strip, depth = inputs
+        particles = jax.tree.map(lambda leaf: leaf[0], at_coordinates(strip[None], like))
+        gradient = first_variation.gradient(particles, depth)
+        return -coordinates(jax.tree.map(lambda leaf: leaf[None], gradient))[0]
 
-    def of_measure(measure: Layered):
-        return jax.lax.map(at_layer, (measure.particles, measure.depths))
-
-    return tuple(of_measure(measure) for measure in model.tracers)
+    return jax.lax.map(of_strip, (tracers, strip_depths(model.tracers)))

@@ -1,6 +1,6 @@
 """The measure ρ(θ, t) over particles and depth, and the initial laws ρ₀."""
 
-from ._base import AbstractMeasure as AbstractMeasure, coordinates as coordinates
+from ._base import AbstractMeasure as AbstractMeasure, at_coordinates as at_coordinates, coordinates as coordinates
 from ._equal_eighths import EqualEighths as EqualEighths
 from ._eulerian import Eulerian as Eulerian
 from ._initial import (

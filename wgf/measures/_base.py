@@ -1,11 +1,13 @@
 """What a measure over depth is: atoms θ_ij with depth weights w_i and particle weights a_ij."""
 
 import abc
+import math
 from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import finite, holds, is_traced
@@ -73,6 +75,15 @@ def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
     """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf after leaf."""
     leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(particles)]
     return jnp.concatenate(leaves, axis=-1)
+
+
+def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> PyTree[Array]:
+    """The inverse of [`wgf.measures.coordinates`][]: particles with the structure and entries of others, `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    shapes = [leaf.shape[2:] for leaf in leaves]
+    parts = jnp.split(vectors, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=-1)
+    shaped = [part.reshape(*vectors.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+    return jax.tree.unflatten(structure, shaped)
 
 
 def check_particles(particles: PyTree[ArrayLike], axes: str) -> tuple[PyTree[Array], tuple[int, int]]:
