@@ -1,12 +1,17 @@
 """One progress bar for a job of several stages."""
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
 from tqdm import tqdm
+
+_Result = TypeVar("_Result")
 
 
 class Meter(diffrax.AbstractProgressMeter):
@@ -26,7 +31,9 @@ class Meter(diffrax.AbstractProgressMeter):
 
 
 class Progress:
-    """A bar on the terminal that counts stages, and within a stage the solve's own progress.
+    """A bar on the terminal that counts stages, and within each stage the solve's own progress.
+
+    Stages may run side by side, each in a thread of its own.
 
     **Arguments:**
 
@@ -35,6 +42,8 @@ class Progress:
     """
 
     def __init__(self, stages: int, show: bool | None = None):
+        self._lock = threading.Lock()
+        self._shares: dict[str, int] = {}
         self._bar = tqdm(
             total=100 * stages,
             disable=None if show is None else not show,
@@ -49,17 +58,52 @@ class Progress:
             # No calls to the host from inside a solve that nobody watches.
             yield diffrax.NoProgressMeter()
             return
-        start = self._bar.n
-        self._bar.set_description_str(name)
+        with self._lock:
+            self._shares[name] = 0
+            self._bar.set_description_str(" + ".join(self._shares))
+        yield Meter(lambda done: self._move(name, int(99 * float(done))))
+        self._move(name, 100)
+        with self._lock:
+            del self._shares[name]
 
-        def report(done) -> None:
-            # The last reports of a compiled solve may arrive late and out of order: never move back.
-            self._bar.update(max(0, start + int(99 * float(done)) - self._bar.n))
-
-        yield Meter(report)
-        jax.effects_barrier()
-        self._bar.update(start + 100 - self._bar.n)
+    def _move(self, name: str, share: int) -> None:
+        """Move on to a share of a stage, never back: a compiled solve's reports may arrive late and out of order."""
+        with self._lock:
+            done = self._shares.get(name, 100)
+            if share > done:
+                self._shares[name] = share
+                self._bar.update(share - done)
 
     def close(self) -> None:
         """Clear the bar."""
         self._bar.close()
+
+
+class Stages(AbstractContextManager):
+    """Stages of a job that run side by side, under one bar.
+
+    **Arguments:**
+
+    - `stages`, `show`: as for `Progress`.
+    - `at_once`: how many run at once, each in a thread of its own.
+    """
+
+    def __init__(self, stages: int, show: bool | None, *, at_once: int):
+        self._progress = Progress(stages, show)
+        self._pool = ThreadPoolExecutor(at_once)
+
+    def start(self, name: str, function: Callable[..., _Result], *args: Any) -> Future[_Result]:
+        """Compute `function(meter, *args)` as soon as a thread is free."""
+        # JAX keeps such contexts for each thread by itself.
+        double = jax.config.jax_enable_x64
+
+        def stage() -> _Result:
+            with jax.enable_x64(double), self._progress.stage(name) as meter:
+                return jax.block_until_ready(function(meter, *args))
+
+        return self._pool.submit(stage)
+
+    def __exit__(self, *_: object) -> None:
+        """Leave out what has not begun, if there was an error."""
+        self._pool.shutdown(cancel_futures=True)
+        self._progress.close()

@@ -27,7 +27,7 @@ from ..models import AveragedODE, Transformer
 from ..objective import Objective
 from ..sharding import gather, parse_mesh, shard, start_processes
 from ._data import load_prompts
-from ._progress import Progress
+from ._progress import Stages
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,16 @@ class LimitConfig:
     """The number of input features of each example."""
     sizes: tuple[tuple[int, int], ...] = ((4, 16), (8, 32), (16, 64), (32, 128))
     """The finite models, as pairs of depth L and width M: 4 16 8 32 means (4, 16) and (8, 32)."""
-    nodes: int = 4
-    """Gauss-Legendre nodes in depth of the PDE's measure."""
-    width: int = 512
-    """Particles at each depth node of the PDE's measure, all replicates together."""
+    width: int = 2048
+    """Particles at each stage time of the PDE's solve in depth, all replicates together."""
     replicates: int = 8
     """The independently randomised parts that the PDE's particles are made of; each is also solved alone, which tells
     the PDE's own sampling error."""
     sampling: Literal["pairs", "sobol", "independent"] = "pairs"
     """How the PDE's particles are placed: sign-symmetric pairs of Sobol points, Sobol points, or independent draws.
     Those of the finite models are independent, as the theorems have them."""
-    steps: int = 2
-    """Tsit5 steps in depth of the PDE's model."""
+    steps: int = 1
+    """Steps in depth of the PDE's model, of eight stages each; every stage time has a sample of its own."""
     taus: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0)
     """The training times at which everything is saved and compared."""
     key_dim: int = 2
@@ -89,7 +87,6 @@ class LimitConfig:
             batch=8,
             examples=4,
             sizes=((2, 8), (4, 16)),
-            nodes=2,
             width=64,
             replicates=4,
             taus=(0.0, 1.0, 2.0, 4.0),
@@ -194,10 +191,11 @@ class LimitResult:
         rms = float(self.objective.prompts.label_rms())
         config, count = self.config, self.config.replicates
         epsilon, factor = float(self.gaps[0].sinkhorn.epsilon[0]), student_quantile(count)
+        depths = self.limit.pooled.models.measure.weights.shape[1]
         return [
             f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
             f"label RMS {rms:.3f}; lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
-            f"PDE: {config.nodes} depth nodes x {config.width} particles ({config.sampling}), "
+            f"PDE: {depths} stage times in depth x {config.width} particles ({config.sampling}), "
             f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; error from {count} replicates x "
             f"{config.width // count} particles, solved apart",
             "gaps are finite minus PDE; output: RMS over prompts; Sinkhorn and coupling: squared distances;",
@@ -271,7 +269,7 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
     ]
     placed, width = Gaussian(encoder, config.scale, _SAMPLINGS[config.sampling]), _replicate_width(config)
     limits = [
-        AveragedODE(encoder, placed.spectral(config.nodes, width, key), steps=config.steps)
+        AveragedODE(encoder, placed.staged(width, key, steps=config.steps, joint=True))
         for key in jax.random.split(limit_key, config.replicates)
     ]
     return _solve(config, objective, finite, limits, show_progress)
@@ -281,26 +279,34 @@ def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
     devices = None if config.mesh is None else parse_mesh(config.mesh)
     if devices is not None:
         objective, finite, limits = shard((objective, finite, limits), devices)
+    # Each of many processes has all gaps to itself.
+    shared = devices if jax.process_count() == 1 else None
+    options: dict[str, Any] = {"rtol": config.rtol}
 
     def home(solution):
         """On one device, where gaps are computed."""
-        return jax.block_until_ready(solution if devices is None else gather(solution))
+        return solution if devices is None else gather(solution)
 
-    # Each of many processes has all gaps to itself.
-    shared = devices if jax.process_count() == 1 else None
-    progress = Progress(2 * len(finite) + 1, show_progress)
-    solutions, gaps = [], []
-    for (depth, width), model in zip(config.sizes, finite, strict=True):
-        with progress.stage(f"Transformer of {depth} layers, width {width}") as meter:
-            solutions.append(home(flow(objective, model, config.taus, rtol=config.rtol, progress_meter=meter)))
-    with progress.stage("Wasserstein-flow PDE and its replicates") as meter:
-        solved = flow_replicates(objective, limits, config.taus, tracers=finite, rtol=config.rtol, progress_meter=meter)
-        solved = home(solved)
-    for (depth, width), solution in zip(config.sizes, solutions, strict=True):
-        with progress.stage(f"distances at {depth} layers, width {width}"):
-            gaps.append(jax.block_until_ready(gap(solution, solved, mesh=shared)))
-    progress.close()
-    return LimitResult(config, home(objective), solved, tuple(solutions), tuple(gaps))
+    def train(meter, model):
+        return home(flow(objective, model, config.taus, progress_meter=meter, **options))
+
+    def solve(meter):
+        return home(flow_replicates(objective, limits, config.taus, tracers=finite, progress_meter=meter, **options))
+
+    def compare(meter, solution, limit):
+        return gap(solution, limit, mesh=shared)
+
+    sizes = [f"{depth} layers, width {width}" for depth, width in config.sizes]
+    # One program is compiled while another runs. On a mesh all processes must start theirs in the same order.
+    with Stages(2 * len(finite) + 1, show_progress, at_once=2 if devices is None else 1) as stages:
+        limit = stages.start("Wasserstein-flow PDE and its replicates", solve)
+        trained = [stages.start(f"Transformer of {s}", train, model) for s, model in zip(sizes, finite, strict=True)]
+        found = [
+            stages.start(f"distances at {s}", compare, each.result(), limit.result())
+            for s, each in zip(sizes, trained, strict=True)
+        ]
+        solutions, gaps = ([each.result() for each in futures] for futures in (trained, found))
+        return LimitResult(config, home(objective), limit.result(), tuple(solutions), tuple(gaps))
 
 
 def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
@@ -310,7 +316,7 @@ def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]
 
 
 def _replicate_width(config: LimitConfig) -> int:
-    """The particles of each replicate at each depth node."""
+    """The particles of each replicate at each stage time."""
     at_least("width", config.width, 1)
     at_least("replicates", config.replicates, 2)
     unit = config.replicates * (2 if config.sampling == "pairs" else 1)
