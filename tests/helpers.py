@@ -1,5 +1,7 @@
 """The zoo of small problems that the tests share."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,22 @@ class Matrix(AbstractEncoder):
 
     def __call__(self, particle, tokens):
         return particle @ tokens
+
+
+@contextlib.contextmanager
+def programs():
+    """The names of the programs that are compiled meanwhile."""
+    names = []
+
+    def listen(event, _, **facts):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(facts["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def regression(key, batch=6, examples=4, dim=2):

@@ -16,6 +16,20 @@ def is_traced(*arrays: Any) -> bool:
     return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
+# Entries of an array that is checked on the host. To bring more of them home from a device may take longer than to
+# compile a check there.
+_SMALL = 2**20
+
+
+def on_host(array: Any) -> Any:
+    """An array in NumPy, where nothing is compiled for each shape; itself where its values are not at hand here.
+
+    These are traced arrays, those spread over the devices of many processes, and large ones.
+    """
+    at_hand = not is_traced(array) and array.size <= _SMALL and getattr(array, "is_fully_addressable", True)
+    return np.asarray(array) if at_hand else array
+
+
 def at_least(argument: str, value: int, minimum: int) -> int:
     """Return `value` as an int; raise `ValueError` unless it is a whole number >= `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
@@ -28,12 +42,9 @@ def not_negative(argument: str, value: ArrayLike) -> Array:
     array = jnp.asarray(value, jnp.result_type(float))
     if array.shape != ():
         raise ValueError(f"`{argument}` must be one number; got an array of shape {array.shape}.")
-    return holds(
-        array,
-        (array >= 0) & jnp.isfinite(array),
-        f"`{argument}` must be finite and not negative",
-        None if is_traced(array) else array.item(),
-    )
+    known = on_host(array)
+    got = None if is_traced(array) else array.item()
+    return holds(array, (known >= 0) & (known < np.inf), f"`{argument}` must be finite and not negative", got)
 
 
 def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
@@ -41,8 +52,9 @@ def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
-    bad = ~jnp.isfinite(array)
-    # A known array under `jit` has a traced check.
+    # What is NaN is not below anything.
+    bad = ~(abs(on_host(array)) < np.inf)
+    # A large array that is known under `jit` has a traced check.
     got = None if is_traced(bad) else f"{int(bad.sum())} entries that are NaN or infinite"
     return holds(array, ~bad.any(), f"`{argument}` must be finite", got)
 

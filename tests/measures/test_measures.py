@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, averaged
+from helpers import Matrix, averaged, programs
 
 import wgf
 from wgf.encoders import Perceptron
@@ -31,6 +31,22 @@ def nodal(function, rule, nodes, width=3):
     points, _ = quadrature(nodes, rule)
     values = function(points)[:, None, None] * np.arange(1, width + 1)[:, None] * np.ones(2)
     return Spectral(jnp.asarray(values), rule=rule)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda law, key: law.layered(3, 5, key),
+        lambda law, key: law.spectral(3, 5, key),
+        lambda law, key: law.staged(5, key),
+        lambda law, key: law.staged(5, key, joint=True),
+    ],
+)
+def test_a_measure_is_drawn_by_one_program(draw, key):
+    law = wgf.measures.Gaussian(averaged(3), 0.7)
+    with programs() as compiled:
+        draw(law, key)
+    assert len(compiled) == 1, compiled
 
 
 @each_rule

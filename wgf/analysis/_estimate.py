@@ -38,11 +38,13 @@ class Estimate(eqx.Module):
         return jnp.mean(self.members, axis=0)
 
     @property
+    @eqx.filter_jit
     def standard_error(self) -> Float[Array, "*shape"]:
         """One standard deviation of `value`."""
         return jnp.std(self.members, axis=0, ddof=1) / jnp.sqrt(self.members.shape[0])
 
     @property
+    @eqx.filter_jit
     def bias(self) -> Float[Array, "*shape"]:
         """The expectation of `value` minus the truth, estimated."""
         return (self.mean - self.value) / (self.members.shape[0] - 1)
@@ -52,6 +54,7 @@ class Estimate(eqx.Module):
         """The root mean square error of `value`, from its standard error and its bias."""
         return jnp.hypot(self.standard_error, self.bias)
 
+    @eqx.filter_jit
     def interval(self, confidence: float = 0.95) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         """The ends of the confidence interval, `value` ± Student's quantile times the standard error.
 

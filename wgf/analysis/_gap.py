@@ -9,12 +9,15 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import at_least
 from ..flows import FlowSolution
-from ..measures import Eulerian, coordinates
+from ..measures import AbstractMeasure, Eulerian, coordinates
 from ..models import AbstractModel
 from ..transport import Excess, coupling_distance, epsilon_from_scale
 from ._excess import sinkhorn_excess
 from ._noise import Noise, Resolved
 from ._replicates import Replicates
+
+# Objective, risk, and outputs or their size.
+_Scalars = tuple[Array, Array, Array]
 
 
 class Gap(eqx.Module):
@@ -40,6 +43,7 @@ class Gap(eqx.Module):
     noise: Noise | None
 
     @property
+    @eqx.filter_jit
     def resolved(self) -> Resolved | None:
         """Which gaps stand out of the noise, [`wgf.analysis.Resolved`][]; None where the noise is unknown."""
         if self.noise is None:
@@ -108,7 +112,7 @@ def gap(
     if tracers is None and isinstance(reference.models.measure, Eulerian):
         raise ValueError("`limit` must carry the finite model's tracers where its measure is on a grid: no sample is.")
     if epsilon is None:
-        epsilon = epsilon_from_scale(coordinates(reference.model_at(0).measure.particles)[0])
+        epsilon = _epsilon(reference.models.measure)
     count = None if replicates is None else replicates.count
     compared = _Compared(finite.models, reference.models, jnp.asarray(epsilon))
     if mesh is not None:
@@ -117,17 +121,35 @@ def gap(
     found = _distances(compared, tracers, count, most_depths, mesh)
     # Home again, beside what is not of particles.
     sinkhorn, spread, coupling = found if mesh is None else jax.device_put(found, finite.objective.sharding)
+    objective, risk, output = _differences(
+        *((s.objective, s.risk, s.outputs) for s in (finite, reference)), finite.prompt_weights
+    )
     return Gap(
         taus=finite.taus,
-        objective=finite.objective - reference.objective,
-        risk=finite.risk - reference.risk,
-        output=jnp.sqrt(_mean_square(finite.outputs - reference.outputs, finite.prompt_weights)),
+        objective=objective,
+        risk=risk,
+        output=output,
         sinkhorn=sinkhorn,
         coupling=coupling,
         noise=None if replicates is None else _noise(replicates, coupling is not None, spread),
     )
 
 
+@eqx.filter_jit
+def _epsilon(measure: AbstractMeasure) -> Float[Array, ""]:
+    """ε of the scale of the cloud that a flow starts from."""
+    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, measure)
+    return epsilon_from_scale(coordinates(first.particles)[0])
+
+
+@jax.jit
+def _differences(finite: _Scalars, limit: _Scalars, prompt_weights: Array) -> _Scalars:
+    """Of objectives and risks, and the root mean square of that of outputs."""
+    objective, risk, outputs = jax.tree.map(jnp.subtract, finite, limit)
+    return objective, risk, jnp.sqrt(_mean_square(outputs, prompt_weights))
+
+
+@eqx.filter_jit
 def _noise(replicates: Replicates, coupled: bool, spread: Float[Array, " saves"] | None) -> Noise:
     outputs = _mean_square(replicates.outputs.error, replicates.pooled.prompt_weights)
     return Noise(

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._checks import is_traced
 from ..flows import RESULTS, FlowSolution, flow
@@ -115,10 +115,14 @@ def pool(models: Sequence[_Model]) -> _Model:
     **Arguments:** models of one structure and equal shapes. **Raises:** `ValueError` if these differ.
     """
     models = _check(models)
-    measures = [model.measure for model in models]
-    particles = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *(m.particles for m in measures))
-    weights = jnp.concatenate([m.weights for m in measures], axis=1) / len(models)
-    return eqx.tree_at(lambda m: (m.measure.particles, m.measure.weights), models[0], (particles, weights))
+    pooled = _side_by_side([(model.measure.particles, model.measure.weights) for model in models])
+    return eqx.tree_at(lambda m: (m.measure.particles, m.measure.weights), models[0], pooled)
+
+
+@jax.jit
+def _side_by_side(samples: Sequence[tuple[PyTree[Array], Array]]) -> tuple[PyTree[Array], Array]:
+    particles, weights = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *samples)
+    return particles, weights / len(samples)
 
 
 def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
@@ -145,6 +149,7 @@ def _each(solve: Callable[[_Model], FlowSolution], models: Sequence[_Model]) -> 
     return _stack([solve(model) for model in models])
 
 
+@eqx.filter_jit
 def _stack(trees: Sequence[_Tree]) -> _Tree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *trees)
 
@@ -165,6 +170,7 @@ def _raise_if_failed(solution: Replicates) -> Replicates:
     return solution
 
 
+@eqx.filter_jit
 def _failed(result: RESULTS) -> Bool[Array, "*replicates"]:
     return (result != RESULTS.successful) & (result != RESULTS.event_occurred)
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from .. import plot
@@ -127,6 +129,7 @@ class LimitResult:
         gaps = ("objective", "risk", "output", "coupling")
         sinkhorn = ("value", "floor", "excess", "epsilon", "converged")
         estimates = {name: getattr(self.limit, name) for name in ("objective", "risk", "outputs")}
+        depths, particles, *finite = _final(pooled.models.measure, *(s.models.measure for s in self.finite))
         return {
             "taus": pooled.taus,
             "sizes": np.array(self.config.sizes),
@@ -142,11 +145,11 @@ class LimitResult:
             **{f"resolved_{name}": np.stack([getattr(g.resolved, name) for g in self.gaps]) for name in gaps},
             **{f"sinkhorn_{name}": np.stack([getattr(g.sinkhorn, name) for g in self.gaps]) for name in sinkhorn},
             "coordinate_names": np.array(coordinate_names(pooled.models.encoder)),
-            "limit_depths": pooled.model_at(-1).measure.depths,
-            "limit_particles": coordinates(pooled.model_at(-1).measure.particles),
+            "limit_depths": depths,
+            "limit_particles": particles,
             **{
-                f"finite_particles_{depth}x{width}": coordinates(s.model_at(-1).measure.particles)
-                for (depth, width), s in zip(self.config.sizes, self.finite, strict=True)
+                f"finite_particles_{depth}x{width}": cloud
+                for (depth, width), cloud in zip(self.config.sizes, finite, strict=True)
             },
         }
 
@@ -172,25 +175,19 @@ class LimitResult:
         return figure
 
     def _clouds(self, axes) -> None:
-        largest = self.finite[-1].model_at(-1)
-        limit = self.limit.pooled.model_at(-1)
-        x, y = self._moved_coordinates()
+        largest, limit = self.finite[-1].models, self.limit.pooled.models
+        # The two coordinates whose law moved most under the limit's flow.
+        x, y = np.sort(np.argsort(np.asarray(_moved(limit.measure)))[-2:])
         labels = coordinate_names(largest.encoder)
-        for axis, depth in zip(axes, (0.0, 0.5, 0.999), strict=True):
-            clouds = [_cloud(model.measure, depth)[:, [x, y]] for model in (limit, largest)]
-            plot.clouds(axis, clouds[0], clouds[1], (labels[x], labels[y]), f"particles at t = {depth:.2g}")
-
-    def _moved_coordinates(self) -> tuple[int, int]:
-        """The two coordinates whose law moved most under the limit's flow."""
-        start, end = (coordinates(self.limit.pooled.model_at(i).measure.particles) for i in (0, -1))
-        moved = np.mean(np.asarray(end - start) ** 2, axis=(0, 1))
-        x, y = np.sort(np.argsort(moved)[-2:])
-        return int(x), int(y)
+        depths = (0.0, 0.5, 0.999)
+        for axis, depth, clouds in zip(axes, depths, _clouds(limit.measure, largest.measure, depths), strict=True):
+            limits, finite = (np.asarray(cloud)[:, [x, y]] for cloud in clouds)
+            plot.clouds(axis, limits, finite, (labels[x], labels[y]), f"particles at t = {depth:.2g}")
 
     def _notes(self) -> list[str]:
         rms = float(self.objective.prompts.label_rms())
         config, count = self.config, self.config.replicates
-        epsilon, factor = float(self.gaps[0].sinkhorn.epsilon[0]), student_quantile(count)
+        epsilon, factor = float(np.asarray(self.gaps[0].sinkhorn.epsilon)[0]), student_quantile(count)
         depths = self.limit.pooled.models.measure.weights.shape[1]
         return [
             f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
@@ -330,6 +327,30 @@ def _replicate_width(config: LimitConfig) -> int:
     return config.width // config.replicates
 
 
-def _cloud(measure: AbstractMeasure, depth: float) -> np.ndarray:
-    particles, _ = measure.at(depth)
-    return np.asarray(coordinates(jax.tree.map(lambda leaf: leaf[None], particles))[0])
+def _saved(measure: AbstractMeasure, save: int) -> AbstractMeasure:
+    return jax.tree.map(lambda leaf: leaf[save], measure)
+
+
+@eqx.filter_jit
+def _final(limit: AbstractMeasure, *finite: AbstractMeasure) -> tuple[Array, ...]:
+    """The limit's depths, and the coordinates of the particles of each at the last save."""
+    last = [_saved(measure, -1) for measure in (limit, *finite)]
+    return last[0].depths, *(coordinates(measure.particles) for measure in last)
+
+
+@eqx.filter_jit
+def _moved(measure: AbstractMeasure) -> Array:
+    """How far particles moved from the first save to the last, the mean square of each coordinate."""
+    start, end = (coordinates(_saved(measure, save).particles) for save in (0, -1))
+    return jnp.mean((end - start) ** 2, axis=(0, 1))
+
+
+@eqx.filter_jit
+def _clouds(limit: AbstractMeasure, finite: AbstractMeasure, depths: tuple[float, ...]) -> list[list[Array]]:
+    """The coordinates of both laws' particles at the last save, at each depth."""
+
+    def cloud(measure, depth):
+        particles, _ = _saved(measure, -1).at(depth)
+        return coordinates(jax.tree.map(lambda leaf: leaf[None], particles))[0]
+
+    return [[cloud(measure, depth) for measure in (limit, finite)] for depth in depths]

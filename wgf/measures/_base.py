@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import finite, holds, is_traced
+from .._checks import finite, holds, is_traced, on_host
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 
@@ -103,14 +103,18 @@ def check_weights(weights: ArrayLike | None, particles: PyTree[Array]) -> Float[
     leaves = jax.tree.leaves(particles)
     shape, dtype = leaves[0].shape[:2], jnp.result_type(*leaves)
     if weights is None:
-        return jnp.full(shape, 1 / shape[1], dtype)
+        if is_traced(*leaves):
+            return jnp.full(shape, 1 / shape[1], dtype)
+        # By the host: nothing is compiled for each shape.
+        return jax.device_put(np.full(shape, 1 / shape[1], dtype))
     weights = finite("weights", weights).astype(dtype)
     if weights.shape not in (shape, shape[1:]):
         raise ValueError(
             f"`weights` must have shape [width] = {shape[1:]} or [depth, width] = {shape}; got {weights.shape}."
         )
     weights = jnp.broadcast_to(weights, shape)
-    sums = weights.sum(axis=1)
-    valid = jnp.all(weights >= 0) & jnp.all(jnp.abs(sums - 1) < 1e-4)
-    got = None if is_traced(weights) else f"least weight {float(weights.min())}, sums {sums.tolist()}"
+    known = on_host(weights)
+    sums = known.sum(axis=1)
+    valid = (known >= 0).all() & (abs(sums - 1) < 1e-4).all()
+    got = None if is_traced(valid) else f"least weight {float(known.min())}, sums {sums.tolist()}"
     return holds(weights, valid, "`weights` must be non-negative with sum 1 at each depth", got)

@@ -8,10 +8,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least, finite, holds, is_traced
+from .._checks import at_least, finite, holds, is_traced, on_host
 from ..encoders import AbstractEncoder
 from ._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
@@ -35,7 +36,7 @@ class AbstractInitialLaw(eqx.Module):
         """
         at_least("depth", depth, 1)
         at_least("width", width, 1)
-        return Layered(jax.vmap(lambda k: self.sample(k, width))(jax.random.split(key, depth)))
+        return Layered(_samples(self, key, depth, width))
 
     def spectral(self, nodes: int, width: int, key: PRNGKeyArray, *, rule: Rule = "gauss") -> Spectral:
         """The measure of the limit: one sample, shared by all depth nodes, so that the flow stays smooth in depth.
@@ -45,8 +46,7 @@ class AbstractInitialLaw(eqx.Module):
         """
         at_least("width", width, 1)
         quadrature(nodes, rule)
-        shared = self.sample(key, width)
-        return Spectral(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes, *leaf.shape)), shared), rule=rule)
+        return Spectral(_shared_sample(self, key, nodes, width), rule=rule)
 
     def staged(
         self,
@@ -71,12 +71,27 @@ class AbstractInitialLaw(eqx.Module):
         """
         at_least("width", width, 1)
         nodes = len(stage_nodes(solver, steps)[0])
-        if joint:
-            pool = self.sample(key, nodes * width)
-            particles = jax.tree.map(lambda leaf: leaf.reshape(nodes, width, *leaf.shape[1:]), pool)
-        else:
-            particles = jax.vmap(lambda k: self.sample(k, width))(jax.random.split(key, nodes))
-        return Staged(particles, solver=solver, steps=steps)
+        draw = _joint_sample if joint else _samples
+        return Staged(draw(self, key, nodes, width), solver=solver, steps=steps)
+
+
+@eqx.filter_jit
+def _samples(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
+    """As many independent samples, `[count, width]`."""
+    return jax.vmap(lambda k: law.sample(k, width))(jax.random.split(key, count))
+
+
+@eqx.filter_jit
+def _shared_sample(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
+    """One sample over and over, `[count, width]`."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), law.sample(key, width))
+
+
+@eqx.filter_jit
+def _joint_sample(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
+    """One sample of all particles together, `[count, width]`."""
+    pool = law.sample(key, count * width)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, width, *leaf.shape[1:]), pool)
 
 
 class Gaussian(AbstractInitialLaw):
@@ -166,8 +181,9 @@ class EncoderLaw(AbstractInitialLaw):
 
 def _check_scale(scale: ArrayLike) -> Array:
     scale = jnp.asarray(scale, jnp.result_type(float))
+    known = on_host(scale)
     got = None if is_traced(scale) else scale.tolist()
-    return holds(scale, jnp.all((scale > 0) & jnp.isfinite(scale)), "`scale` must be positive and finite", got)
+    return holds(scale, ((known > 0) & (known < np.inf)).all(), "`scale` must be positive and finite", got)
 
 
 def _check_ends(argument: str, end: ArrayLike, dim: int) -> Array:

@@ -1,5 +1,6 @@
 """Stacking inputs, labels and positional encodings into prompts."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -22,8 +23,14 @@ def positional_encoding(dim: int, length: int) -> Float[Array, "dim length"]:
 
 def assemble(inputs: Float[Array, "batch dim length"], labels: Float[Array, "batch length"], positions: int) -> Prompts:
     """Stack `[x; y; p]` into tokens, with the query's y hidden (set to 0) and kept as the label."""
-    batch, dim, length = inputs.shape
-    hidden = labels.at[:, -1].set(0)
-    encoding = positional_encoding(positions, length).astype(inputs.dtype)
-    tokens = jnp.concatenate([inputs, hidden[:, None], jnp.broadcast_to(encoding, (batch, positions, length))], axis=1)
-    return Prompts(tokens, labels[:, -1], label_row=dim)
+    tokens, hidden = _stack(inputs, labels, positional_encoding(positions, inputs.shape[2]))
+    return Prompts(tokens, hidden, label_row=inputs.shape[1])
+
+
+@jax.jit
+def _stack(
+    inputs: Float[Array, "batch dim length"], labels: Float[Array, "batch length"], encoding: Array
+) -> tuple[Float[Array, "batch token_dim length"], Float[Array, " batch"]]:
+    encodings = jnp.broadcast_to(encoding.astype(inputs.dtype), (inputs.shape[0], *encoding.shape))
+    tokens = jnp.concatenate([inputs, labels.at[:, -1].set(0)[:, None], encodings], axis=1)
+    return tokens, labels[:, -1]

@@ -3,9 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite, holds, is_traced
+from .._checks import at_least, finite, holds, is_traced, on_host
 
 
 class Prompts(eqx.Module):
@@ -73,6 +74,7 @@ class Prompts(eqx.Module):
         r"""The mean over the data, \( E_\mu[v] = \sum_b \mu_b v_b \)."""
         return jnp.sum(self.weights * values)
 
+    @eqx.filter_jit
     def label_rms(self) -> Float[Array, ""]:
         """The root mean square of the labels: the scale that output errors are judged by."""
         squares = jnp.sum(jnp.reshape(self.labels.astype(self.tokens.dtype), (self.batch, -1)) ** 2, axis=1)
@@ -104,10 +106,11 @@ def _check_labels(labels: ArrayLike, batch: int, dtype) -> Array:
 
 def _check_weights(weights: ArrayLike | None, batch: int, dtype) -> Array:
     if weights is None:
-        return jnp.full((batch,), 1 / batch, dtype)
+        return jax.device_put(np.full(batch, 1 / batch, dtype))
     weights = finite("weights", weights).astype(dtype)
     if weights.shape != (batch,):
         raise ValueError(f"`weights` must have shape [B] = [{batch}]; got shape {weights.shape}.")
-    valid = jnp.all(weights >= 0) & (jnp.abs(weights.sum() - 1) < 1e-4)
-    got = None if is_traced(weights) else f"sum {float(weights.sum())}, least {float(weights.min())}"
+    known = on_host(weights)
+    valid = (known >= 0).all() & (abs(known.sum() - 1) < 1e-4)
+    got = None if is_traced(valid) else f"sum {float(known.sum())}, least {float(known.min())}"
     return holds(weights, valid, "`weights` must be non-negative with sum 1 (divide by their sum)", got)

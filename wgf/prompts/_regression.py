@@ -1,10 +1,12 @@
 """Synthetic in-context linear regression."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least, not_negative
 from ._assemble import assemble
@@ -48,19 +50,29 @@ def linear_regression(
         at_least(name, value, 1) for name, value in (("batch", batch), ("examples", examples), ("dim", dim))
     )
     noise = not_negative("noise", noise)
-    draw = _draw_inputs(inputs)
-    input_key, task_key, noise_key = jax.random.split(key, 3)
-    x = draw(input_key, (batch, dim, examples + 1))
-    tasks = jax.random.normal(task_key, (batch, dim))
+    x, tasks, errors = _draw(key, _draw_inputs(inputs), (batch, dim, examples + 1))
     tasks = tasks / jnp.linalg.norm(tasks, axis=1, keepdims=True)
     y = jnp.einsum("bd,bdn->bn", tasks, x)
-    y = y + noise.astype(y.dtype) * jax.random.normal(noise_key, y.shape)
-    return assemble(x, y, positions)
+    return assemble(x, y + noise.astype(y.dtype) * errors, positions)
 
 
-def _draw_inputs(inputs: str):
+@partial(jax.jit, static_argnums=(1, 2))
+def _draw(
+    key: PRNGKeyArray, draw: Callable[..., Array], shape: tuple[int, int, int]
+) -> tuple[Float[Array, "batch dim length"], Float[Array, "batch dim"], Float[Array, "batch length"]]:
+    """Inputs, directions of tasks, and errors of labels."""
+    batch, dim, length = shape
+    input_key, task_key, noise_key = jax.random.split(key, 3)
+    x = draw(input_key, shape)
+    return x, jax.random.normal(task_key, (batch, dim)), jax.random.normal(noise_key, (batch, length))
+
+
+_UNIFORM = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
+
+
+def _draw_inputs(inputs: str) -> Callable[..., Array]:
     if inputs == "uniform":
-        return lambda key, shape: jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+        return _UNIFORM
     if inputs == "gaussian":
         return jax.random.normal
     raise ValueError(f"`inputs` must be one of {get_args(Inputs)}; got {inputs!r}.")
