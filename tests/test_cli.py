@@ -19,8 +19,6 @@ QUICK = [
     "--sizes",
     "1",
     "2",
-    "--nodes",
-    "1",
     "--width",
     "4",
     "--replicates",

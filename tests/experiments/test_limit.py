@@ -1,15 +1,20 @@
 import json
+import threading
+import time
 
 import diffrax
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from wgf.cli import main
 from wgf.experiments import LimitConfig, Progress, limit
+from wgf.experiments._progress import Stages
 from wgf.experiments._results import config_from, load_config, results_folder, save, save_arrays, save_config
 
-TINY = LimitConfig(batch=4, examples=2, sizes=((1, 2), (2, 4)), nodes=1, width=8, replicates=2, taus=(0.0, 1.0))
+TINY = LimitConfig(batch=4, examples=2, sizes=((1, 2), (2, 4)), width=8, replicates=2, taus=(0.0, 1.0))
 SIZES, SAVES, PARTICLE = 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
 
 
@@ -76,7 +81,7 @@ def test_the_table_ends_with_what_was_run(result):
         "B = 4 prompts of N = 2 examples",
         "lambda = 0.001",
         "N(0, 0.7^2)",
-        "1 depth nodes x 8 particles",
+        "8 stage times in depth x 8 particles",
         "2 replicates x 4 particles",
         "within 12.71 errors",
     ):
@@ -109,8 +114,8 @@ def test_the_saved_arrays_are_named_and_shaped(folder):
         },
         **{f"sinkhorn_{name}": (SIZES, SAVES) for name in ("value", "floor", "excess", "epsilon", "converged")},
         "coordinate_names": (PARTICLE,),
-        "limit_depths": (1,),
-        "limit_particles": (1, 8, PARTICLE),
+        "limit_depths": (8,),
+        "limit_particles": (8, 8, PARTICLE),
         "finite_particles_1x2": (1, 2, PARTICLE),
         "finite_particles_2x4": (2, 4, PARTICLE),
     }
@@ -271,7 +276,7 @@ def test_sizes_that_are_not_distinct_are_refused(sizes):
         limit.run(LimitConfig(batch=4, examples=2, sizes=sizes))
 
 
-@pytest.mark.parametrize("name", ["batch", "examples", "dim", "nodes", "width", "steps", "key_dim"])
+@pytest.mark.parametrize("name", ["batch", "examples", "dim", "width", "steps", "key_dim"])
 def test_a_count_below_one_is_refused(name):
     small = {"batch": 4, "examples": 2, "sizes": ((1, 2),), "width": 4, "replicates": 2}
     with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1; got 0"):
@@ -315,4 +320,40 @@ def test_a_stage_counts_to_its_end_and_never_back():
         meter.report(0.3)
         assert progress._bar.n == 79
     assert progress._bar.n == 100
+    # A report of a solve that has ended already.
+    meter.report(0.9)
+    assert progress._bar.n == 100
     progress.close()
+
+
+def test_stages_run_side_by_side_each_with_its_own_share_of_the_bar():
+    """Each stage waits until both have begun; both see the type of numbers of the thread that started them."""
+    begun = threading.Barrier(2)
+
+    def stage(meter, share):
+        meter.report(share)
+        begun.wait(timeout=60)
+        return jnp.zeros(()).dtype
+
+    with jax.enable_x64(False), Stages(2, True, at_once=2) as stages:
+        futures = [stages.start(f"stage {i}", stage, share) for i, share in enumerate((0.2, 0.5))]
+        assert [future.result() for future in futures] == [jnp.float32, jnp.float32]
+        assert stages._progress._bar.n == 200
+
+
+def test_an_error_in_a_stage_is_raised_and_stages_that_have_not_begun_are_left_out():
+    def fail(meter):
+        raise RuntimeError("no luck")
+
+    begun = []
+
+    def job():
+        with Stages(3, False, at_once=1) as stages:
+            failed = stages.start("first", fail)
+            stages.start("second", lambda meter: time.sleep(0.5))
+            stages.start("third", begun.append)
+            failed.result()
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        job()
+    assert not begun
