@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, regression
+from helpers import averaged, programs, regression
 
 import wgf
+from wgf.measures import Layered, coordinates
+from wgf.transport import conditional_divergence
 
 TAUS = [0.0, 2.0, 4.0]
 
@@ -120,6 +122,96 @@ def test_without_tracers_each_replicate_serves_as_the_floor(flows, replicated):
     assert gap.noise.coupling is None
     assert gap.resolved.coupling is None
     np.testing.assert_array_equal(gap.resolved.excess, gap.sinkhorn.excess > 4.3026527 * gap.noise.excess)
+
+
+def grown(solution, model):
+    """A solution whose models are this one, larger at each τ."""
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3) if eqx.is_array(leaf) else leaf, model)
+    factors = 1 + jnp.arange(3)[:, None, None] / 4
+
+    def grow(measure):
+        return jax.tree.map(lambda leaf: leaf * factors.reshape(-1, *[1] * (leaf.ndim - 1)), measure.particles)
+
+    stacked = stacked.with_particles(grow(stacked.measure))
+    stacked = stacked.with_tracer_particles(tuple(grow(measure) for measure in stacked.tracers))
+    return eqx.tree_at(lambda s: s.models, solution, stacked)
+
+
+def compared(kind, own, twins, law):
+    """What is compared by hand, `(points, weights)` each: pairs of the model's cloud, of the floor's, and the other."""
+
+    def part(cloud, *slices):
+        points, weights = (jnp.concatenate([array[:, s] for s in slices], axis=1) for array in cloud)
+        return points, weights / weights.sum(axis=1, keepdims=True)
+
+    first, rest = slice(0, 5), slice(5, None)
+    if kind == "tracers":
+        return [(own, twins, law)]
+    if kind == "parts":
+        return [(part(own, first), part(law, first), part(law, rest))]
+    if kind == "parts of a wider model":
+        half, rest = slice(0, 20), slice(20, None)
+        return [(part(law, half), part(own, half), part(own, rest))]
+    starts = (0, 8, 16)
+    return [(part(own, first), part(law, slice(s, s + 5)), part(law, slice(s + 8, None), slice(0, s))) for s in starts]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spread"),
+    [
+        ("tracers", False),
+        ("tracers", True),
+        ("replicates", False),
+        ("parts", False),
+        ("parts of a wider model", False),
+    ],
+)
+def test_clouds_that_are_filled_up_have_the_divergence_of_bare_ones(flows, replicated, kind, spread, key):
+    """Three layers of five particles, of which one has no mass, filled up to eight and to the limit's width."""
+    width = 40 if kind == "parts of a wider model" else 5
+    weights = jnp.arange(width) / jnp.sum(jnp.arange(width))
+    law, encoder = wgf.measures.Gaussian(flows[0].models.encoder, 0.7), flows[0].models.encoder
+    particles = law.layered(3, width, key).particles
+    model = wgf.Transformer(encoder, Layered(particles, weights if kind == "tracers" else None))
+    finite = grown(flows[0], model)
+    twin = wgf.Transformer(encoder, Layered(jax.tree.map(lambda leaf: 1.1 * leaf, particles), model.measure.weights))
+    if kind == "replicates":
+        limit = eqx.tree_at(lambda r: r.pooled.models.tracers, replicated[0], ())
+    else:
+        start = flows[1].model_at(0)
+        limit = grown(flows[1], start.with_tracers(twin) if kind == "tracers" else start)
+    mesh = wgf.sharding.mesh(devices=jax.devices()[:1]) if spread else None
+    gap = wgf.gap(finite, limit, epsilon=2.0, mesh=mesh)
+    pooled = limit.pooled if kind == "replicates" else limit
+    potentials, depth_weights, bare = {}, jnp.full(3, 1 / 3), eqx.filter_jit(conditional_divergence)
+    for save in range(3):
+        measure, limits = finite.model_at(save).measure, pooled.model_at(save)
+        own = coordinates(measure.particles), measure.weights
+        twins = (coordinates(limits.tracers[0].particles), own[1]) if limits.tracers else None
+        points, masses = jax.vmap(limits.measure.at)(measure.depths)
+        found = []
+        for number, (*pair, (y, b)) in enumerate(compared(kind, own, twins, (coordinates(points), masses))):
+            for name, (x, a) in zip(("value", "floor"), pair, strict=True):
+                options = {"epsilon": 2.0, "x_weights": a, "y_weights": b, "initial": potentials.get((number, name))}
+                divergence = bare(x, y, depth_weights, **options)
+                potentials[number, name] = divergence.potentials
+                found.append((divergence.value, divergence.converged))
+        values, converged = np.array(found).T.reshape(2, -1, 2)
+        np.testing.assert_allclose(gap.sinkhorn.value[save], values[:, 0].mean(), rtol=1e-9)
+        np.testing.assert_allclose(gap.sinkhorn.floor[save], values[:, 1].mean(), rtol=1e-9)
+        assert converged.all()
+        assert gap.sinkhorn.converged[save]
+
+
+def test_models_of_all_sizes_share_the_program_of_their_transports(flows):
+    law, encoder = wgf.measures.Gaussian(flows[0].models.encoder, 0.7), flows[0].models.encoder
+    with programs() as compiled:
+        for depth, width in ((2, 4), (3, 6), (9, 12), (17, 24)):
+            model = wgf.Transformer(encoder, law.layered(depth, width, jax.random.key(depth)))
+            # So many depths are compared in no other test, whose program would do here too.
+            gap = wgf.gap(grown(flows[0], model), grown(flows[1], flows[1].model_at(0)), most_depths=7)
+            assert gap.sinkhorn.converged.all()
+    assert compiled.count("jit(_transports)") == 1, compiled
 
 
 def test_gaps_are_resolved_above_students_quantile_of_the_noise():

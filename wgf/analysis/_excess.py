@@ -1,82 +1,125 @@
 """The Sinkhorn divergence of a finite model's particles from the limit's, with its noise floor."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
 
 # Points and weights; the widths of clouds that are compared differ, which `_` leaves open.
 _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]
+# The least sizes that clouds are filled up to: few points beside the limit's, and the default of `most_depths`.
+_NARROW, _SHALLOW = 128, 8
+
+
+class Clouds(eqx.Module):
+    """A finite model's clouds, filled up to a shape that models of many sizes share: one program compares them all.
+
+    - `depths`, `depth_weights`: of the layers compared, and as many of weight zero as fill them up.
+    - `own`: the model's particles, and points of weight zero.
+    - `count`: how many particles there are at each depth.
+    - `twins`: the limit's tracers that started as they did, if it carries any.
+    """
+
+    depths: Float[Array, " depth"]
+    depth_weights: Float[Array, " depth"]
+    own: _Cloud
+    count: Int[Array, ""]
+    twins: _Cloud | None
+
+
+def fill_clouds(
+    finite: AbstractMeasure, twins: AbstractMeasure | None, *, limit_width: int, most_depths: int
+) -> Clouds:
+    """The clouds at (at most) `most_depths` layers, for a limit of `limit_width` particles at each depth."""
+    depth, width = finite.weights.shape
+    chosen = np.unique(np.linspace(0, depth - 1, min(most_depths, depth)).round().astype(int))
+    missing = (0, min(_round_up(len(chosen), _SHALLOW), most_depths) - len(chosen))
+    # No wider than the limit's cloud unless it is: kernels filled up are no larger than the one of that cloud alone,
+    # and from the least width on no more than twice as wide as need be.
+    filled = max(width, min(_round_up(width, _NARROW), limit_width))
+
+    def fill(measure: AbstractMeasure) -> _Cloud:
+        points, weights = _take((coordinates(measure.particles)[chosen], measure.weights[chosen]), 0, width, filled)
+        # Points that coincide: there is nothing to solve at depths of weight zero.
+        return jnp.pad(points, (missing, (0, 0), (0, 0))), jnp.pad(weights, (missing, (0, 0)), "edge")
+
+    depth_weights = finite.depth_weights[chosen] / jnp.sum(finite.depth_weights[chosen])
+    return Clouds(
+        depths=jnp.pad(finite.depths[chosen], missing, "edge"),
+        depth_weights=jnp.pad(depth_weights, missing),
+        own=fill(finite),
+        count=jnp.asarray(width),
+        twins=None if twins is None else fill(twins),
+    )
+
+
+def _round_up(count: int, least: int) -> int:
+    """The next power of two."""
+    return max(least, 1 << (count - 1).bit_length())
 
 
 def sinkhorn_excess(
-    finite: AbstractMeasure,
+    clouds: Clouds,
     limit: AbstractMeasure,
-    twins: AbstractMeasure | None,
     replicates: int | None,
     *,
     epsilon: Array,
-    most_depths: int,
     initial: Potentials | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Excess, Float[Array, ""] | None, Potentials]:
-    """The divergence and its floor at (at most) `most_depths` layers, and the noise of their difference if known.
+    """The divergence and its floor, and the noise of their difference if known.
 
     Beside them the potentials of both, which the next of a flow's times may have as `initial` to start from. The
     devices of a `mesh` share the layers.
 
-    Three ways to come by a sample of the limit's law that is independent of the limit's particles: its tracers
-    `twins`; each of its `replicates` in turn against the others; or, failing both, one part of the larger cloud.
+    Three ways to come by a sample of the limit's law that is independent of the limit's particles: its tracers; each of
+    its `replicates` in turn against the others; or, failing both, one part of the larger cloud.
     """
-    depth = finite.weights.shape[0]
-    chosen = np.unique(np.linspace(0, depth - 1, min(most_depths, depth)).round().astype(int))
-    depth_weights = finite.depth_weights[chosen] / jnp.sum(finite.depth_weights[chosen])
 
     def divergence(cloud: _Cloud, other: _Cloud, initial: Potentials | None) -> Divergence:
         (x, a), (y, b) = cloud, other
         options = {"x_weights": a, "y_weights": b, "initial": initial, "mesh": mesh}
-        return conditional_divergence(x, y, depth_weights, epsilon=epsilon, **options)
+        return conditional_divergence(x, y, clouds.depth_weights, epsilon=epsilon, **options)
 
     def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Potentials | None) -> tuple[Excess, Potentials]:
         # Clouds of one size, one after the other: one program for both.
-        clouds = jax.tree.map(lambda *each: jnp.stack(each), cloud, floor)
-        both = jax.lax.map(lambda given: divergence(given[0], other, given[1]), (clouds, initial))
+        both = jax.tree.map(lambda *each: jnp.stack(each), cloud, floor)
+        both = jax.lax.map(lambda given: divergence(given[0], other, given[1]), (both, initial))
         excess = Excess(both.value[0], both.value[1], both.epsilon[0], jnp.all(both.converged))
         return excess, both.potentials
 
-    x = coordinates(finite.particles)[chosen], finite.weights[chosen]
-    law, weights = jax.vmap(limit.at)(finite.depths[chosen])
-    y = coordinates(law), weights
-    if twins is not None:
-        floor = coordinates(twins.particles)[chosen], x[1]
-        excess, found = pair(x, floor, y, initial)
+    law, weights = jax.vmap(limit.at)(clouds.depths)
+    y = jnp.where(clouds.depth_weights[:, None, None] == 0, 0, coordinates(law)), weights
+    if clouds.twins is not None:
+        excess, found = pair(clouds.own, clouds.twins, y, initial)
         return excess, None, found
     if replicates is not None:
-        return _over_replicates(pair, x, y, replicates, initial)
-    excess, found = pair(*_split(x, y), initial)
+        return _over_replicates(pair, clouds, y, replicates, initial)
+    excess, found = pair(*_split(clouds, y), initial)
     return excess, None, found
 
 
 def _over_replicates(
-    pair, x: _Cloud, y: _Cloud, replicates: int, initial: Potentials | None
+    pair, clouds: Clouds, y: _Cloud, replicates: int, initial: Potentials | None
 ) -> tuple[Excess, Float[Array, ""], Potentials]:
     """Means over the replicates, each left out of the limit's cloud in turn and serving as the sample of its law.
 
     The floors are then R draws of what the divergence would be, were the finite model's particles a sample of that law.
     """
-    part = y[0].shape[1] // replicates
-    count = min(x[0].shape[1], part)
-    x = _part(x, slice(0, count))
+    whole = y[0].shape[1]
+    part = whole // replicates
+    count, width = jnp.minimum(clouds.count, part), min(clouds.own[0].shape[1], part)
+    x = _part(clouds.own, 0, count, width)
 
     def leave_out(given):
         r, initial = given
-        turned = jax.tree.map(lambda array: jnp.roll(array, -part * r, axis=1), y)
-        rest = _part(turned, slice(part, None))
-        return pair(x, _part(turned, slice(0, count)), rest, initial)
+        rest = _part(y, part * (r + 1), whole - part, whole - part)
+        return pair(x, _part(y, part * r, count, width), rest, initial)
 
     each, found = jax.lax.map(leave_out, (jnp.arange(replicates), initial))
     noise = jnp.std(each.floor, ddof=1) * np.sqrt(1 + 1 / replicates)
@@ -84,13 +127,31 @@ def _over_replicates(
     return mean, noise, found
 
 
-def _split(first: _Cloud, second: _Cloud) -> tuple[_Cloud, _Cloud, _Cloud]:
+def _split(clouds: Clouds, y: _Cloud) -> tuple[_Cloud, _Cloud, _Cloud]:
     """Cut clouds to (x, x0, y): x0 and y disjoint parts of the larger one, x as many of the smaller as x0 has."""
-    small, large = (first, second) if first[0].shape[1] <= second[0].shape[1] else (second, first)
-    count = max(1, min(small[0].shape[1], large[0].shape[1] // 2))
-    return _part(small, slice(0, count)), _part(large, slice(0, count)), _part(large, slice(count, None))
+    small, large, most = clouds.own, y, clouds.count
+    if small[0].shape[1] > large[0].shape[1]:
+        # Nothing is filled up in a model wider than the limit.
+        small, large, most = y, clouds.own, y[0].shape[1]
+    whole = large[0].shape[1]
+    half = max(1, whole // 2)
+    count, width = jnp.minimum(most, half), min(small[0].shape[1], half)
+    first, floor = (_part(cloud, 0, count, width) for cloud in (small, large))
+    return first, floor, _part(large, count, whole - count, whole)
 
 
-def _part(cloud: _Cloud, part: slice) -> _Cloud:
-    points, weights = cloud[0][:, part], cloud[1][:, part]
+def _part(cloud: _Cloud, start: ArrayLike, count: ArrayLike, width: int) -> _Cloud:
+    """A part of a cloud as a cloud of its own."""
+    points, weights = _take(cloud, start, count, width)
     return points, weights / jnp.sum(weights, axis=1, keepdims=True)
+
+
+def _take(cloud: _Cloud, start: ArrayLike, count: ArrayLike, width: int) -> _Cloud:
+    """So many points from `start` on, the first again after the last, filled up to a width with weights of zero.
+
+    The points that fill up lie where the first one taken lies, and so have its potentials: iterations take the course
+    that they take without them.
+    """
+    place = jnp.arange(width)
+    index = (start + jnp.where(place < count, place, 0)) % cloud[0].shape[1]
+    return cloud[0][:, index], jnp.where(place < count, cloud[1][:, index], 0)

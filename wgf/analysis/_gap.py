@@ -12,7 +12,7 @@ from ..flows import FlowSolution
 from ..measures import AbstractMeasure, Eulerian, coordinates
 from ..models import AbstractModel
 from ..transport import Excess, coupling_distance, epsilon_from_scale
-from ._excess import sinkhorn_excess
+from ._excess import Clouds, fill_clouds, sinkhorn_excess
 from ._noise import Noise, Resolved
 from ._replicates import Replicates
 
@@ -86,7 +86,7 @@ def gap(
     - `epsilon`: ε of the Sinkhorn divergence; default [`wgf.transport.epsilon_from_scale`][] of the limit's initial
       cloud.
     - `most_depths`: the most layers whose clouds are compared, evenly spread.
-    - `mesh`: devices that share the layers' transports, e.g. of [`wgf.sharding.mesh`][]. The models move there.
+    - `mesh`: devices that share the layers' transports, e.g. of [`wgf.sharding.mesh`][]. The particles move there.
 
     **Returns:** [`wgf.analysis.Gap`][].
 
@@ -114,11 +114,13 @@ def gap(
     if epsilon is None:
         epsilon = _epsilon(reference.models.measure)
     count = None if replicates is None else replicates.count
-    compared = _Compared(finite.models, reference.models, jnp.asarray(epsilon))
+    twins = None if tracers is None else reference.models.tracers[tracers]
+    compared = _Compared(finite.models.measure, reference.models.measure, twins, jnp.asarray(epsilon))
     if mesh is not None:
         arrays, static = eqx.partition(compared, eqx.is_array)
         compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
-    found = _distances(compared, tracers, count, most_depths, mesh)
+    clouds, coupling = _fill(compared, most_depths)
+    found = (*_transports(clouds, compared.limit, compared.epsilon, count, mesh), coupling)
     # Home again, beside what is not of particles.
     sinkhorn, spread, coupling = found if mesh is None else jax.device_put(found, finite.objective.sharding)
     objective, risk, output = _differences(
@@ -179,28 +181,36 @@ def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
 
 
 class _Compared(eqx.Module):
-    finite: AbstractModel
-    limit: AbstractModel
+    finite: AbstractMeasure
+    limit: AbstractMeasure
+    twins: AbstractMeasure | None
     epsilon: Array
 
 
 @eqx.filter_jit
-def _distances(
-    compared: _Compared,
-    tracers: int | None,
-    replicates: int | None,
-    most_depths: int,
-    mesh: Mesh | None,
-) -> tuple[Excess, Float[Array, " saves"] | None, Float[Array, " saves"] | None]:
-    """The excess, its noise and the coupling distance at each saved τ, potentials carried from each to the next."""
-    dynamic, static = eqx.partition((compared.finite, compared.limit), eqx.is_array)
+def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, " saves"] | None]:
+    """The finite model's clouds and the coupling distance at each saved τ: all that depends on its depth and width."""
+    limit_width = compared.limit.weights.shape[-1]
+
+    def at_tau(finite, twins):
+        clouds = fill_clouds(finite, twins, limit_width=limit_width, most_depths=most_depths)
+        return clouds, None if twins is None else coupling_distance(finite, twins)
+
+    return eqx.filter_vmap(at_tau)(compared.finite, compared.twins)
+
+
+@eqx.filter_jit
+def _transports(
+    clouds: Clouds, limit: AbstractMeasure, epsilon: Array, replicates: int | None, mesh: Mesh | None
+) -> tuple[Excess, Float[Array, " saves"] | None]:
+    """The excess and its noise at each saved τ, potentials carried from each to the next."""
+    dynamic, static = eqx.partition((clouds, limit), eqx.is_array)
 
     def at_tau(initial, arrays):
-        finite, limit = eqx.combine(arrays, static)
-        twins = None if tracers is None else limit.tracers[tracers]
-        options = {"epsilon": compared.epsilon, "most_depths": most_depths, "initial": initial, "mesh": mesh}
-        excess, spread, potentials = sinkhorn_excess(finite.measure, limit.measure, twins, replicates, **options)
-        return potentials, (excess, spread, None if twins is None else coupling_distance(finite.measure, twins))
+        options = {"epsilon": epsilon, "initial": initial, "mesh": mesh}
+        clouds, limit = eqx.combine(arrays, static)
+        excess, spread, potentials = sinkhorn_excess(clouds, limit, replicates, **options)
+        return potentials, (excess, spread)
 
     shapes, _ = jax.eval_shape(at_tau, None, jax.tree.map(lambda leaf: leaf[0], dynamic))
     # Not a number: no guess.
