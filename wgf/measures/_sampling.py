@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from scipy.stats import norm, qmc
 
+from .._draws import draw_flat
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 
 
@@ -31,7 +32,7 @@ class Independent(AbstractSampling):
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` independent particles."""
         dim, unravel = particle_space(encoder)
-        return jax.vmap(unravel)(jax.random.normal(key, (width, dim)))
+        return jax.vmap(unravel)(draw_flat(jax.random.normal, key, (width, dim)))
 
 
 class Sobol(AbstractSampling):

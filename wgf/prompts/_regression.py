@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least, not_negative
+from .._draws import draw_flat
 from ._assemble import assemble
 from ._prompts import Prompts
 
@@ -63,8 +64,11 @@ def _draw(
     """Inputs, directions of tasks, and errors of labels."""
     batch, dim, length = shape
     input_key, task_key, noise_key = jax.random.split(key, 3)
-    x = draw(input_key, shape)
-    return x, jax.random.normal(task_key, (batch, dim)), jax.random.normal(noise_key, (batch, length))
+    return (
+        draw_flat(draw, input_key, shape),
+        draw_flat(jax.random.normal, task_key, (batch, dim)),
+        draw_flat(jax.random.normal, noise_key, (batch, length)),
+    )
 
 
 _UNIFORM = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
