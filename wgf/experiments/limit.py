@@ -50,7 +50,7 @@ class LimitConfig:
     """The number of input features of each example."""
     sizes: tuple[tuple[int, int], ...] = ((4, 16), (8, 32), (16, 64), (32, 128))
     """The finite models, as pairs of depth L and width M: 4 16 8 32 means (4, 16) and (8, 32)."""
-    width: int = 2048
+    width: int = 1024
     """Particles at each stage time of the PDE's solve in depth, all replicates together."""
     replicates: int = 8
     """The independently randomised parts that the PDE's particles are made of; each is also solved alone, which tells
