@@ -50,9 +50,11 @@ def gap_curves(
         axes.plot(taus, np.where(hollow, shown, np.nan), "o", color=colour, markersize=3.5, markerfacecolor="white")
     axes.set_yscale("log")
     bottom, top = axes.get_ylim()
+    if noise is not None and 0 < (last := np.asarray(noise)[-1]) < bottom:
+        # In view where it is largest, but no more: it may start at rounding.
+        bottom = last / 2
     axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # room for the legend
     if noise is not None:
-        # Drawn last, so that a limit which starts exact, but for rounding, does not stretch the axis.
         axes.plot(taus, noise, color=LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error", scaley=False)
         axes.plot([], [], "o", color=LIMIT, markersize=3.5, markerfacecolor="white", label="may be that error")
     finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE", columns=2)
