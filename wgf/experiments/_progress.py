@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
 _Result = TypeVar("_Result")
@@ -95,7 +96,7 @@ class Stages(AbstractContextManager):
     def start(self, name: str, function: Callable[..., _Result], *args: Any) -> Future[_Result]:
         """Compute `function(meter, *args)` as soon as a thread is free."""
         # JAX keeps such contexts for each thread by itself.
-        double = jax.config.jax_enable_x64
+        double = jnp.result_type(float) == jnp.float64
 
         def stage() -> _Result:
             with jax.enable_x64(double), self._progress.stage(name) as meter:

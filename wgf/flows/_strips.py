@@ -53,7 +53,7 @@ def joined(strips: Float[Array, "strips width dim"], measures: Sequence[Layered]
     return tuple(map(join, jnp.split(strips, ends[:-1]), counts, measures))
 
 
-def strip_width(shapes: Sequence[tuple[int, int]]) -> int:
+def strip_width(shapes: Sequence[tuple[int, ...]]) -> int:
     """The width of strips for layers of these depths and widths: narrow ones waste little, wide ones are few."""
 
     def cost(width: int) -> int:
