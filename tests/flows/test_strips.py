@@ -59,7 +59,7 @@ def test_measures_of_many_shapes_move_as_each_would_alone(key):
     prompts = regression(key, batch=3, dim=1)
     encoder = averaged(prompts.token_dim)
     law = wgf.measures.Gaussian(encoder, 0.7)
-    finite = [wgf.Transformer(encoder, law.layered(*shape, key)) for shape in SHAPES]
+    finite = [wgf.Transformer(encoder, law.layered(*shape, key)) for shape in SHAPES[:2]]
     limit = wgf.AveragedODE(encoder, law.spectral(nodes=2, width=8, key=key))
     objective = wgf.Objective(prompts, 1e-2)
     together = wgf.flows.tracer_velocity(objective, limit.with_tracers(*finite))
