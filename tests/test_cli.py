@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import runpy
 import sys
 
@@ -231,3 +232,10 @@ def test_the_module_runs_the_command(ran, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["wgf", "limit", "--seed", "4"])
     runpy.run_module("wgf", run_name="__main__", alter_sys=True)
     assert ran == [LimitConfig(seed=4)]
+
+
+def test_garbage_is_collected_as_before_when_a_command_has_ended(ran):
+    before = gc.get_threshold(), gc.get_freeze_count()
+    cli.main(QUICK)
+    assert ran
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before

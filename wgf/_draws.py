@@ -12,6 +12,6 @@ def draw_flat(
     """The numbers of `law(key, shape)`, such as `jax.random.normal`, drawn as a vector.
 
     A random number is a function of the key and its place in the flat array: to find that from many indices within the
-    loop over them takes XLA three times as long to compile.
+    loop over them takes XLA longer to compile.
     """
     return law(key, (math.prod(shape),)).reshape(shape)

@@ -3,7 +3,8 @@
 import dataclasses
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,15 +27,26 @@ class RerunConfig:
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line, run the experiment, print its table and the folder of its results."""
     args = list(sys.argv[1:] if args is None else args)
-    # Tracing makes millions of small objects that live on: looking through all of them ever again takes a fifth of it.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
     config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
     try:
-        run(config)
+        with _seldom_collected():
+            run(config)
     except ValueError as error:
         # What a user typed is at fault: say so in one line, without a traceback.
         raise SystemExit(f"wgf: {error}") from error
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Look for garbage seldom: tracing makes millions of small objects that live on, to be looked through each time."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def run(config: Any) -> None:

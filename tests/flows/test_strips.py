@@ -55,16 +55,22 @@ def test_strips_waste_little_and_are_few(shapes, width):
     assert strip_width(shapes) == width
 
 
-def test_measures_of_many_shapes_move_as_each_would_alone(key):
+def test_tracers_move_down_the_first_variation_layer_by_layer(key):
+    """Strips of 16, of which a layer of 40 fills two and a half, against the gradients of whole layers."""
     prompts = regression(key, batch=3, dim=1)
     encoder = averaged(prompts.token_dim)
     law = wgf.measures.Gaussian(encoder, 0.7)
-    finite = [wgf.Transformer(encoder, law.layered(*shape, key)) for shape in SHAPES[:2]]
+    finite = [wgf.Transformer(encoder, law.layered(*shape, key)) for shape in ((4, 16), (1, 40))]
     limit = wgf.AveragedODE(encoder, law.spectral(nodes=2, width=8, key=key))
     objective = wgf.Objective(prompts, 1e-2)
-    together = wgf.flows.tracer_velocity(objective, limit.with_tracers(*finite))
-    for velocity, model in zip(together, finite, strict=True):
-        (alone,) = wgf.flows.tracer_velocity(objective, limit.with_tracers(model))
+    assert strip_width([(4, 16), (1, 40)]) == 16
+    first_variation = objective.first_variation(limit)
+    velocities = wgf.flows.tracer_velocity(objective, limit.with_tracers(*finite))
+    for velocity, model in zip(velocities, finite, strict=True):
         assert jax.tree.structure(velocity) == jax.tree.structure(model.measure.particles)
-        assert relative(wgf.measures.coordinates(velocity), wgf.measures.coordinates(alone)) < 1e-12
+        for layer, depth in enumerate(model.measure.depths):
+            at_layer = jax.tree.map(lambda leaf, layer=layer: leaf[layer], model.measure.particles)
+            slope = first_variation.gradient(at_layer, depth)
+            for ours, theirs in zip(jax.tree.leaves(velocity), jax.tree.leaves(slope), strict=True):
+                assert relative(ours[layer], -theirs) < 1e-12
     assert wgf.flows.tracer_velocity(objective, limit) == ()

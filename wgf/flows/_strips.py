@@ -57,7 +57,7 @@ def strip_width(shapes: Sequence[tuple[int, ...]]) -> int:
     """The width of strips for layers of these depths and widths: narrow ones waste little, wide ones are few."""
 
     def cost(width: int) -> int:
-        # What a turn of the loop costs beside its tracers is of the order of 32 of them.
+        # What a turn of the loop costs beside its tracers is taken for that of 32 of them.
         return sum(depth * math.ceil(whole / width) for depth, whole in shapes) * (width + 32)
 
     return min((whole for _, whole in shapes), key=cost)

@@ -78,7 +78,11 @@ def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
 
 
 def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> PyTree[Array]:
-    """The inverse of [`wgf.measures.coordinates`][]: particles with the structure and entries of others, `like`."""
+    """The inverse of [`wgf.measures.coordinates`][]: particles with the structure and entries of others, `like`.
+
+    **Arguments:** `vectors` `[depth, width, P]`; `like`, particles with any two leading axes. **Returns:** particles
+    with the leading axes of `vectors`.
+    """
     leaves, structure = jax.tree.flatten(like)
     shapes = [leaf.shape[2:] for leaf in leaves]
     parts = jnp.split(vectors, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=-1)
