@@ -9,7 +9,7 @@ from helpers import Matrix, averaged, regression
 from scipy.integrate import solve_ivp
 
 import wgf
-from wgf.analysis import flow_replicates, pool
+from wgf.analysis import flow_each, flow_replicates, pool
 
 TAUS, DECAY, SCALE = np.array([0.0, 0.5, 1.0]), 0.05, 0.2
 REPLICATES, WIDTH, SEEDS = 8, 8, 1000
@@ -130,6 +130,14 @@ def test_members_and_pool_are_the_flows_of_their_models(three):
     whole = wgf.flow(objective, whole, TAUS, max_steps=64)
     np.testing.assert_allclose(replicates.objective.value, whole.objective, rtol=1e-12)
     np.testing.assert_allclose(replicates.risk.value, whole.risk, rtol=1e-12)
+
+
+def test_halves_solved_apart_are_the_whole(three):
+    (models, replicates), objective = three, scalar_objective()
+    pooled = wgf.flow(objective, pool(models), TAUS, max_steps=64, throw=False)
+    members = flow_each(objective, models, TAUS, max_steps=64)
+    apart = wgf.analysis.Replicates(pooled, members).raise_if_failed()
+    assert eqx.tree_equal(apart, replicates)
 
 
 def test_the_transport_error_is_the_spread_of_twins(three):

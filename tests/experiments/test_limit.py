@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import programs
 from matplotlib.image import imread
 
+import wgf
 from wgf.cli import main
 from wgf.experiments import LimitConfig, Progress, limit
 from wgf.experiments._progress import Stages
@@ -19,9 +21,32 @@ SIZES, SAVES, PARTICLE = 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
 
 
 @pytest.fixture(scope="module")
-def result():
-    """One run of the tiny job."""
-    return limit.run(TINY)
+def ran():
+    """One run of the tiny job, and the names of the programs that it compiled."""
+    jax.clear_caches()
+    with programs() as names:
+        return limit.run(TINY), names
+
+
+@pytest.fixture(scope="module")
+def result(ran):
+    return ran[0]
+
+
+def test_all_finite_models_share_a_program_and_all_replicates(ran):
+    names = ran[1]
+    assert names.count("jit(_flow)") == 3, "finite models, the PDE, its replicates"
+    assert names.count("jit(_transports)") == 1
+    assert 10 < len(names) < 90, names
+
+
+def test_finite_flows_are_those_of_their_own_sizes(result):
+    for depth, width, solution in [(*size, s) for size, s in zip(TINY.sizes, result.finite, strict=True)]:
+        start = solution.model_at(0)
+        assert start.measure.weights.shape == (depth, width)
+        alone = wgf.flow(result.objective, start, jnp.array(TINY.taus), rtol=TINY.rtol)
+        np.testing.assert_allclose(solution.outputs, alone.outputs, rtol=1e-8, atol=1e-10)
+        assert jax.tree.structure(solution) == jax.tree.structure(alone)
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from wgf.experiments._rates_runs import (
     flow_all,
     own_particles,
     starts,
-    together,
     train_all,
 )
 from wgf.experiments._results import save
+from wgf.experiments._sizes import together
 
 SIZES = ((4, 6), (2, 5), (4, 3))
 SEEDS = 2
@@ -122,7 +122,7 @@ def test_padded_clouds_have_the_excess_of_their_own_particles(problem):
 
 def test_sizes_share_programs_where_that_is_cheap():
     config = RatesConfig()
-    groups = together(config.sizes(), 128)
+    groups = together(config.sizes(), 8192)
     assert sorted(size for group in groups for size in group) == sorted(config.sizes())
     assert len(groups) <= 8
     for (depth, width), *others in groups:
@@ -130,7 +130,7 @@ def test_sizes_share_programs_where_that_is_cheap():
             assert size[0] <= depth
             assert size[1] <= width
             assert depth * width - size[0] * size[1] <= 8192
-    assert len(together(config.sizes(), 2**20)) == len(config.sizes())
+    assert len(together(config.sizes(), 0)) == len(config.sizes())
 
 
 def test_paths_hold_and_bend_the_ratio_of_width_to_log_depth():

@@ -9,4 +9,9 @@ from ._gap import Gap as Gap, gap as gap
 from ._linear_rate import LinearRate as LinearRate, linear_rate as linear_rate
 from ._noise import Noise as Noise, Resolved as Resolved
 from ._rates import FORMS as FORMS, RateFit as RateFit, Verdict as Verdict, fit_rates as fit_rates
-from ._replicates import Replicates as Replicates, flow_replicates as flow_replicates, pool as pool
+from ._replicates import (
+    Replicates as Replicates,
+    flow_each as flow_each,
+    flow_replicates as flow_replicates,
+    pool as pool,
+)

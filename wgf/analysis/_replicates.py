@@ -62,6 +62,21 @@ class Replicates(eqx.Module):
         """
         return _transport_error(self.pooled.models.measure.particles, self.members.models.measure, self.count)
 
+    def raise_if_failed(self) -> "Replicates":
+        """Return these; raise `eqx.EquinoxRuntimeError` naming the first replicate that failed, and why where known."""
+        failed, pooled = _failed(self.members.result), _failed(self.pooled.result)
+        names = [f"Replicate {r} of {self.count}" for r in range(self.count)]
+        if is_traced(failed):
+            hints = [f"{name} failed; under `throw=False` its `result` says why." for name in names]
+            checked = eqx.branched_error_if(self, failed.any(), jnp.argmax(failed), hints)
+            return checked.pooled.result.error_if(checked, pooled)
+        for r in np.flatnonzero(failed):
+            reason = RESULTS[jax.tree.map(lambda code, r=r: code[r], self.members.result)]
+            raise eqx.EquinoxRuntimeError(f"{names[r]} failed. {reason}")
+        if bool(pooled):
+            raise eqx.EquinoxRuntimeError(RESULTS[self.pooled.result])
+        return self
+
 
 def flow_replicates(
     objective: Objective,
@@ -101,12 +116,43 @@ def flow_replicates(
     Cost: twice the pooled flow without tracers, whatever R: error bars at the price of one more solve. The replicates
     take steps of their own: one after another on a CPU, as one batch elsewhere.
     """
-    models = _check(models)
-    members = _each(lambda model: flow(objective, model, taus, throw=False, **options), models)
+    members = flow_each(objective, models, taus, **options)
     start = pool(models).with_tracers(*tracers) if tracers else pool(models)
     pooled = flow(objective, start, taus, progress_meter=progress_meter, throw=False, **options)
     solution = Replicates(pooled, members)
-    return _raise_if_failed(solution) if throw else solution
+    return solution.raise_if_failed() if throw else solution
+
+
+def flow_each(
+    objective: Objective, models: Sequence[AbstractModel], taus: ArrayLike | Sequence[float], **options: Any
+) -> FlowSolution:
+    """The flow of each of several replicates by itself: the half of `flow_replicates` that may run beside the other.
+
+    ```python
+    with ThreadPoolExecutor() as threads:  # one compiles while the other runs
+        members = threads.submit(flow_each, objective, models, taus)
+        pooled = threads.submit(wgf.flow, objective, pool(models), taus, throw=False)
+    reference = Replicates(pooled.result(), members.result()).raise_if_failed()
+    ```
+
+    **Arguments:** as for [`wgf.flow_replicates`][].
+
+    **Returns:** [`wgf.flows.FlowSolution`][], every array with a leading axis `[R]`; a solve that failed says so in its
+    `result`.
+
+    **Raises:** `ValueError` as `flow_replicates` does.
+
+    Cost: that of the pooled flow without tracers. One after another on a CPU, where a batch waits for its slowest
+    member; elsewhere as one batch.
+    """
+    models = _check(models)
+
+    def solve(model):
+        return flow(objective, model, taus, throw=False, **options)
+
+    if any(is_traced(leaf) for leaf in jax.tree.leaves(models)) or jax.default_backend() != "cpu":
+        return eqx.filter_vmap(solve)(_stack(models))
+    return _stack([solve(model) for model in models])
 
 
 def pool(models: Sequence[_Model]) -> _Model:
@@ -141,33 +187,9 @@ def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
     return models
 
 
-def _each(solve: Callable[[_Model], FlowSolution], models: Sequence[_Model]) -> FlowSolution:
-    """Solve all, stacked: one after another on a CPU, where a batch waits for its slowest member; elsewhere at once."""
-    traced = any(is_traced(leaf) for leaf in jax.tree.leaves(models))
-    if traced or jax.default_backend() != "cpu":
-        return eqx.filter_vmap(solve)(_stack(models))
-    return _stack([solve(model) for model in models])
-
-
 @eqx.filter_jit
 def _stack(trees: Sequence[_Tree]) -> _Tree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *trees)
-
-
-def _raise_if_failed(solution: Replicates) -> Replicates:
-    """Name the first replicate that failed, with the reason where it is known as the program runs."""
-    results, names = solution.members.result, [f"Replicate {r} of {solution.count}" for r in range(solution.count)]
-    failed, pooled = _failed(results), _failed(solution.pooled.result)
-    if is_traced(failed):
-        hints = [f"{name} failed; under `throw=False` its `result` says why." for name in names]
-        solution = eqx.branched_error_if(solution, failed.any(), jnp.argmax(failed), hints)
-        return solution.pooled.result.error_if(solution, pooled)
-    for r in np.flatnonzero(failed):
-        reason = RESULTS[jax.tree.map(lambda code, r=r: code[r], results)]
-        raise eqx.EquinoxRuntimeError(f"{names[r]} failed. {reason}")
-    if bool(pooled):
-        raise eqx.EquinoxRuntimeError(RESULTS[solution.pooled.result])
-    return solution
 
 
 @eqx.filter_jit

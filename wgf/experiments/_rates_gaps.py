@@ -11,7 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from ..measures import coordinates
 from ..objective import Objective
 from ..transport import conditional_divergence, epsilon_from_scale
-from ._rates_runs import Ends, Limit, Reference, Size
+from ._rates_runs import Ends, Limit, Reference
+from ._sizes import Size
 
 
 class Gaps(NamedTuple):

@@ -12,7 +12,7 @@ from .. import plot
 from ..analysis import FORMS, RateFit, fit_rates
 from ._rates_config import RatesConfig
 from ._rates_gaps import Gaps, Noise
-from ._rates_runs import Size
+from ._sizes import Size
 
 KINDS = ("output", "coupling", "risk", "objective")
 EXPONENTS = ("alpha", "beta", "gamma")

@@ -18,10 +18,8 @@ from ..flows import FlowSolution, TrainSolution, flow, train
 from ..measures import Gaussian, Layered, SignPairs, Sobol, ThreeEighths
 from ..models import AbstractModel, AveragedODE, Transformer
 from ..objective import Objective
+from ._sizes import Size
 
-Size = tuple[int, int]
-# Compiling a program takes about as long as so many velocities of one particle on 16 prompts.
-_COMPILING = 2**20
 _Model = TypeVar("_Model", bound=AbstractModel)
 
 
@@ -87,30 +85,10 @@ class Pack(NamedTuple):
         return {size: jax.tree.map(lambda x, part=part: x[part], host) for size, part in parts.items()}
 
 
-def together(sizes: Sequence[Size], velocities: int) -> list[tuple[Size, ...]]:
-    """Sizes that share a program: those which fit into another's shape and leave few of its places free.
-
-    **Arguments:** the sizes; for how many velocities each of them is asked. **Returns:** groups, the largest size
-    first: moving the free places takes no longer than compiling another program.
-    """
-    shapes: dict[Size, list[Size]] = {}
-    for size in sorted(sizes, key=lambda size: (size[0] * size[1], size), reverse=True):
-        fits = (
-            shape
-            for shape in shapes
-            if size[0] <= shape[0]
-            and size[1] <= shape[1]
-            and shape[0] * shape[1] - size[0] * size[1] <= _COMPILING // velocities
-        )
-        shapes.setdefault(min(fits, key=lambda shape: shape[0] * shape[1], default=size), []).append(size)
-    return [tuple(members) for members in shapes.values()]
-
-
 def starts(encoder: Average, scale: float, sizes: tuple[Size, ...], seeds: int, key: PRNGKeyArray) -> Pack:
     """Finite models of these sizes, independent draws from ρ₀ for every size and seed; the first size is the largest.
 
-    A model of L layers and M particles is the corner `[:L, :M]` of a larger one; all else has weight zero. The larger
-    one's layers have a thickness of 1/depth in place of 1/L: weights of sum depth/L in its own layers make up for it.
+    A model of L layers and M particles is the corner `[:L, :M]` of a larger one, as in [`wgf.models.pad`][].
     """
     depth, width = sizes[0]
     law = Gaussian(encoder, scale)
@@ -119,7 +97,8 @@ def starts(encoder: Average, scale: float, sizes: tuple[Size, ...], seeds: int, 
         measure = law.layered(depth, width, key)
         own = (jnp.arange(depth)[:, None] < size[0]) & (jnp.arange(width) < size[1])
         weights = jnp.where(own, depth / (size[0] * size[1]), 0).astype(measure.weights.dtype)
-        return Transformer(encoder, eqx.tree_at(lambda m: m.weights, measure, weights))
+        model = Transformer(encoder, eqx.tree_at(lambda m: m.weights, measure, weights))
+        return eqx.tree_at(lambda m: m.layers, model, size[0], is_leaf=lambda leaf: leaf is None)
 
     each = jnp.repeat(jnp.array(sizes), seeds, axis=0)
     return Pack(sizes, eqx.filter_jit(eqx.filter_vmap(start))(each, jax.random.split(key, len(each))))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .. import plot
 from .._checks import at_least
-from ..analysis import Gap, Replicates, flow_replicates, gap, student_quantile
+from ..analysis import Gap, Replicates, flow_each, gap, pool, student_quantile
 from ..encoders import Average, Perceptron, SoftmaxAttention
 from ..flows import FlowSolution, flow
 from ..measures import (
@@ -25,11 +25,15 @@ from ..measures import (
     coordinate_names,
     coordinates,
 )
-from ..models import AveragedODE, Transformer
+from ..models import AveragedODE, Transformer, pad, unpad
 from ..objective import Objective
 from ..sharding import gather, parse_mesh, shard, start_processes
 from ._data import load_prompts
 from ._progress import Stages
+from ._sizes import Size, together
+
+# Compiling a flow takes about as long as it takes with so many particles on one prompt to run.
+_COMPILING = 2**18
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class LimitConfig:
     """The number of labelled examples N in each prompt, before the query."""
     dim: int = 2
     """The number of input features of each example."""
-    sizes: tuple[tuple[int, int], ...] = ((4, 16), (8, 32), (16, 64), (32, 128))
+    sizes: tuple[Size, ...] = ((4, 16), (8, 32), (16, 64), (32, 128))
     """The finite models, as pairs of depth L and width M: 4 16 8 32 means (4, 16) and (8, 32)."""
-    width: int = 1024
+    width: int = 4096
     """Particles at each stage time of the PDE's solve in depth, all replicates together."""
     replicates: int = 8
     """The independently randomised parts that the PDE's particles are made of; each is also solved alone, which tells
@@ -274,8 +278,9 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
 
 def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
     devices = None if config.mesh is None else parse_mesh(config.mesh)
+    padded = _padded(finite, config.sizes, _COMPILING // config.batch)
     if devices is not None:
-        objective, finite, limits = shard((objective, finite, limits), devices)
+        objective, finite, padded, limits = shard((objective, finite, padded, limits), devices)
     # Each of many processes has all gaps to itself.
     shared = devices if jax.process_count() == 1 else None
     options: dict[str, Any] = {"rtol": config.rtol}
@@ -284,29 +289,45 @@ def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
         """On one device, where gaps are computed."""
         return solution if devices is None else gather(solution)
 
-    def train(meter, model):
-        return home(flow(objective, model, config.taus, progress_meter=meter, **options))
+    def train(meter, model, size):
+        solution = flow(objective, model, config.taus, progress_meter=meter, **options)
+        return home(eqx.tree_at(lambda s: s.models, solution, unpad(solution.models, *size)))
 
     def solve(meter):
-        return home(flow_replicates(objective, limits, config.taus, tracers=finite, progress_meter=meter, **options))
+        start = pool(limits).with_tracers(*finite)
+        return home(flow(objective, start, config.taus, progress_meter=meter, throw=False, **options))
+
+    def repeat(_):
+        return home(flow_each(objective, limits, config.taus, **options))
 
     def compare(meter, solution, limit):
         return gap(solution, limit, mesh=shared)
 
     sizes = [f"{depth} layers, width {width}" for depth, width in config.sizes]
     # One program is compiled while another runs. On a mesh all processes must start theirs in the same order.
-    with Stages(2 * len(finite) + 1, show_progress, at_once=2 if devices is None else 1) as stages:
-        limit = stages.start("Wasserstein-flow PDE and its replicates", solve)
-        trained = [stages.start(f"Transformer of {s}", train, model) for s, model in zip(sizes, finite, strict=True)]
+    with Stages(2 * len(finite) + 2, show_progress, at_once=2 if devices is None else 1) as stages:
+        pooled = stages.start("Wasserstein-flow PDE", solve)
+        trained = [
+            stages.start(f"Transformer of {s}", train, model, size)
+            for s, model, size in zip(sizes, padded, config.sizes, strict=True)
+        ]
+        members = stages.start("its replicates, each alone", repeat)
+        limit = Replicates(pooled.result(), members.result()).raise_if_failed()
         found = [
-            stages.start(f"distances at {s}", compare, each.result(), limit.result())
+            stages.start(f"distances at {s}", compare, each.result(), limit)
             for s, each in zip(sizes, trained, strict=True)
         ]
         solutions, gaps = ([each.result() for each in futures] for futures in (trained, found))
-        return LimitResult(config, home(objective), limit.result(), tuple(solutions), tuple(gaps))
+        return LimitResult(config, home(objective), limit, tuple(solutions), tuple(gaps))
 
 
-def _distinct(sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+def _padded(models: list[Transformer], sizes: tuple[Size, ...], most_free: int) -> list[Transformer]:
+    """The models in shapes that several of them share: one program then trains these."""
+    shapes = {size: group[0] for group in together(sizes, most_free) for size in group}
+    return [pad(model, *shapes[size]) for model, size in zip(models, sizes, strict=True)]
+
+
+def _distinct(sizes: tuple[Size, ...]) -> tuple[Size, ...]:
     if not sizes or len(set(sizes)) != len(sizes):
         raise ValueError(f"`sizes` must be distinct pairs of depth and width, at least one; got {sizes}.")
     return sizes

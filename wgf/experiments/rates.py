@@ -15,16 +15,18 @@ from ._rates_runs import (
     Clock,
     Course,
     Pack,
-    Size,
     flow_all,
     flow_limit,
     own_particles,
     parts,
     starts,
-    together,
     train_all,
     train_limit,
 )
+from ._sizes import Size, together
+
+# Compiling a program takes about as long as so many velocities of one particle on 16 prompts.
+_COMPILING = 2**20
 
 
 def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResult:
@@ -49,8 +51,8 @@ def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResul
     limit = parts(encoder, config.scale, config.reference, config.depth_steps, config.replicates, limit_key)
     # Kutta's rule asks for four velocities a step.
     groups = (
-        together(config.sizes(), 4 * config.steps * config.seeds),
-        together(config.trained(), config.updates * config.seeds) if config.optimisers else [],
+        together(config.sizes(), _COMPILING // (4 * config.steps * config.seeds)),
+        together(config.trained(), _COMPILING // (config.updates * config.seeds)) if config.optimisers else [],
     )
     flow_packs, train_packs = (
         [starts(encoder, config.scale, sizes, config.seeds, jax.random.fold_in(key, n)) for n, sizes in enumerate(some)]

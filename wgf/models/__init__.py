@@ -3,4 +3,5 @@
 from ._adjoint import AbstractAdjoint as AbstractAdjoint
 from ._averaged_ode import AveragedODE as AveragedODE
 from ._base import AbstractModel as AbstractModel
+from ._padding import pad as pad, unpad as unpad
 from ._transformer import Transformer as Transformer

@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least
@@ -15,6 +14,7 @@ from ..measures import AbstractMeasure, Layered, Staged
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths
 from ._over_prompts import over_prompts
+from ._runge_kutta import Field, march, march_densely
 
 
 class AveragedODE(AbstractModel):
@@ -26,7 +26,7 @@ class AveragedODE(AbstractModel):
     - `measure`: any measure over depth; for the limit [`wgf.measures.Spectral`][], smooth in depth, or
       [`wgf.measures.Staged`][], a sample of its own at each stage of the depth solve.
     - `solver`: any Diffrax ODE solver; default Tsit5, or the one that a staged measure is made for. An explicit
-      Runge–Kutta method at constant steps (the default) is unrolled from its tableau: cheap to compile, and
+      Runge–Kutta method at constant steps (the default) is written out from its tableau: cheap to compile, and
       differentiable to any order in both modes. All else runs in `diffrax.diffeqsolve`.
     - `steps`: the number of constant steps in depth, Δt = 1/`steps`; with an adaptive controller, its most steps.
     - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive. Give it the
@@ -74,12 +74,10 @@ class AveragedODE(AbstractModel):
 
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` from depth 0 to 1."""
-        constant = isinstance(self.controller, diffrax.ConstantStepSize)
-        tableau = self.solver.tableau if isinstance(self.solver, diffrax.AbstractERK) else None
-        if constant and isinstance(tableau, diffrax.ButcherTableau):
-            return over_prompts(lambda model, tokens: _march(model.field, tableau, model.steps, tokens), self, tokens)
-        end = diffrax.SaveAt(t1=True)
-        ys = self._solve(self._field_term(), tokens, 0, 1, end, diffrax.DirectAdjoint()).ys
+        solver = self._tabulated()
+        if solver is not None:
+            return over_prompts(lambda model, tokens: march(model.field, solver, model.steps, tokens), self, tokens)
+        ys = self._solve(self.field, tokens, 0, 1, diffrax.SaveAt(t1=True), diffrax.DirectAdjoint()).ys
         assert ys is not None
         return ys[0]
 
@@ -89,41 +87,49 @@ class AveragedODE(AbstractModel):
         **Raises:** `ValueError` if `depths` is not a vector.
         """
         depths = check_depths(depths)
-        return jax.vmap(self._dense(self._field_term(), tokens, 0, 1).evaluate)(depths.astype(tokens.dtype))
+        return jax.vmap(self._dense(self.field, tokens, 0, 1).evaluate)(depths.astype(tokens.dtype))
 
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "DenseAdjoint":
-        """Solve T forward, then p backward along it, both by Diffrax with dense output.
+        """Solve T forward, then p backward along it, both with the solver's own dense output.
 
         Accuracy: that of the solver and its interpolation at the model's own `steps`.
         """
-        forward = self._dense(self._field_term(), tokens, 0, 1)
+        forward = self._dense(self.field, tokens, 0, 1)
 
-        def pull(depth, costates, args):
-            _, pullback = jax.vjp(lambda tokens: self.field(depth, tokens), forward.evaluate(depth))
+        def pull(depth, costates):
+            _, pullback = jax.vjp(lambda tokens: self.field(depth, tokens), forward.evaluate(jnp.asarray(depth)))
             return -pullback(costates)[0]
 
         last = terminal(forward.evaluate(jnp.ones((), tokens.dtype)))
-        return DenseAdjoint(self.encoder, forward, self._dense(diffrax.ODETerm(pull), last, 1, 0))
+        return DenseAdjoint(self.encoder, forward, self._dense(pull, last, 1, 0))
 
     def field(self, depth: ArrayLike, tokens: Batch) -> Batch:
         r"""The right-hand side \( \int g(T, \theta)\,\rho(d\theta, t) \)."""
         particles, weights = self.measure.at(depth)
         return self.encoder.mean(particles, weights, tokens)
 
-    def _field_term(self) -> diffrax.ODETerm:
-        return diffrax.ODETerm(lambda depth, tokens, args: self.field(depth, tokens))
+    def _tabulated(self) -> diffrax.AbstractERK | None:
+        """The solver, where it takes constant steps by a tableau."""
+        if not isinstance(self.controller, diffrax.ConstantStepSize) or not isinstance(
+            self.solver, diffrax.AbstractERK
+        ):
+            return None
+        return self.solver if isinstance(self.solver.tableau, diffrax.ButcherTableau) else None
 
-    def _dense(self, term: diffrax.ODETerm, start: Batch, t0: int, t1: int) -> diffrax.DenseInterpolation:
+    def _dense(self, field: Field, start: Batch, t0: int, t1: int) -> diffrax.DenseInterpolation:
+        solver = self._tabulated()
+        if solver is not None:
+            return march_densely(field, solver, self.steps, start, t0, t1)
         adjoint = diffrax.RecursiveCheckpointAdjoint()
-        interpolation = self._solve(term, start, t0, t1, diffrax.SaveAt(dense=True), adjoint).interpolation
+        interpolation = self._solve(field, start, t0, t1, diffrax.SaveAt(dense=True), adjoint).interpolation
         assert interpolation is not None
         return interpolation
 
-    def _solve(self, term, start: Batch, t0: int, t1: int, saveat, adjoint) -> diffrax.Solution:
+    def _solve(self, field: Field, start: Batch, t0: int, t1: int, saveat, adjoint) -> diffrax.Solution:
         constant = isinstance(self.controller, diffrax.ConstantStepSize)
         real = start.dtype.type
         return diffrax.diffeqsolve(
-            term,
+            diffrax.ODETerm(lambda depth, tokens, args: field(depth, tokens)),
             self.solver,
             real(t0),
             real(t1),
@@ -149,34 +155,6 @@ def _staged_solver(measure: Staged, solver, steps: int | None, adaptive: bool) -
             + (" with an adaptive controller." if adaptive else ".")
         )
     return measure.solver, measure.steps
-
-
-def _march(field, tableau: diffrax.ButcherTableau, steps: int, start: Batch) -> Batch:
-    """Explicit Runge–Kutta at `steps` constant steps from depth 0 to 1.
-
-    Stages run in a loop over the rows of the tableau, so that the field is compiled once; each is checkpointed, so that
-    gradients hold the tokens of every stage and the inner workings of one.
-    """
-    # A last stage without weight in the solution serves error control alone, and there is none here.
-    stages = tableau.num_stages - int(tableau.b_sol[-1] == 0)
-    nodes = np.concatenate([[0.0], tableau.c])[:stages].astype(start.dtype)
-    rows = np.zeros((stages, stages), start.dtype)
-    for stage, row in enumerate(tableau.a_lower[: stages - 1], start=1):
-        rows[stage, :stage] = row / steps
-    solution = (tableau.b_sol[:stages] / steps).astype(start.dtype)
-
-    def step(tokens, index):
-        @jax.checkpoint
-        def stage(slopes, inputs):
-            number, node, row = inputs
-            slope = field((index + node) / steps, tokens + jnp.tensordot(row, slopes, 1))
-            return slopes.at[number].set(slope), None
-
-        slopes = jnp.zeros((stages, *tokens.shape), tokens.dtype)
-        slopes, _ = jax.lax.scan(stage, slopes, (jnp.arange(stages), nodes, rows))
-        return tokens + jnp.tensordot(solution, slopes, 1), None
-
-    return jax.lax.scan(step, start, jnp.arange(steps, dtype=start.dtype))[0]
 
 
 class DenseAdjoint(AbstractAdjoint):

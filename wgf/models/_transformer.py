@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
@@ -28,6 +28,8 @@ class Transformer(AbstractModel):
     - `encoder`: what a particle does.
     - `measure`: [`wgf.measures.Layered`][], its particles with leading axes `[L, M]`.
 
+    `layers` is None, or how many of the layers have any weight, where the model is padded ([`wgf.models.pad`][]).
+
     Cost: L·M encoder evaluations a prompt; gradients keep the tokens of each layer and recompute the rest.
 
     **Raises:** `ValueError` if the measure is not layered.
@@ -38,6 +40,7 @@ class Transformer(AbstractModel):
     encoder: AbstractEncoder
     measure: Layered
     tracers: tuple[Layered, ...]
+    layers: Int[Array, "*saves"] | None
 
     def __init__(self, encoder: AbstractEncoder, measure: Layered):
         if not isinstance(measure, Layered):
@@ -45,6 +48,7 @@ class Transformer(AbstractModel):
         self.encoder = encoder
         self.measure = measure  # pyright: ignore[reportIncompatibleVariableOverride]
         self.tracers = ()
+        self.layers = None
 
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
@@ -59,9 +63,16 @@ class Transformer(AbstractModel):
         def layer(tokens, law):
             for part in substeps(self.encoder):
                 tokens = step(part, tokens, law)
-            return tokens, None
+            return tokens
 
-        return jax.lax.scan(layer, tokens, self._laws())[0]
+        def layer_if_any(tokens, inputs):
+            number, law = inputs
+            if self.layers is None:
+                return layer(tokens, law), None
+            return jax.lax.cond(number < self.layers, layer, lambda tokens, _: tokens, tokens, law), None
+
+        numbers = jnp.arange(self.measure.weights.shape[0])
+        return jax.lax.scan(layer_if_any, tokens, (numbers, self._laws()))[0]
 
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
         """The tokens at the given depths; linear within each substep, as the update is.

@@ -1,0 +1,115 @@
+"""Transformers in the shape of larger ones: the same maps and flows, by one program."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import averaged, encoders, programs, regression
+from hypothesis import given, settings, strategies as st
+
+import wgf
+from wgf.flows import tracer_velocity
+from wgf.models import pad, unpad
+
+TAUS = jnp.array([0.0, 0.5, 2.0])
+
+
+def problem(key, encoder=None, depth=2, width=3):
+    """A small problem, and a Transformer with weights that differ."""
+    prompts = regression(key, batch=4)
+    encoder = averaged(prompts.token_dim) if encoder is None else encoder
+    particles = wgf.measures.Gaussian(encoder, 0.7).layered(depth, width, key).particles
+    weights = jax.random.dirichlet(key, jnp.full(width, 3.0), (depth,))
+    objective = wgf.Objective(prompts, weight_decay=1e-2)
+    return objective, wgf.Transformer(encoder, wgf.measures.Layered(particles, weights))
+
+
+def corner(tree, depth, width):
+    return jax.tree.map(lambda leaf: leaf[:depth, :width], tree)
+
+
+@settings(max_examples=8, deadline=None)
+@given(depth=st.integers(1, 3), width=st.integers(1, 4), more=st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_the_corner_is_the_model(depth, width, more):
+    objective, model = problem(jax.random.key(depth), None, depth, width)
+    padded = pad(model, depth + more[0], width + more[1])
+    assert padded.measure.weights.shape == (depth + more[0], width + more[1])
+    np.testing.assert_allclose(objective(padded), objective(model), rtol=1e-12)
+    tokens = objective.prompts.tokens
+    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(padded.measure.masses[:depth, :width], model.measure.masses, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(padded.measure.masses), 1, rtol=1e-12)
+    found = corner(wgf.velocity(objective, padded), depth, width)
+    for leaf, expected in zip(*map(jax.tree.leaves, (found, wgf.velocity(objective, model))), strict=True):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", encoders(5))
+def test_any_encoder_may_be_padded(name, key):
+    objective, model = problem(key, encoders(5)[name])
+    padded, tokens = pad(model, 4, 5), objective.prompts.tokens
+    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=1e-12, atol=1e-13)
+
+
+def test_layers_that_are_not_there_are_skipped_on_both_ways(key):
+    """Particles that are no numbers would spoil all that is computed from them, were it multiplied by zero."""
+    objective, model = problem(key)
+    padded = pad(model, 4, 3)
+    spoilt = padded.with_particles(jax.tree.map(lambda leaf: leaf.at[2:].set(jnp.nan), padded.measure.particles))
+
+    def outputs(particles, model):
+        return jnp.sum(model.with_particles(particles)(objective.prompts.tokens) ** 2)
+
+    value, gradient = jax.value_and_grad(outputs)(spoilt.measure.particles, spoilt)
+    expected, slope = jax.value_and_grad(outputs)(model.measure.particles, model)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    for leaf, own in zip(*map(jax.tree.leaves, (gradient, slope)), strict=True):
+        np.testing.assert_allclose(leaf[:2], own, rtol=1e-9, atol=1e-12)
+        assert np.all(np.asarray(leaf[2:]) == 0)
+
+
+def test_flows_of_many_sizes_are_those_of_the_models_by_one_program(key):
+    models = [problem(key, None, depth, width) for depth, width in ((1, 2), (2, 4), (3, 2))]
+    with programs() as names:
+        padded = [wgf.flow(objective, pad(model, 3, 4), TAUS, rtol=1e-6) for objective, model in models]
+    assert names.count("jit(_flow)") == 1, names
+    for (objective, model), found in zip(models, padded, strict=True):
+        expected = wgf.flow(objective, model, TAUS, rtol=1e-6)
+        assert int(found.stats["num_steps"]) == int(expected.stats["num_steps"])
+        for name in ("objective", "risk", "dissipation", "dissipated", "outputs"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+        own = unpad(found.models, *model.measure.weights.shape)
+        assert eqx.tree_equal(own, expected.models, rtol=1e-9, atol=1e-12, typematch=True)
+
+
+def test_the_field_at_its_layers_is_that_of_the_model(key):
+    """Tracers of the padded model at depth l/4 move as those of the model at l/2."""
+    objective, model = problem(key)
+    padded = pad(model, 4, 5)
+    riders = wgf.Transformer(model.encoder, wgf.measures.Gaussian(model.encoder, 0.7).layered(2, 6, key))
+    (expected,) = tracer_velocity(objective, model.with_tracers(riders))
+    (found,) = tracer_velocity(objective, padded.with_tracers(pad(riders, 4, 6)))
+    for leaf, own in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(leaf[:2], own, rtol=1e-9, atol=1e-12)
+
+
+def test_unpad_undoes_pad(key):
+    _, model = problem(key)
+    assert eqx.tree_equal(unpad(pad(model, 4, 6), 2, 3), model)
+    assert eqx.tree_equal(eqx.filter_jit(lambda m: unpad(pad(m, 4, 6), 2, 3))(model), model)
+
+
+def test_nothing_is_compiled_for_known_models(key):
+    _, model = problem(key)
+    with programs() as names:
+        unpad(pad(model, 5, 7), 2, 3)
+    assert not names
+
+
+def test_what_pad_refuses(key):
+    _, model = problem(key)
+    with pytest.raises(ValueError, match="`depth` must be a whole number of at least 2; got 1"):
+        pad(model, 1, 3)
+    with pytest.raises(ValueError, match="`width` must be a whole number of at least 3; got 2"):
+        pad(model, 2, 2)
