@@ -22,7 +22,7 @@ def test_python_block_runs_as_it_stands(block, tmp_path):
 
 
 def test_readme_has_the_blocks_and_commands_that_are_tested():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv && ")]
     assert len(commands) == 2
     assert commands[0].endswith("wgf limit")

@@ -16,17 +16,19 @@ def is_traced(*arrays: Any) -> bool:
     return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
-# Entries of an array that is checked on the host. To bring more of them home from a device may take longer than to
-# compile a check there.
+# Entries of an array that is brought home from an accelerator. With more of them that may take longer than to compile
+# something there.
 _SMALL = 2**20
 
 
 def on_host(array: Any) -> Any:
     """An array in NumPy, where nothing is compiled for each shape; itself where its values are not at hand here.
 
-    These are traced arrays, those spread over the devices of many processes, and large ones.
+    These are traced arrays, those spread over the devices of many processes, and large ones of an accelerator.
     """
-    at_hand = not is_traced(array) and array.size <= _SMALL and getattr(array, "is_fully_addressable", True)
+    if is_traced(array) or isinstance(array, np.ndarray) or not array.is_fully_addressable:
+        return array
+    at_hand = array.size <= _SMALL or all(device.platform == "cpu" for device in array.devices())
     return np.asarray(array) if at_hand else array
 
 

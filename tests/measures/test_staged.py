@@ -13,7 +13,7 @@ from wgf.encoders import Perceptron
 from wgf.measures import EqualEighths, Gaussian, Independent, SignPairs, Sobol, Spectral, Staged, ThreeEighths
 from wgf.measures._sampling import particle_space
 from wgf.measures._staged import stage_nodes
-from wgf.models._averaged_ode import _march
+from wgf.models._runge_kutta import march
 
 METHODS = [(EqualEighths(), 1), (ThreeEighths(), 2), (diffrax.Bosh3(), 1), (diffrax.Ralston(), 3), (diffrax.Heun(), 2)]
 each_fourth_order = pytest.mark.parametrize("method", [EqualEighths(), ThreeEighths()], ids=lambda x: type(x).__name__)
@@ -81,7 +81,7 @@ def test_values_and_gradients_are_of_fourth_order(method):
                 angle, speed = tokens[0, 0]
                 return jnp.array([[[3 * speed, force * jnp.cos(5 * depth) * speed - 4 * jnp.sin(angle)]]])
 
-            return jnp.sum(jnp.sin(_march(field, solver.tableau, steps, start[None, None])))
+            return jnp.sum(jnp.sin(march(field, solver, steps, start[None, None])))
 
         value, slopes = jax.value_and_grad(end, argnums=(0, 1))(jnp.array([1.0, 0.5]), 2.0)
         return value, jnp.append(*slopes)

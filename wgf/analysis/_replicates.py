@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from .._checks import is_traced
+from .._checks import is_traced, on_host
 from ..flows import RESULTS, FlowSolution, flow
 from ..models import AbstractModel
 from ..objective import Objective
@@ -152,7 +152,11 @@ def flow_each(
 
     if any(is_traced(leaf) for leaf in jax.tree.leaves(models)) or jax.default_backend() != "cpu":
         return eqx.filter_vmap(solve)(_stack(models))
-    return _stack([solve(model) for model in models])
+    # By the host, where nothing is compiled for it.
+    return jax.tree.map(
+        lambda *leaves: jax.device_put(np.stack(list(map(on_host, leaves)))) if eqx.is_array(leaves[0]) else leaves[0],
+        *(solve(model) for model in models),
+    )
 
 
 def pool(models: Sequence[_Model]) -> _Model:

@@ -311,7 +311,7 @@ def _solve(config, objective, finite, limits, show_progress) -> LimitResult:
             stages.start(f"Transformer of {s}", train, model, size)
             for s, model, size in zip(sizes, padded, config.sizes, strict=True)
         ]
-        members = stages.start("its replicates, each alone", repeat)
+        members = stages.start("the PDE's replicates", repeat)
         limit = Replicates(pooled.result(), members.result()).raise_if_failed()
         found = [
             stages.start(f"distances at {s}", compare, each.result(), limit)

@@ -18,14 +18,14 @@ class Evaluation(eqx.Module):
 
     - `objective`: Q.
     - `outputs`: what the model answers to each prompt; `[0]` where the objective is a plain function.
-    - `velocity`: dθ/dτ, a PyTree of the structure and shapes of the dynamics' parameters.
+    - `velocity`: dθ/dτ of the dynamics' parameters, packed.
     - `dissipation`: −dQ/dτ; on a grid at temperature σ, that of the free energy Q − σS.
     - `courant`: the Courant numbers a unit of time; 0 where explicit steps of any length keep masses positive.
     """
 
     objective: Float[Array, ""]
     outputs: Float[Array, "batch *classes"]
-    velocity: PyTree[Array]
+    velocity: list[Array]
     dissipation: Float[Array, ""]
     courant: Float[Array, ""]
 

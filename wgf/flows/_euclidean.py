@@ -41,7 +41,7 @@ class Euclidean(AbstractDynamics):
 
         (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(self.parameters(model))
         velocity = jax.tree.map(jnp.negative, gradient)
-        return Evaluation(q, outputs, velocity, optax.tree.norm(velocity, squared=True), jnp.zeros_like(q))
+        return Evaluation(q, outputs, self.pack(velocity), optax.tree.norm(velocity, squared=True), jnp.zeros_like(q))
 
     def norm(self, model: PyTree) -> Callable[[list[Array]], Float[Array, ""]]:
         """The worst parameter's error."""

@@ -66,7 +66,7 @@ class FiniteVolume(AbstractDynamics):
         return Evaluation(
             objective=q,
             outputs=outputs,
-            velocity=rate.masses.reshape(measure.weights.shape),
+            velocity=[rate.masses.reshape(measure.weights.shape)],
             dissipation=jnp.sum(measure.depth_weights * rate.dissipation),
             # Near rest the velocity vanishes and diffusion alone bounds a stable step, at Δθ²/(2σ) in one dimension.
             courant=jnp.maximum(jnp.max(rate.courant), 2 * self.temperature * jnp.sum(measure.spacing**-2)),

@@ -37,18 +37,19 @@ class Lagrangian(AbstractDynamics):
         return at_coordinates(packed[0], like)
 
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: AbstractModel) -> Evaluation:
-        """Differentiate Q by the particles and divide by their masses."""
-        massive = _with_vestigial_masses(model)
+        r"""Differentiate Q by the particles and divide by their masses.
 
-        def value(particles):
-            return value_and_outputs(objective, massive.with_particles(particles))
+        The dissipation is \( \int_0^1 \int \|v\|^2 d\rho\,dt = \sum_{ij} w_i a_{ij} \|v_{ij}\|^2 = -dQ/d\tau \).
+        """
+        massive, particles = _with_vestigial_masses(model), model.measure.particles
 
-        (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(model.measure.particles)
-        masses = massive.measure.masses
-        velocities = jax.tree.map(lambda leaf: -leaf / _expand(masses, leaf), gradient)
-        return Evaluation(
-            q, outputs, velocities, _dissipation(velocities, model.measure.masses), jnp.zeros((), masses.dtype)
-        )
+        def value(packed):
+            return value_and_outputs(objective, massive.with_particles(self.unpack(packed, particles)))
+
+        (q, outputs), (gradient,) = jax.value_and_grad(value, has_aux=True)(self.pack(particles))
+        velocity = -gradient / massive.measure.masses[:, :, None]
+        dissipation = jnp.sum(model.measure.masses * jnp.sum(velocity**2, axis=2))
+        return Evaluation(q, outputs, [velocity], dissipation, jnp.zeros_like(dissipation))
 
     def norm(self, model: AbstractModel) -> ParticleNorm:
         """The worst particle's error."""
@@ -76,12 +77,6 @@ class Lagrangian(AbstractDynamics):
         return jax.tree.map(shape, model.measure.particles)
 
 
-def _dissipation(velocities: PyTree[Array], masses: Float[Array, "depth width"]) -> Float[Array, ""]:
-    r"""\( \int_0^1 \int \|v\|^2 d\rho\,dt = \sum_{ij} w_i a_{ij} \|v_{ij}\|^2 = -dQ/d\tau \)."""
-    leaves = jax.tree.leaves(velocities)
-    return sum((jnp.sum(_expand(masses, leaf) * leaf**2) for leaf in leaves), jnp.zeros((), masses.dtype))
-
-
 def _with_vestigial_masses(model: AbstractModel) -> AbstractModel:
     """Give weight-zero particles a mass too small to change any sum, but that can be divided by.
 
@@ -91,7 +86,3 @@ def _with_vestigial_masses(model: AbstractModel) -> AbstractModel:
     weights = model.measure.weights
     vestige = jnp.asarray(2.0**-66 if weights.dtype.itemsize <= 4 else 2.0**-332, weights.dtype)
     return eqx.tree_at(lambda m: m.measure.weights, model, jnp.where(weights > 0, weights, vestige))
-
-
-def _expand(masses: Float[Array, "depth width"], leaf: Array) -> Array:
-    return masses.reshape(masses.shape + (1,) * (leaf.ndim - 2))

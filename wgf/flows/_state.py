@@ -62,4 +62,4 @@ def field(tau, state: State, args: tuple[AbstractDynamics, Any, PyTree]) -> Stat
     model = dynamics.place(model, dynamics.unpack(state.parameters, dynamics.parameters(model)))
     now = evaluate(dynamics, objective, model)
     tracers = [strip_velocity(objective, model, each) for each in state.tracers]
-    return State(dynamics.pack(now.velocity), tracers, now.dissipation, now.courant)
+    return State(now.velocity, tracers, now.dissipation, now.courant)

@@ -30,13 +30,12 @@ def strips(tracers: Sequence[PyTree[Array]]) -> Float[Array, "strips width dim"]
 def strip_depths(measures: Sequence[Layered]) -> Float[Array, " strips"]:
     """The depth of each strip."""
     width = strip_width([measure.weights.shape for measure in measures])
-    counts = [math.ceil(measure.weights.shape[1] / width) for measure in measures]
-    return jnp.concatenate(
-        [
-            jnp.repeat(measure.depths, count, total_repeat_length=count * len(measure.depths))
-            for measure, count in zip(measures, counts, strict=True)
-        ]
-    )
+
+    def repeated(measure):
+        layers, whole = measure.weights.shape
+        return jnp.broadcast_to(measure.depths[:, None], (layers, math.ceil(whole / width))).ravel()
+
+    return jnp.concatenate([repeated(measure) for measure in measures])
 
 
 def joined(strips: Float[Array, "strips width dim"], measures: Sequence[Layered]) -> tuple[PyTree[Array], ...]:

@@ -83,7 +83,8 @@ def _train(
     def update(carry: tuple[PyTree[Array], Any, Any], _):
         parameters, state, key = carry
         seen, key = _minibatch(objective, batch, key)
-        field = evaluate(dynamics, seen, dynamics.place(model, parameters)).velocity
+        packed = evaluate(dynamics, seen, dynamics.place(model, parameters)).velocity
+        field = dynamics.unpack(packed, parameters)
         gradient = jax.tree.map(jnp.negative, field)
         updates, state = optimiser.update(gradient, state, parameters)
         return (optax.apply_updates(parameters, updates), state, key), None

@@ -42,7 +42,8 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
-    return evaluate(dynamics_of(model), objective, model).velocity
+    dynamics = dynamics_of(model)
+    return dynamics.unpack(evaluate(dynamics, objective, model).velocity, dynamics.parameters(model))
 
 
 def dynamics_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractDynamics:
