@@ -65,7 +65,10 @@ def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, s
 
     **Arguments:** axes; points `[n, 2]` of the limit and of the finite model; the coordinates' names; the title.
     """
-    for points, colour, size, name in ((limit, CLOUD, 6, "PDE"), (finite, colours(1)[0], 12, "finite model")):
+    # However many the limit has, they must not hide the few on top.
+    faint = min(0.55, (256 / len(limit)) ** 0.5)
+    own = colours(1)[0]
+    for points, colour, size, alpha, name in ((limit, CLOUD, 6, faint, "PDE"), (finite, own, 14, 0.85, "finite model")):
         x, y = np.asarray(points).T
-        axes.scatter(x, y, s=size, color=colour, alpha=0.55, linewidths=0, label=name)
+        axes.scatter(x, y, s=size, color=colour, alpha=alpha, linewidths=0, label=name)
     finish(axes, labels[0], labels[1], title)
