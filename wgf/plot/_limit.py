@@ -66,7 +66,7 @@ def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, s
     **Arguments:** axes; points `[n, 2]` of the limit and of the finite model; the coordinates' names; the title.
     """
     # However many the limit has, they must not hide the few on top.
-    faint = min(0.55, (256 / len(limit)) ** 0.5)
+    faint = min(0.55, (256 / len(np.asarray(limit))) ** 0.5)
     own = colours(1)[0]
     for points, colour, size, alpha, name in ((limit, CLOUD, 6, faint, "PDE"), (finite, own, 14, 0.85, "finite model")):
         x, y = np.asarray(points).T
