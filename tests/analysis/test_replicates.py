@@ -138,6 +138,20 @@ def test_halves_solved_apart_are_the_whole(three):
     members = flow_each(objective, models, TAUS, max_steps=64)
     apart = wgf.analysis.Replicates(pooled, members).raise_if_failed()
     assert eqx.tree_equal(apart, replicates)
+    for r, model in enumerate(models):
+        alone = wgf.flow(objective, model, TAUS, max_steps=64, throw=False)
+        for found, expected in zip(
+            *(jax.tree.leaves(eqx.filter(s, eqx.is_array)) for s in (members, alone)), strict=True
+        ):
+            np.testing.assert_array_equal(found[r], expected)
+
+
+def test_members_whose_values_are_not_at_hand_are_stacked_where_they_are(three, monkeypatch):
+    """As those spread over many processes: by a program, to the same."""
+    models, replicates = three
+    monkeypatch.setattr("wgf.analysis._replicates.on_host", lambda array: array)
+    members = flow_each(scalar_objective(), models, TAUS, max_steps=64)
+    assert eqx.tree_equal(members, replicates.members)
 
 
 def test_the_transport_error_is_the_spread_of_twins(three):

@@ -152,10 +152,13 @@ def flow_each(
 
     if any(is_traced(leaf) for leaf in jax.tree.leaves(models)) or jax.default_backend() != "cpu":
         return eqx.filter_vmap(solve)(_stack(models))
+    solutions = [solve(model) for model in models]
+    known = jax.tree.map(lambda leaf: on_host(leaf) if eqx.is_array(leaf) else leaf, solutions)
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(known)):
+        return _stack(solutions)
     # By the host, where nothing is compiled for it.
     return jax.tree.map(
-        lambda *leaves: jax.device_put(np.stack(list(map(on_host, leaves)))) if eqx.is_array(leaves[0]) else leaves[0],
-        *(solve(model) for model in models),
+        lambda *leaves: jax.device_put(np.stack(leaves)) if isinstance(leaves[0], np.ndarray) else leaves[0], *known
     )
 
 
