@@ -13,6 +13,7 @@ from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths
+from ._dense import DenseOutput, of_diffrax
 from ._over_prompts import over_prompts
 from ._runge_kutta import Field, march, march_densely
 
@@ -116,14 +117,14 @@ class AveragedODE(AbstractModel):
             return None
         return self.solver if isinstance(self.solver.tableau, diffrax.ButcherTableau) else None
 
-    def _dense(self, field: Field, start: Batch, t0: int, t1: int) -> diffrax.DenseInterpolation:
+    def _dense(self, field: Field, start: Batch, t0: int, t1: int) -> DenseOutput:
         solver = self._tabulated()
         if solver is not None:
             return march_densely(field, solver, self.steps, start, t0, t1)
         adjoint = diffrax.RecursiveCheckpointAdjoint()
         interpolation = self._solve(field, start, t0, t1, diffrax.SaveAt(dense=True), adjoint).interpolation
         assert interpolation is not None
-        return interpolation
+        return of_diffrax(interpolation, 1 if t0 < t1 else -1)
 
     def _solve(self, field: Field, start: Batch, t0: int, t1: int, saveat, adjoint) -> diffrax.Solution:
         constant = isinstance(self.controller, diffrax.ConstantStepSize)
@@ -158,11 +159,11 @@ def _staged_solver(measure: Staged, solver, steps: int | None, adaptive: bool) -
 
 
 class DenseAdjoint(AbstractAdjoint):
-    """T(t) and p(t) of the averaged ODE as dense Diffrax solutions."""
+    """T(t) and p(t) of the averaged ODE by the dense output of their solves."""
 
     encoder: AbstractEncoder
-    forward: diffrax.DenseInterpolation
-    backward: diffrax.DenseInterpolation
+    forward: DenseOutput
+    backward: DenseOutput
 
     def tokens(self, depth: ArrayLike) -> Batch:
         """T(t) by the solver's interpolation."""

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from ._dense import DenseOutput
+
 Batch = Float[Array, "batch token_dim length"]
 Field = Callable[[ArrayLike, Batch], Batch]
 
@@ -17,22 +19,18 @@ def march(field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch) -
     return _march(field, solver, steps, start, (0, 1), dense=False)[0]
 
 
-def march_densely(
-    field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch, t0: int, t1: int
-) -> diffrax.DenseInterpolation:
+def march_densely(field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch, t0: int, t1: int) -> DenseOutput:
     """Solve from depth `t0` to `t1`, which may lie before it; return the solver's interpolation between its steps."""
     before, after, slopes = _march(field, solver, steps, start, (t0, t1), dense=True)[1]
     # As Diffrax has it: time runs forward, counted from 0 down where depth falls.
     direction = 1 if t0 < t1 else -1
     times = direction * np.linspace(t0, t1, steps + 1).astype(start.dtype)
-    return diffrax.DenseInterpolation(
-        ts=jnp.asarray(times),
-        ts_size=steps + 1,
+    return DenseOutput(
+        knots=jnp.asarray(times),
+        size=steps + 1,
         infos={"y0": before, "y1": after, "k": slopes * ((t1 - t0) / steps)},
-        interpolation_cls=solver.interpolation_cls,
+        interpolation=solver.interpolation_cls,
         direction=direction,
-        t0_if_trivial=times[0],
-        y0_if_trivial=start,
     )
 
 
