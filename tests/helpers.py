@@ -23,6 +23,11 @@ class Matrix(AbstractEncoder):
         return particle @ tokens
 
 
+def bound(float64, float32):
+    """The bound on an error in the precision that the suite runs in."""
+    return float64 if jax.config.jax_enable_x64 else float32
+
+
 @contextlib.contextmanager
 def programs():
     """The names of the programs that are compiled meanwhile."""

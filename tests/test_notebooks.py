@@ -1,4 +1,4 @@
-"""The notebooks run as they stand, from a clean kernel."""
+"""The notebooks run as printed, from an empty kernel, and every value that they leave is finite."""
 
 from pathlib import Path
 
@@ -6,7 +6,15 @@ import nbclient
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+TESTS = Path(__file__).parent
+# What the last cell of each is followed by.
+CHECK = f"""
+import sys
+sys.path.insert(0, {str(TESTS)!r})
+from run_block import complaints
+assert not (found := complaints(dict(globals()))), found
+"""
+NOTEBOOKS = sorted((TESTS.parent / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
@@ -18,7 +26,9 @@ def test_there_are_notebooks():
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     # Kernels inherit the environment: run as a reader does, at full optimisation.
     monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(CHECK))
     nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 

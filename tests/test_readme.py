@@ -1,4 +1,4 @@
-"""What the README shows is run: each of its Python blocks, in an interpreter of its own."""
+"""What README and the documents show is run as printed: in float32, each Python block in a process of its own."""
 
 import os
 import re
@@ -7,18 +7,65 @@ import sys
 from pathlib import Path
 
 import pytest
+from run_block import complaints, run
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("block", [1, *(pytest.param(block, marks=pytest.mark.slow) for block in (0, 2, 3))])
-def test_python_block_runs_as_it_stands(block, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-c", BLOCKS[block]]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
-    assert run.returncode == 0, run.stderr[-3000:]
+def blocks(page: Path) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+BLOCKS = blocks(ROOT / "README.md")
+
+
+def run_alone(block: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run a block as a user does: no flags of this suite, an empty folder, every value finite."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
+    return subprocess.run(
+        [sys.executable, TESTS / "run_block.py"],
+        input=block,
+        cwd=folder,
+        env=ours | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+# The gate runs all of them; the short command runs one.
+@pytest.mark.parametrize(
+    "block", [pytest.param(i, marks=[] if i == 2 else pytest.mark.slow) for i in range(len(BLOCKS))]
+)
+def test_a_block_of_the_readme_gives_finite_numbers_as_printed(block, tmp_path):
+    program = run_alone(BLOCKS[block], tmp_path)
+    assert program.returncode == 0, program.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_the_blocks_of_a_document_give_finite_numbers_as_printed(page, tmp_path):
+    flags = "--xla_force_host_platform_device_count=8"
+    for block in blocks(page):
+        program = run_alone(block, tmp_path, XLA_FLAGS=flags)
+        assert program.returncode == 0, program.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import jax.numpy as jnp\nx = jnp.array([1.0, jnp.nan])",
+        "values = {'a': [1.0, float('inf')]}",
+        "import numpy as np\nnp.array([1.0, -np.inf])",
+        "float('nan')",
+    ],
+)
+def test_a_value_that_is_not_finite_is_found(program):
+    assert len(complaints(run(program))) == 1
+    assert not complaints(run("x = 1.0\n[2.0, {'b': 3.0}]"))
 
 
 def test_readme_has_the_blocks_and_commands_that_are_tested():
@@ -31,7 +78,7 @@ def test_readme_has_the_blocks_and_commands_that_are_tested():
 def test_imports_run_down_the_staircase():
     """prompts and encoders at the foot, the command line at the top: no module imports from a room above its own."""
     floors = [
-        "_checks _draws _mesh _outline",
+        "_checks _depth _draws _mesh _outline",
         "prompts encoders",
         "measures",
         "models companions transport",
@@ -44,7 +91,7 @@ def test_imports_run_down_the_staircase():
     upward = []
     for path in (ROOT / "wgf").rglob("*.py"):
         parts = path.relative_to(ROOT / "wgf").with_suffix("").parts
-        for dots, target in re.findall(r"^from (\.+)([\w.]*) import", path.read_text(), re.MULTILINE):
+        for dots, target in re.findall(r"^from (\.+)([\w.]*) import", path.read_text(encoding="utf-8"), re.MULTILINE):
             room = (*parts[: len(parts) - len(dots)], *target.split("."))[0]
             if room and rank[room] > rank[parts[0]]:
                 upward.append(f"{'.'.join(parts)} -> {room}")
