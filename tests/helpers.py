@@ -5,6 +5,7 @@ import contextlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.integrate import solve_ivp
 
 import wgf
@@ -26,6 +27,11 @@ class Matrix(AbstractEncoder):
 def bound(float64, float32):
     """The bound on an error in the precision that the suite runs in."""
     return float64 if jax.config.jax_enable_x64 else float32
+
+
+float64_only = pytest.mark.skipif(
+    not jax.config.jax_enable_x64, reason="needs float64: in float32 rounding hides what is measured"
+)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, encoders, relative
+from helpers import Matrix, bound, encoders, relative
 from hypothesis import given, settings, strategies as st
 
 import wgf
@@ -42,7 +42,9 @@ def value_and_gradients(mean, args, costates):
 
 def against_plain(encoder, chunked, args, costates):
     found = value_and_gradients(chunked.mean, args, costates)
-    assert relative(found, value_and_gradients(functools.partial(plain_mean, encoder), args, costates)) <= 1e-12
+    assert relative(found, value_and_gradients(functools.partial(plain_mean, encoder), args, costates)) <= bound(
+        1e-12, 1e-5
+    )
 
 
 @settings(max_examples=3, deadline=None, derandomize=True)
@@ -75,7 +77,9 @@ def test_a_chunked_encoder_is_the_encoder(key):
     np.testing.assert_array_equal(chunked.sample(key, ()).value, head.value)
     particles, weights = encoder.sample(key, (5,)), jnp.arange(5) / 10
     expected = plain_mean(encoder, particles, weights, tokens[None])
-    np.testing.assert_allclose(chunked.mean(particles, weights, tokens[None]), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        chunked.mean(particles, weights, tokens[None]), expected, rtol=0, atol=bound(1e-12, 1e-6)
+    )
 
 
 def test_memory_of_a_gradient_is_that_of_a_chunk():
@@ -108,4 +112,4 @@ def test_a_flow_in_chunks_is_the_flow(key):
     for encoder in (Direction(prompts.token_dim), Chunked(Direction(prompts.token_dim), particles=3, prompts=2)):
         measure = wgf.measures.Gaussian(Direction(prompts.token_dim), 0.7).layered(2, 7, key)
         ends.append(wgf.flow(objective, wgf.Transformer(encoder, measure), jnp.array([0.0, 1.0])).outputs[-1])
-    np.testing.assert_allclose(*ends, rtol=1e-9)
+    np.testing.assert_allclose(*ends, rtol=bound(1e-9, 1e-4))

@@ -7,7 +7,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 import scipy.linalg
-from helpers import Matrix, averaged, regression, relative
+from helpers import Matrix, averaged, bound, float64_only, regression, relative
 
 import wgf
 from wgf.models._runge_kutta import march, march_densely
@@ -20,25 +20,29 @@ def case(key):
     return prompts, encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(3, 5, key)
 
 
-ROOT = optx.Newton(rtol=1e-8, atol=1e-10)
+ROOT = optx.Newton(rtol=bound(1e-8, 1e-4), atol=bound(1e-10, 1e-6))
 SOLVERS = {
-    "Heun, 512 steps": ({"solver": diffrax.Heun(), "steps": 512}, 3e-6),
-    "Bosh3, 64 steps": ({"solver": diffrax.Bosh3(), "steps": 64}, 1e-6),
-    "Dopri8, 8 steps": ({"solver": diffrax.Dopri8(), "steps": 8}, 1e-9),
-    "Tsit5, adaptive": ({"controller": diffrax.PIDController(rtol=1e-9, atol=1e-11)}, 1e-7),
-    "Kvaerno5, implicit": ({"solver": diffrax.Kvaerno5(root_finder=ROOT), "steps": 24}, 1e-6),
+    "Heun, 512 steps": ({"solver": diffrax.Heun(), "steps": 512}, bound(3e-6, 1e-5)),
+    "Bosh3, 64 steps": ({"solver": diffrax.Bosh3(), "steps": 64}, bound(1e-6, 1e-5)),
+    "Dopri8, 8 steps": ({"solver": diffrax.Dopri8(), "steps": 8}, bound(1e-9, 1e-5)),
+    "Tsit5, adaptive": (
+        {"controller": diffrax.PIDController(rtol=bound(1e-9, 1e-5), atol=bound(1e-11, 1e-7))},
+        bound(1e-7, 1e-4),
+    ),
+    "Kvaerno5, implicit": ({"solver": diffrax.Kvaerno5(root_finder=ROOT), "steps": 24}, bound(1e-6, 1e-5)),
 }
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solvers_agree(case, name):
     prompts, encoder, measure = case
-    options, bound = SOLVERS[name]
+    options, most = SOLVERS[name]
     reference = wgf.AveragedODE(encoder, measure, steps=64)(prompts.tokens)
     error = relative(wgf.AveragedODE(encoder, measure, **options)(prompts.tokens), reference)
-    assert error < bound, error
+    assert error < most, error
 
 
+@float64_only
 def test_tsit5_converges_in_depth_steps_at_fifth_order(case):
     prompts, encoder, measure = case
     reference = wgf.AveragedODE(encoder, measure, steps=96)(prompts.tokens)
@@ -64,25 +68,26 @@ def test_alternating_halves_converge_to_the_limit_at_first_order(case, key):
 def test_trajectories_begin_at_the_prompts_and_end_at_the_output(case, key):
     prompts, encoder, measure = case
     finite = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(4, 5, key))
-    for model, bound in ((wgf.AveragedODE(encoder, measure), 1e-10), (finite, 1e-14)):
+    for model, most in ((wgf.AveragedODE(encoder, measure), bound(1e-10, 1e-6)), (finite, bound(1e-14, 1e-6))):
         path = model.trajectory(prompts.tokens, jnp.linspace(0, 1, 9))
         assert path.shape == (9, *prompts.tokens.shape)
-        assert relative(path[0], prompts.tokens) < bound
-        assert relative(path[-1], model(prompts.tokens)) < bound
+        assert relative(path[0], prompts.tokens) < most
+        assert relative(path[-1], model(prompts.tokens)) < most
 
 
 def test_finite_trajectory_is_linear_within_substeps(case, key):
     prompts, encoder, _ = case
     model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(2, 5, key))
     a, middle, b = model.trajectory(prompts.tokens, jnp.array([0.25, 0.375, 0.5]))
-    assert relative(middle, (a + b) / 2) < 1e-13
+    assert relative(middle, (a + b) / 2) < bound(1e-13, 1e-6)
 
 
 def test_limit_trajectory_solves_the_ode(case):
     prompts, encoder, measure = case
     model = wgf.AveragedODE(encoder, measure, steps=64)
-    before, at, after = model.trajectory(prompts.tokens, jnp.array([0.4 - 1e-4, 0.4, 0.4 + 1e-4]))
-    assert relative((after - before) / 2e-4, model.field(0.4, at)) < 1e-6
+    step = bound(1e-4, 1e-2)
+    before, at, after = model.trajectory(prompts.tokens, jnp.array([0.4 - step, 0.4, 0.4 + step]))
+    assert relative((after - before) / (2 * step), model.field(0.4, at)) < bound(1e-6, 1e-3)
 
 
 def test_layered_measure_in_the_limit_model(case, key):
@@ -127,9 +132,13 @@ def test_constant_steps_and_what_lies_between_are_those_of_diffrax(name, ends, k
     )
     found = jax.jit(lambda start: march_densely(field, METHODS[name], 3, start, *ends))(start)
     for depth in np.linspace(0, 1, 14):
-        np.testing.assert_allclose(found.evaluate(depth), expected.evaluate(depth), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            found.evaluate(depth), expected.evaluate(depth), rtol=bound(1e-12, 1e-5), atol=bound(1e-13, 1e-6)
+        )
     if ends == (0, 1):
-        np.testing.assert_allclose(march(field, METHODS[name], 3, start), expected.evaluate(1.0), rtol=1e-12)
+        np.testing.assert_allclose(
+            march(field, METHODS[name], 3, start), expected.evaluate(1.0), rtol=bound(1e-12, 1e-5)
+        )
 
 
 def test_what_models_refuse(case, key, unchecked):
@@ -153,11 +162,18 @@ def test_adaptive_solve_that_runs_out_of_steps_raises(case):
         wgf.AveragedODE(encoder, measure, controller=tight, steps=3)(prompts.tokens)
 
 
+def test_a_root_finder_that_fails_raises(case):
+    prompts, encoder, measure = case
+    solver = diffrax.Kvaerno5(root_finder=optx.Newton(rtol=bound(1e-19, 1e-11), atol=0.0))
+    with pytest.raises(RuntimeError, match="nonlinear solver"):
+        wgf.AveragedODE(encoder, measure, solver=solver, steps=2)(prompts.tokens)
+
+
 def test_root_finder_is_used(case):
     """An implicit solver of a linear field in one step is the rational function it should be."""
     prompts, _, _ = case
     encoder = Matrix(prompts.token_dim)
     w = 0.3 * jnp.eye(prompts.token_dim)
-    solver = diffrax.ImplicitEuler(root_finder=optx.Newton(rtol=1e-10, atol=1e-12))
+    solver = diffrax.ImplicitEuler(root_finder=optx.Newton(rtol=bound(1e-10, 1e-5), atol=bound(1e-12, 1e-7)))
     model = wgf.AveragedODE(encoder, wgf.measures.Spectral(w[None, None]), solver=solver, steps=1)
-    assert relative(model(prompts.tokens), prompts.tokens / (1 - 0.3)) < 1e-9
+    assert relative(model(prompts.tokens), prompts.tokens / (1 - 0.3)) < bound(1e-9, 1e-5)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, encoders, programs, regression
+from helpers import averaged, bound, encoders, programs, regression
 from hypothesis import given, settings, strategies as st
 
 import wgf
@@ -35,21 +35,21 @@ def test_the_corner_is_the_model(depth, width, more):
     objective, model = problem(jax.random.key(depth), None, depth, width)
     padded = pad(model, depth + more[0], width + more[1])
     assert padded.measure.weights.shape == (depth + more[0], width + more[1])
-    np.testing.assert_allclose(objective(padded), objective(model), rtol=1e-12)
+    np.testing.assert_allclose(objective(padded), objective(model), rtol=bound(1e-12, 1e-5))
     tokens = objective.prompts.tokens
-    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(padded.measure.masses[:depth, :width], model.measure.masses, rtol=1e-12)
-    np.testing.assert_allclose(jnp.sum(padded.measure.masses), 1, rtol=1e-12)
+    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=bound(1e-12, 1e-5), atol=bound(1e-13, 1e-6))
+    np.testing.assert_allclose(padded.measure.masses[:depth, :width], model.measure.masses, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(jnp.sum(padded.measure.masses), 1, rtol=bound(1e-12, 1e-5))
     found = corner(wgf.velocity(objective, padded), depth, width)
     for leaf, expected in zip(*map(jax.tree.leaves, (found, wgf.velocity(objective, model))), strict=True):
-        np.testing.assert_allclose(leaf, expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(leaf, expected, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
 
 
 @pytest.mark.parametrize("name", encoders(5))
 def test_any_encoder_may_be_padded(name, key):
     objective, model = problem(key, encoders(5)[name])
     padded, tokens = pad(model, 4, 5), objective.prompts.tokens
-    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=bound(1e-12, 1e-5), atol=bound(1e-13, 1e-6))
 
 
 def test_layers_that_are_not_there_are_skipped_on_both_ways(key):
@@ -63,9 +63,9 @@ def test_layers_that_are_not_there_are_skipped_on_both_ways(key):
 
     value, gradient = jax.value_and_grad(outputs)(spoilt.measure.particles, spoilt)
     expected, slope = jax.value_and_grad(outputs)(model.measure.particles, model)
-    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(value, expected, rtol=bound(1e-12, 1e-5))
     for leaf, own in zip(*map(jax.tree.leaves, (gradient, slope)), strict=True):
-        np.testing.assert_allclose(leaf[:2], own, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(leaf[:2], own, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
         assert np.all(np.asarray(leaf[2:]) == 0)
 
 
@@ -78,9 +78,11 @@ def test_flows_of_many_sizes_are_those_of_the_models_by_one_program(key):
         expected = wgf.flow(objective, model, TAUS, rtol=1e-6)
         assert int(found.stats["num_steps"]) == int(expected.stats["num_steps"])
         for name in ("objective", "risk", "dissipation", "dissipated", "outputs"):
-            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(
+                getattr(found, name), getattr(expected, name), rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6)
+            )
         own = unpad(found.models, *model.measure.weights.shape)
-        assert eqx.tree_equal(own, expected.models, rtol=1e-9, atol=1e-12, typematch=True)
+        assert eqx.tree_equal(own, expected.models, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6), typematch=True)
 
 
 def test_the_field_at_its_layers_is_that_of_the_model(key):
@@ -91,7 +93,7 @@ def test_the_field_at_its_layers_is_that_of_the_model(key):
     (expected,) = tracer_velocity(objective, model.with_tracers(riders))
     (found,) = tracer_velocity(objective, padded.with_tracers(pad(riders, 4, 6)))
     for leaf, own in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-        np.testing.assert_allclose(leaf[:2], own, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(leaf[:2], own, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
 
 
 def test_unpad_undoes_pad(key):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, encoders, regression, relative
+from helpers import averaged, bound, encoders, regression, relative
 
 import wgf
 
@@ -33,8 +33,8 @@ def test_finite_velocities_agree(key, name):
     objective = wgf.Objective(prompts, 1e-2)
     model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(3, 4, key))
     truth = gradient_of_objective(objective, model)
-    assert relative(wgf.velocity(objective, model), truth) < 1e-12
-    assert relative(velocity_from_adjoint(objective, model), truth) < 1e-6
+    assert relative(wgf.velocity(objective, model), truth) < bound(1e-12, 1e-5)
+    assert relative(velocity_from_adjoint(objective, model), truth) < bound(1e-6, 1e-4)
 
 
 def smooth_limit(encoder, key, nodes, steps=24):
@@ -57,7 +57,7 @@ def test_limit_velocity_is_the_gradient_of_the_discretised_objective(key, nodes)
     prompts = regression(key)
     model = smooth_limit(averaged(prompts.token_dim), key, nodes, steps=3)
     objective = wgf.Objective(prompts, 1e-2)
-    assert relative(wgf.velocity(objective, model), gradient_of_objective(objective, model)) < 1e-12
+    assert relative(wgf.velocity(objective, model), gradient_of_objective(objective, model)) < bound(1e-12, 1e-5)
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_limit_velocities_agree_as_nodes_grow(key):
         model = wgf.AveragedODE(encoder, measure, steps=16)
         errors[nodes] = relative(velocity_from_adjoint(objective, model), wgf.velocity(objective, model))
     ratios = [errors[n] / errors[n + 1] for n in (2, 3, 4)]
-    assert errors[5] < 1e-6, f"velocity differences {errors}"
+    assert errors[5] < bound(1e-6, 1e-4), f"velocity differences {errors}"
     assert min(ratios) > 5, f"velocity differences {errors}"
 
 
@@ -88,7 +88,7 @@ def test_projected_adjoint_velocity_is_the_gradient_at_any_nodes(key):
         basis = model.measure.basis(t) * weight / model.measure.depth_weights
         field = first_variation.gradient(model.measure.at(t)[0], t)
         projected = jax.tree.map(lambda total, g, basis=basis: total - jnp.tensordot(basis, g, 0), projected, field)
-    assert relative(projected, gradient_of_objective(objective, model)) < 1e-6
+    assert relative(projected, gradient_of_objective(objective, model)) < bound(1e-6, 1e-4)
 
 
 @pytest.mark.parametrize("make", ["finite", "limit"])
@@ -116,9 +116,9 @@ def test_first_variation_is_the_derivative_of_the_objective_in_the_measure(key, 
         at = model.measure.at(depth)[0]
         values = jax.vmap(first_variation, in_axes=(0, None))(at, depth)
         expected += weight * float(values[0] - values[1:].mean())
-    step = 1e-5
+    step = bound(1e-5, 3e-3)
     measured = float(moved(step) - moved(-step)) / (2 * step)
-    assert abs(measured - expected) < 1e-6 * max(1, abs(expected)), (measured, expected)
+    assert abs(measured - expected) < bound(1e-6, 3e-3) * max(1, abs(expected)), (measured, expected)
 
 
 def test_adjoint_ends_at_the_derivative_of_the_loss(key):
@@ -132,21 +132,24 @@ def test_adjoint_ends_at_the_derivative_of_the_loss(key):
         adjoint = objective.adjoint(model)
         expected = np.zeros(prompts.tokens.shape)
         expected[:, prompts.label_row, -1] = objective.outputs(model) - prompts.labels
-        np.testing.assert_allclose(adjoint.costates(1.0), expected, atol=1e-8)
-        np.testing.assert_allclose(adjoint.tokens(1.0), model(prompts.tokens), atol=1e-7)
-        np.testing.assert_allclose(adjoint.tokens(0.0), prompts.tokens, atol=1e-12)
+        np.testing.assert_allclose(adjoint.costates(1.0), expected, atol=bound(1e-8, 1e-5))
+        np.testing.assert_allclose(adjoint.tokens(1.0), model(prompts.tokens), atol=bound(1e-7, 1e-5))
+        np.testing.assert_allclose(adjoint.tokens(0.0), prompts.tokens, atol=bound(1e-12, 1e-6))
 
 
 def test_adjoint_at_depth_zero_is_the_derivative_in_the_prompt(key):
     prompts = regression(key)
     encoder = averaged(prompts.token_dim)
     objective = wgf.Objective(prompts)
-    for model, bound in (
-        (wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(3, 4, key)), 1e-12),
-        (wgf.AveragedODE(encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(2, 4, key), steps=16), 1e-7),
+    for model, most in (
+        (wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(3, 4, key)), bound(1e-12, 1e-5)),
+        (
+            wgf.AveragedODE(encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(2, 4, key), steps=16),
+            bound(1e-7, 1e-5),
+        ),
     ):
 
         def loss(tokens, model=model):
             return jnp.sum((model(tokens)[:, 2, -1] - prompts.labels) ** 2) / 2
 
-        assert relative(objective.adjoint(model).costates(0.0), jax.grad(loss)(prompts.tokens)) < bound
+        assert relative(objective.adjoint(model).costates(0.0), jax.grad(loss)(prompts.tokens)) < most

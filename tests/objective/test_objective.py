@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from helpers import averaged, regression
+from helpers import averaged, bound, regression
 
 import wgf
 from wgf.objective import CrossEntropy, EveryRows, QueryEntry, QueryRows
@@ -24,8 +24,8 @@ def test_objective_is_risk_and_weight_decay(case):
     squares = sum(np.sum(np.asarray(leaf) ** 2) for leaf in jax.tree.leaves(model.measure.particles))
     risk = np.mean((outputs - np.asarray(prompts.labels)) ** 2) / 2
     objective = wgf.Objective(prompts, 0.3)
-    np.testing.assert_allclose(objective.risk(model), risk, rtol=1e-12)
-    np.testing.assert_allclose(objective(model), risk + 0.15 * squares / 6, rtol=1e-12)
+    np.testing.assert_allclose(objective.risk(model), risk, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(objective(model), risk + 0.15 * squares / 6, rtol=bound(1e-12, 1e-5))
 
 
 def test_prompt_weights_weigh_the_risk(case):
@@ -33,7 +33,9 @@ def test_prompt_weights_weigh_the_risk(case):
     weights = jnp.array([0.5, 0.5, 0, 0, 0, 0])
     weighted = wgf.prompts.Prompts(prompts.tokens, prompts.labels, label_row=2, weights=weights)
     two = wgf.prompts.Prompts(prompts.tokens[:2], prompts.labels[:2], label_row=2)
-    np.testing.assert_allclose(wgf.Objective(weighted).risk(model), wgf.Objective(two).risk(model), rtol=1e-12)
+    np.testing.assert_allclose(
+        wgf.Objective(weighted).risk(model), wgf.Objective(two).risk(model), rtol=bound(1e-12, 1e-5)
+    )
 
 
 def test_cross_entropy_trains_class_labels(case):
@@ -43,7 +45,7 @@ def test_cross_entropy_trains_class_labels(case):
     objective = wgf.Objective(labelled, 1e-3, loss=CrossEntropy(), readout=QueryRows(0, 2))
     logits = np.asarray(model(prompts.tokens))[:, :2, -1]
     expected = -np.mean(scipy.special.log_softmax(logits, axis=1)[np.arange(6), np.asarray(classes)])
-    np.testing.assert_allclose(objective.risk(model), expected, rtol=1e-12)
+    np.testing.assert_allclose(objective.risk(model), expected, rtol=bound(1e-12, 1e-5))
     solution = wgf.flow(objective, model, [0.0, 2.0, 4.0])
     assert solution.outputs.shape == (3, 6, 2)
     assert np.all(np.diff(solution.objective) < 0), solution.objective
@@ -56,7 +58,9 @@ def test_vector_labels_sum_their_squares(case):
         wgf.prompts.Prompts(prompts.tokens, labels, label_row=2), readout=QueryRows(start=1, count=2)
     )
     outputs = np.asarray(model(prompts.tokens))[:, 1:3, -1]
-    np.testing.assert_allclose(objective.risk(model), np.mean(np.sum((outputs - labels) ** 2, 1)) / 2, rtol=1e-12)
+    np.testing.assert_allclose(
+        objective.risk(model), np.mean(np.sum((outputs - labels) ** 2, 1)) / 2, rtol=bound(1e-12, 1e-5)
+    )
 
 
 @pytest.mark.parametrize(

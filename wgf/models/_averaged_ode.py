@@ -38,8 +38,8 @@ class AveragedODE(AbstractModel):
     Tsit5 with 2 to 4 steps is at 1e-5 to 1e-7 of the exact depth flow for particles of order one.
 
     **Raises:** `ValueError` if the solver is no Diffrax solver or `steps` below 1, or either is not what a staged
-    measure is made for; a solve that fails under an adaptive
-    controller raises in the compiled run with Diffrax's reason.
+    measure is made for. A solve that fails under an adaptive controller, or whose root finder fails, raises in the
+    compiled run with Diffrax's reason.
 
     **Source:** arXiv:2410.23610, equation 3.1.
     """
@@ -141,8 +141,9 @@ class AveragedODE(AbstractModel):
             adjoint=adjoint,
             # One more than the nominal number: the last step's end may be rounded short of t1.
             max_steps=self.steps + 1,
-            # Constant steps always arrive; a check would gather what is spread over devices in one place.
-            throw=not constant,
+            # Constant explicit steps always arrive; a check would gather what is spread over devices in one place. A
+            # root finder may fail at any step size.
+            throw=not constant or isinstance(self.solver, diffrax.AbstractImplicitSolver),
         )
 
 
