@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, averaged, regression
+from helpers import Matrix, averaged, bound, regression
 
 import wgf
 from wgf.encoders import Perceptron, SoftmaxAttention
@@ -92,8 +92,8 @@ def test_the_mean_constant_of_squared_relu_is_its_closed_form():
 
 
 def test_a_linear_encoder_cannot_tell_more_prompts_apart_than_a_token_has_entries():
-    assert measured("identity").least_eigenvalue < 1e-25
-    assert measured("matrix").least_eigenvalue < 1e-25
+    assert measured("identity").least_eigenvalue < bound(1e-25, 1e-10)
+    assert measured("matrix").least_eigenvalue < bound(1e-25, 1e-10)
     assert measured("average").least_eigenvalue > 1e-8
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, regression
+from helpers import Matrix, bound, regression
 
 import wgf
 from wgf.measures import Layered, Spectral
@@ -34,7 +34,7 @@ def quadratic(prompts):
 
 def test_the_least_of_a_quadratic_is_its_closed_form(quadratic):
     _, found, g = quadratic
-    np.testing.assert_allclose(found.least, -jnp.sum(g**2, axis=(1, 2)) / 0.4, rtol=1e-7)
+    np.testing.assert_allclose(found.least, -jnp.sum(g**2, axis=(1, 2)) / 0.4, rtol=bound(1e-7, 1e-4))
     np.testing.assert_allclose(found.particles, -g / 0.2, atol=1e-4)
     assert not found.at_boundary.any()
 
@@ -43,7 +43,7 @@ def test_the_mean_is_that_of_the_particles(quadratic):
     model, found, g = quadratic
     w = model.measure.particles
     expected = jnp.mean(jnp.einsum("tij,tmij->tm", g, w) + 0.1 * jnp.sum(w**2, axis=(2, 3)), axis=1)
-    np.testing.assert_allclose(found.mean, expected, rtol=1e-7)
+    np.testing.assert_allclose(found.mean, expected, rtol=bound(1e-7, 1e-4))
     np.testing.assert_allclose(found.value, jnp.min(found.least - expected), rtol=1e-6)
     assert jnp.all(found.gap < -0.01)
 
@@ -56,7 +56,7 @@ def test_the_flow_to_the_minimum_brings_the_gap_to_zero(prompts):
         wgf.analysis.certificate(objective, m, key=jax.random.key(5), starts=4).value for m in (model, end)
     )
     assert before < -1e-2
-    assert -1e-6 < after < 1e-9
+    assert -1e-6 < after < bound(1e-9, 1e-4)
 
 
 def test_a_planted_stationary_point_is_exposed(prompts):
@@ -65,10 +65,10 @@ def test_a_planted_stationary_point_is_exposed(prompts):
     zeros = jax.tree.map(lambda leaf: jnp.zeros((2, 8, *leaf.shape)), encoder.sample(jax.random.key(0), ()))
     objective, model = wgf.Objective(prompts, 1e-3), wgf.Transformer(encoder, Layered(zeros))
     speed = wgf.measures.coordinates(wgf.velocity(objective, model))
-    assert float(jnp.max(jnp.abs(speed))) < 1e-12
+    assert float(jnp.max(jnp.abs(speed))) < bound(1e-12, 1e-5)
     found = wgf.analysis.certificate(objective, model, key=jax.random.key(6))
     assert found.value < -0.1 * objective(model)
-    np.testing.assert_allclose(found.mean, 0, atol=1e-12)
+    np.testing.assert_allclose(found.mean, 0, atol=bound(1e-12, 1e-5))
 
 
 def test_a_homogeneous_neuron_against_little_weight_decay_has_no_least(prompts):

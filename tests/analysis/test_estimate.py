@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bound
 
 import wgf
 
@@ -18,26 +19,26 @@ def parts():
 def test_a_mean_has_the_textbook_standard_error_and_no_bias(parts):
     estimate = Estimate(parts.mean(axis=0), parts)
     np.testing.assert_allclose(estimate.mean, parts.mean(axis=0))
-    np.testing.assert_allclose(estimate.standard_error, np.sqrt(parts.var(axis=0) / 7), rtol=1e-12)
-    np.testing.assert_allclose(estimate.bias, 0, atol=1e-14)
-    np.testing.assert_allclose(estimate.error, estimate.standard_error, rtol=1e-12)
+    np.testing.assert_allclose(estimate.standard_error, np.sqrt(parts.var(axis=0) / 7), rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(estimate.bias, 0, atol=bound(1e-14, 1e-6))
+    np.testing.assert_allclose(estimate.error, estimate.standard_error, rtol=bound(1e-12, 1e-5))
 
 
 def test_a_square_has_the_variance_of_the_mean_as_its_bias(parts):
     """E[m̄²] = μ² + Var(m̄): for a square the estimated bias is the squared standard error of the mean, exactly."""
     mean = Estimate(parts.mean(axis=0), parts)
     square = Estimate(parts.mean(axis=0) ** 2, parts**2)
-    np.testing.assert_allclose(square.bias, mean.standard_error**2, rtol=1e-9)
-    np.testing.assert_allclose(square.error**2, square.standard_error**2 + square.bias**2, rtol=1e-12)
+    np.testing.assert_allclose(square.bias, mean.standard_error**2, rtol=bound(1e-9, 1e-4))
+    np.testing.assert_allclose(square.error**2, square.standard_error**2 + square.bias**2, rtol=bound(1e-12, 1e-5))
 
 
 def test_the_interval_is_students(parts):
     estimate = Estimate(parts.mean(axis=0), parts)
     low, high = estimate.interval()
-    np.testing.assert_allclose((high + low) / 2, estimate.value, rtol=1e-12)
-    np.testing.assert_allclose((high - low) / 2, 2.3646243 * estimate.standard_error, rtol=1e-7)
+    np.testing.assert_allclose((high + low) / 2, estimate.value, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose((high - low) / 2, 2.3646243 * estimate.standard_error, rtol=bound(1e-7, 1e-4))
     low, high = estimate.interval(confidence=0.5)
-    np.testing.assert_allclose((high - low) / 2, 0.7111418 * estimate.standard_error, rtol=1e-7)
+    np.testing.assert_allclose((high - low) / 2, 0.7111418 * estimate.standard_error, rtol=bound(1e-7, 1e-4))
 
 
 def test_quantiles_are_those_of_the_tables():

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, programs, regression
+from helpers import averaged, bound, programs, regression
 
 import wgf
 from wgf.measures import Layered, coordinates
@@ -34,7 +34,9 @@ def test_gaps_are_differences(flows):
     gap = wgf.gap(finite, limit)
     np.testing.assert_array_equal(gap.objective, finite.objective - limit.objective)
     np.testing.assert_array_equal(gap.risk, finite.risk - limit.risk)
-    np.testing.assert_allclose(gap.output, np.sqrt(np.mean((finite.outputs - limit.outputs) ** 2, 1)), rtol=1e-12)
+    np.testing.assert_allclose(
+        gap.output, np.sqrt(np.mean((finite.outputs - limit.outputs) ** 2, 1)), rtol=bound(1e-12, 1e-5)
+    )
     assert gap.coupling is None
     assert gap.sinkhorn.converged.all()
 
@@ -43,7 +45,7 @@ def test_tracers_give_the_coupling_distance_and_the_floor(flows):
     finite, _, traced = flows
     gap = wgf.gap(finite, traced)
     assert gap.coupling[0] == 0
-    assert gap.sinkhorn.excess[0] == pytest.approx(0, abs=1e-9)
+    assert gap.sinkhorn.excess[0] == pytest.approx(0, abs=bound(1e-9, 1e-4))
     # The coupling is one transport plan of many: W₂² between the clouds lies below it.
     own = wgf.transport.conditional_divergence(
         wgf.measures.coordinates(finite.model_at(-1).measure.particles),
@@ -98,9 +100,11 @@ def test_the_noise_is_the_error_of_the_pooled_solution(flows, replicated):
     replicates, _, gap = replicated
     np.testing.assert_array_equal(gap.noise.objective, replicates.objective.error)
     np.testing.assert_array_equal(gap.noise.risk, replicates.risk.error)
-    np.testing.assert_allclose(gap.noise.output, np.sqrt(np.mean(replicates.outputs.error**2, 1)), rtol=1e-12)
+    np.testing.assert_allclose(
+        gap.noise.output, np.sqrt(np.mean(replicates.outputs.error**2, 1)), rtol=bound(1e-12, 1e-5)
+    )
     np.testing.assert_array_equal(gap.noise.coupling, replicates.transport_error())
-    np.testing.assert_allclose(gap.squared_output(), gap.output**2 - gap.noise.output**2, rtol=1e-12)
+    np.testing.assert_allclose(gap.squared_output(), gap.output**2 - gap.noise.output**2, rtol=bound(1e-12, 1e-5))
     assert gap.noise.excess is None
     assert gap.resolved.excess is None
 
@@ -197,8 +201,8 @@ def test_clouds_that_are_filled_up_have_the_divergence_of_bare_ones(flows, repli
                 potentials[number, name] = divergence.potentials
                 found.append((divergence.value, divergence.converged))
         values, converged = np.array(found).T.reshape(2, -1, 2)
-        np.testing.assert_allclose(gap.sinkhorn.value[save], values[:, 0].mean(), rtol=1e-9)
-        np.testing.assert_allclose(gap.sinkhorn.floor[save], values[:, 1].mean(), rtol=1e-9)
+        np.testing.assert_allclose(gap.sinkhorn.value[save], values[:, 0].mean(), rtol=bound(1e-9, 1e-4))
+        np.testing.assert_allclose(gap.sinkhorn.floor[save], values[:, 1].mean(), rtol=bound(1e-9, 1e-4))
         assert converged.all()
         assert gap.sinkhorn.converged[save]
 

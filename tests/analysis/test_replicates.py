@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, averaged, regression
+from helpers import Matrix, averaged, bound, regression
 from scipy.integrate import solve_ivp
 
 import wgf
@@ -123,13 +123,13 @@ def test_members_and_pool_are_the_flows_of_their_models(three):
     for r, model in enumerate(models):
         alone = wgf.flow(objective, model, TAUS, max_steps=64)
         assert int(replicates.members.stats["num_steps"][r]) == int(alone.stats["num_steps"])
-        np.testing.assert_allclose(replicates.members.objective[r], alone.objective, rtol=1e-10)
-        np.testing.assert_allclose(replicates.outputs.members[r], alone.outputs, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(replicates.members.objective[r], alone.objective, rtol=bound(1e-10, 1e-5))
+        np.testing.assert_allclose(replicates.outputs.members[r], alone.outputs, rtol=0, atol=bound(1e-10, 1e-5))
     stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *(m.measure.particles for m in models))
     whole = wgf.AveragedODE(models[0].encoder, wgf.measures.Spectral(stacked), steps=1)
     whole = wgf.flow(objective, whole, TAUS, max_steps=64)
-    np.testing.assert_allclose(replicates.objective.value, whole.objective, rtol=1e-12)
-    np.testing.assert_allclose(replicates.risk.value, whole.risk, rtol=1e-12)
+    np.testing.assert_allclose(replicates.objective.value, whole.objective, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(replicates.risk.value, whole.risk, rtol=bound(1e-12, 1e-5))
 
 
 def test_halves_solved_apart_are_the_whole(three):
@@ -164,7 +164,7 @@ def test_the_transport_error_is_the_spread_of_twins(three):
         twins = pooled[:, 4 * r : 4 * (r + 1)]
         squares = jnp.sum((wgf.measures.coordinates(member) - twins) ** 2, axis=-1).mean(axis=1)
         spread += models[r].measure.depth_weights @ squares / 6
-    np.testing.assert_allclose(replicates.transport_error()[-1], spread, rtol=1e-10)
+    np.testing.assert_allclose(replicates.transport_error()[-1], spread, rtol=bound(1e-10, 1e-5))
     assert spread > 0
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, regression, relative
+from helpers import averaged, bound, regression, relative
 
 import wgf
 from wgf.flows._chebyshev import DAMPING, RKC, coefficients
@@ -32,9 +32,9 @@ def test_stability_polynomials_are_the_shifted_chebyshev_ones(stages):
     w1, b = t.deriv()(w0) / t.deriv(2)(w0), t.deriv(2)(w0) / t.deriv()(w0) ** 2
     x = np.linspace(-0.649 * (stages**2 - 1), 0, 5001)
     expected = 1 - b * t(w0) + b * t(w0 + w1 * x)
-    np.testing.assert_allclose(stability_polynomial(place, x), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(stability_polynomial(place, x), expected, rtol=0, atol=bound(1e-9, 1e-4))
     assert np.abs(expected).max() <= 1 + 1e-12
-    assert rows.node[place, stages] == pytest.approx(1, abs=1e-12)
+    assert rows.node[place, stages] == pytest.approx(1, abs=bound(1e-12, 1e-5))
     small = np.array([1e-2, 2e-2, 4e-2])
     remainders = stability_polynomial(place, small) - 1 - small - small**2 / 2
     assert np.all(np.abs(remainders) <= small**3 / 6 * (1 + 1e-3) + 1e-13), remainders
@@ -127,7 +127,7 @@ def test_saves_between_steps(warm):
 
 def test_a_field_that_does_not_depend_on_the_state():
     solution = solve(lambda t, y, args: jnp.ones_like(y), jnp.zeros(3), 2.0)
-    np.testing.assert_allclose(solution.ys[-1], 2.0, rtol=1e-12)
+    np.testing.assert_allclose(solution.ys[-1], 2.0, rtol=bound(1e-12, 1e-5))
 
 
 def test_forward_mode_differentiates():

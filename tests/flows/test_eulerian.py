@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Matrix, grid_wasserstein, scalar_mean, scalar_problem, scalar_variance
+from helpers import Matrix, bound, grid_wasserstein, scalar_mean, scalar_problem, scalar_variance
 from scipy.stats import norm
 
 import wgf
@@ -49,20 +49,22 @@ def rates(request):
 
 def test_rate_conserves_mass(rates):
     _, rate, _ = rates
-    assert jnp.max(jnp.abs(total(rate.masses[1:])) / total(jnp.abs(rate.masses[1:]))) < 1e-14
+    assert jnp.max(jnp.abs(total(rate.masses[1:])) / total(jnp.abs(rate.masses[1:]))) < bound(1e-14, 1e-6)
 
 
 def test_dissipation_is_the_rate_of_the_energy(rates):
     """−Σ ξ ȧ, cell by cell, is what the fluxes at the faces dissipate; it is never negative."""
     (_, potential, _), rate, _ = rates
-    np.testing.assert_allclose(rate.dissipation, -total(potential * rate.masses), rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(
+        rate.dissipation, -total(potential * rate.masses), rtol=bound(1e-9, 1e-4), atol=bound(1e-14, 1e-6)
+    )
     assert jnp.all(rate.dissipation[1:] > 0)
 
 
 def test_euler_steps_of_courant_number_one_keep_masses_positive(rates):
     (masses, _, _), rate, _ = rates
     masses, step = masses[1:], rate.masses[1:] / per_case(rate.courant[1:], masses)
-    assert jnp.min((masses + step) / masses.max()) > -1e-16
+    assert jnp.min((masses + step) / masses.max()) > -bound(1e-16, 1e-6)
     # The condition is not idle: a step four times as long takes more out of some cell than it holds.
     assert jnp.mean((masses + 4 * step).reshape(199, -1).min(axis=1) < 0) > 0.5
 
@@ -78,7 +80,7 @@ def test_reflecting_the_grid_reflects_the_rate(rates):
     axes = tuple(range(1, masses.ndim))
     mirrored = jnp.flip(compute(jnp.flip(masses, axes), jnp.flip(potential, axes), spacing).masses, axes)
     scale = per_case(jnp.max(jnp.abs(rate.masses).reshape(200, -1), axis=1), masses)
-    assert jnp.max(jnp.abs(mirrored - rate.masses)[1:] / scale[1:]) < 1e-14
+    assert jnp.max(jnp.abs(mirrored - rate.masses)[1:] / scale[1:]) < bound(1e-14, 1e-6)
 
 
 # Closed forms: a linear encoder on scalar tokens keeps a Gaussian law Gaussian
@@ -127,7 +129,7 @@ def test_mass_positivity_and_energy(refinement, sigma):
     solution = refinement[96, sigma]
     weights = solution.models.measure.weights
     assert jnp.min(weights) >= 0
-    np.testing.assert_allclose(weights.sum(axis=2), 1, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(weights.sum(axis=2), 1, rtol=0, atol=bound(1e-14, 1e-6))
     entropy = np.array([solution.model_at(i).measure.entropy() for i in range(len(TAUS))])
     energy = solution.objective - sigma * entropy
     np.testing.assert_allclose(energy[0] - energy, solution.dissipated, rtol=0, atol=1e-5 * solution.dissipated[-1])
@@ -163,7 +165,7 @@ def test_the_flow_rests_at_the_gibbs_law_of_the_first_variation(objective):
     model = solution.model_at(-1)
     values = jax.vmap(objective.first_variation(model), in_axes=(0, None))(model.measure.particles[0], 0.5)
     np.testing.assert_allclose(model.measure.weights[0], jax.nn.softmax(-values / sigma), rtol=1e-4)
-    assert solution.dissipation[-1] < 1e-15
+    assert solution.dissipation[-1] < bound(1e-15, 1e-6)
     assert jnp.max(values) - jnp.min(values) > 3 * sigma, "the law must not be flat"
 
 
@@ -176,7 +178,7 @@ def test_noise_fills_empty_cells_and_keeps_masses_positive(objective):
     weights = solution.models.measure.weights
     assert jnp.min(weights) >= 0
     assert jnp.all(weights[-1] > 0)
-    np.testing.assert_allclose(weights.sum(axis=2), 1, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(weights.sum(axis=2), 1, rtol=0, atol=bound(1e-14, 1e-6))
     assert jnp.all(jnp.isfinite(solution.dissipation))
 
 
@@ -252,7 +254,7 @@ def three_errors(cells, points, box=3.2, tau=2.0):
         solution = wgf.flow(objective, wgf.AveragedODE(encoder, grid, steps=1), [0.0, tau])
         final = solution.model_at(-1).measure
         errors.append([abs(solution.objective[-1] - truth.objective[-1]), abs(final.second_moment() - moment)])
-        np.testing.assert_allclose(final.weights.sum(), 1, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(final.weights.sum(), 1, rtol=0, atol=bound(1e-13, 1e-6))
         assert jnp.min(final.weights) >= 0
         np.testing.assert_allclose(solution.dissipated[-1], solution.objective[0] - solution.objective[-1], rtol=1e-4)
     return np.array(errors, float) / np.array([float(drop), float(moment)])

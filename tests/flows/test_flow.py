@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import averaged, regression, relative
+from helpers import averaged, bound, regression, relative
 
 import wgf
 from wgf.flows import RESULTS
@@ -35,7 +35,7 @@ KINDS = pytest.mark.parametrize("kind", ["finite", "limit"])
 
 @KINDS
 def test_objective_falls_by_the_integrated_dissipation(problem, key, kind):
-    solution = wgf.flow(problem[0], model_of(problem, kind, key), TAUS, rtol=1e-7, atol=1e-9)
+    solution = wgf.flow(problem[0], model_of(problem, kind, key), TAUS, rtol=bound(1e-7, 1e-6), atol=bound(1e-9, 1e-8))
     drop = solution.objective[0] - solution.objective
     assert np.all(np.diff(solution.objective) < 0), solution.objective
     np.testing.assert_allclose(drop, solution.dissipated, rtol=0, atol=1e-4 * drop[-1])
@@ -45,7 +45,9 @@ def test_objective_falls_by_the_integrated_dissipation(problem, key, kind):
 @KINDS
 def test_dissipation_is_the_rate_of_the_objective(problem, key, kind):
     taus = np.array([0.0, 1 - 1e-3, 1.0, 1 + 1e-3])
-    solution = wgf.flow(problem[0], model_of(problem, kind, key), taus, rtol=1e-10, atol=1e-12)
+    solution = wgf.flow(
+        problem[0], model_of(problem, kind, key), taus, rtol=bound(1e-10, 1e-6), atol=bound(1e-12, 1e-8)
+    )
     rate = -(solution.objective[3] - solution.objective[1]) / 2e-3
     np.testing.assert_allclose(solution.dissipation[2], rate, rtol=1e-5)
 
@@ -56,9 +58,9 @@ def test_permuting_particles_permutes_the_solution(problem, key, kind):
     order = jnp.array([3, 1, 5, 0, 2, 4])
     shuffled = model.with_particles(jax.tree.map(lambda leaf: leaf[:, order], model.measure.particles))
     a, b = (wgf.flow(problem[0], m, TAUS[:3]) for m in (model, shuffled))
-    np.testing.assert_allclose(a.objective, b.objective, rtol=1e-12)
+    np.testing.assert_allclose(a.objective, b.objective, rtol=bound(1e-12, 1e-5))
     permuted = jax.tree.map(lambda leaf: leaf[:, :, order], a.models.measure.particles)
-    assert relative(b.models.measure.particles, permuted) < 1e-10
+    assert relative(b.models.measure.particles, permuted) < bound(1e-10, 1e-5)
 
 
 @KINDS
@@ -69,11 +71,11 @@ def test_splitting_a_particle_changes_nothing(problem, key, kind):
     weights = jnp.array([1 / 12, 1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 12])
     double = eqx.tree_at(lambda m: m.measure, model, type(measure)(split, weights))
     a, b = (wgf.flow(problem[0], m, TAUS[:3]) for m in (model, double))
-    np.testing.assert_allclose(a.objective, b.objective, rtol=1e-12)
+    np.testing.assert_allclose(a.objective, b.objective, rtol=bound(1e-12, 1e-5))
     kept = jax.tree.map(lambda leaf: leaf[:, :, :6], b.models.measure.particles)
     twin = jax.tree.map(lambda leaf: leaf[:, :, 6] - leaf[:, :, 0], b.models.measure.particles)
-    assert relative(kept, a.models.measure.particles) < 1e-10
-    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(twin)) < 1e-12
+    assert relative(kept, a.models.measure.particles) < bound(1e-10, 1e-5)
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(twin)) < bound(1e-12, 1e-5)
 
 
 @KINDS
@@ -103,9 +105,9 @@ def test_tracers_follow_their_twins_in_the_finite_model(problem, key):
     """A Transformer's own particles as its tracers move exactly as they do, and leave it alone."""
     model = model_of(problem, "finite", key)
     alone, along = (wgf.flow(problem[0], m, TAUS[:4]) for m in (model, model.with_tracers(model)))
-    np.testing.assert_allclose(alone.objective, along.objective, rtol=1e-13)
+    np.testing.assert_allclose(alone.objective, along.objective, rtol=bound(1e-13, 1e-6))
     assert int(alone.stats["num_steps"]) == int(along.stats["num_steps"])
-    assert relative(along.models.tracers[0].particles, along.models.measure.particles) < 1e-10
+    assert relative(along.models.tracers[0].particles, along.models.measure.particles) < bound(1e-10, 1e-5)
 
 
 def twin_error(objective, encoder, nodes):
@@ -135,7 +137,7 @@ def test_a_large_tracer_velocity_does_not_change_the_steps(problem, key):
     far = wgf.Transformer(model.encoder, wgf.measures.Gaussian(model.encoder, 30.0).layered(2, 3, key))
     alone, along = (wgf.flow(problem[0], m, TAUS[:3]) for m in (model, model.with_tracers(far)))
     assert int(alone.stats["num_steps"]) == int(along.stats["num_steps"])
-    np.testing.assert_allclose(alone.objective, along.objective, rtol=1e-13)
+    np.testing.assert_allclose(alone.objective, along.objective, rtol=bound(1e-13, 1e-6))
 
 
 @pytest.mark.slow
@@ -145,7 +147,9 @@ def test_depth_nodes_converge_geometrically(problem, key):
     outputs = {}
     for nodes in (1, 2, 3, 4, 6):
         model = wgf.AveragedODE(encoder, law.spectral(nodes, 8, key), steps=6)
-        outputs[nodes] = wgf.flow(objective, model, [0.0, 8.0], rtol=1e-9, atol=1e-11).outputs[-1]
+        outputs[nodes] = wgf.flow(
+            objective, model, [0.0, 8.0], rtol=bound(1e-9, 1e-6), atol=bound(1e-11, 1e-8)
+        ).outputs[-1]
     errors = {n: float(jnp.sqrt(jnp.mean((outputs[n] - outputs[6]) ** 2))) for n in (1, 2, 3, 4)}
     ratios = [errors[n] / errors[n + 1] for n in (1, 2, 3)]
     assert min(ratios) >= 10, f"errors {errors}, ratios {ratios}"
@@ -160,9 +164,9 @@ def test_jit_vmap_and_eager_agree(problem, key):
         return wgf.flow(objective, wgf.Transformer(encoder, law.layered(2, 4, key)), TAUS[:3]).objective
 
     eager = jnp.stack([final(k) for k in keys])
-    np.testing.assert_allclose(jax.jit(final)(keys[0]), eager[0], rtol=1e-10)
+    np.testing.assert_allclose(jax.jit(final)(keys[0]), eager[0], rtol=bound(1e-10, 1e-5))
     # One step size serves all rows of a vmapped adaptive solve, row by row its own: same answers.
-    np.testing.assert_allclose(jax.vmap(final)(keys), eager, rtol=1e-7)
+    np.testing.assert_allclose(jax.vmap(final)(keys), eager, rtol=bound(1e-7, 1e-4))
 
 
 @KINDS
@@ -190,7 +194,7 @@ def test_steady_stop_keeps_the_steady_model(problem, key):
 def test_steady_at_once_takes_no_time(problem, key):
     solution = wgf.flow(problem[0], model_of(problem, "finite", key), [0.0, 10.0], steady=1.0)
     assert solution.result == RESULTS.event_occurred
-    assert solution.dissipated[-1] == pytest.approx(0, abs=1e-12)
+    assert solution.dissipated[-1] == pytest.approx(0, abs=bound(1e-12, 1e-5))
 
 
 def test_out_of_steps_says_so(problem, key):
@@ -252,8 +256,10 @@ def test_traced_taus_that_do_not_increase_raise_in_the_run(problem, key):
 def test_model_at_gives_one_model(problem, key):
     solution = wgf.flow(problem[0], model_of(problem, "finite", key), TAUS[:3])
     for index in (0, -1):
-        np.testing.assert_allclose(problem[0](solution.model_at(index)), solution.objective[index], rtol=1e-12)
-    np.testing.assert_allclose(jax.vmap(problem[0])(solution.models), solution.objective, rtol=1e-12)
+        np.testing.assert_allclose(
+            problem[0](solution.model_at(index)), solution.objective[index], rtol=bound(1e-12, 1e-5)
+        )
+    np.testing.assert_allclose(jax.vmap(problem[0])(solution.models), solution.objective, rtol=bound(1e-12, 1e-5))
 
 
 def test_second_flow_of_the_same_shapes_does_not_compile_again(problem, key):
@@ -282,14 +288,14 @@ def test_train_by_sgd_is_euler_of_the_flow(problem, key):
         objective, model, [0.0, 1.0], solver=diffrax.Euler(), controller=diffrax.ConstantStepSize(), dt0=0.125
     )
     stepped = wgf.train(objective, model, optax.sgd(0.125), steps=8, save_every=4)
-    assert relative(stepped.model_at(-1).measure.particles, euler.model_at(-1).measure.particles) < 1e-12
+    assert relative(stepped.model_at(-1).measure.particles, euler.model_at(-1).measure.particles) < bound(1e-12, 1e-5)
     np.testing.assert_array_equal(stepped.steps, [0, 4, 8])
-    np.testing.assert_allclose(stepped.objective[jnp.array([0, -1])], euler.objective, rtol=1e-12)
+    np.testing.assert_allclose(stepped.objective[jnp.array([0, -1])], euler.objective, rtol=bound(1e-12, 1e-5))
 
 
 def test_descent_converges_to_the_flow_at_first_order(problem, key):
     objective, model = problem[0], model_of(problem, "finite", key)
-    exact = wgf.flow(objective, model, [0.0, 2.0], rtol=1e-10, atol=1e-12).objective[-1]
+    exact = wgf.flow(objective, model, [0.0, 2.0], rtol=bound(1e-10, 1e-6), atol=bound(1e-12, 1e-8)).objective[-1]
     counts = np.array([8, 16, 32, 64])
     errors = [
         abs(wgf.train(objective, model, optax.sgd(2 / int(n)), steps=int(n)).objective[-1] - exact) for n in counts

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Matrix, regression
+from helpers import Matrix, bound, regression
 
 import wgf
 
@@ -42,7 +42,7 @@ def point():
 
 @pytest.fixture(scope="module")
 def solved(bowl, point):
-    return wgf.flow(bowl, point, TAUS, rtol=1e-9, atol=1e-11)
+    return wgf.flow(bowl, point, TAUS, rtol=bound(1e-9, 1e-6), atol=bound(1e-11, 1e-8))
 
 
 def exact(bowl, tau):
@@ -58,7 +58,7 @@ def exact(bowl, tau):
 def test_a_module_flows_as_its_matrix_exponential(bowl, solved):
     for i, tau in enumerate(TAUS):
         model = solved.model_at(i)
-        np.testing.assert_allclose([*model.x, model.nested["y"]], exact(bowl, float(tau)), atol=1e-7)
+        np.testing.assert_allclose([*model.x, model.nested["y"]], exact(bowl, float(tau)), atol=bound(1e-7, 1e-4))
 
 
 def test_what_is_no_real_array_stays(point, solved):
@@ -70,11 +70,11 @@ def test_what_is_no_real_array_stays(point, solved):
 
 def test_the_objective_falls_by_what_is_dissipated(solved):
     drop = solved.objective[0] - solved.objective
-    np.testing.assert_allclose(solved.dissipated, drop, atol=1e-8)
+    np.testing.assert_allclose(solved.dissipated, drop, atol=bound(1e-8, 1e-5))
     assert jnp.all(jnp.diff(solved.objective) < 0)
     gradient = jax.grad(lambda x: (0.5 * x[0] ** 2 + 2 * x[1] ** 2 + 3 * x[2] ** 2 + (x[3] - x[0]) ** 2) / 2)
     at_start = gradient(jnp.array([1.0, -1.0, 2.0, 0.3]))
-    np.testing.assert_allclose(solved.dissipation[0], jnp.sum(at_start**2), rtol=1e-12)
+    np.testing.assert_allclose(solved.dissipation[0], jnp.sum(at_start**2), rtol=bound(1e-12, 1e-5))
 
 
 def test_a_plain_function_has_no_prompts_and_is_all_risk(solved):
@@ -85,7 +85,7 @@ def test_a_plain_function_has_no_prompts_and_is_all_risk(solved):
 
 def test_velocity_is_minus_the_gradient(bowl, point):
     expected = eqx.filter_grad(bowl)(point)
-    np.testing.assert_allclose(wgf.velocity(bowl, point).x, -expected.x, rtol=1e-14)
+    np.testing.assert_allclose(wgf.velocity(bowl, point).x, -expected.x, rtol=bound(1e-14, 1e-6))
 
 
 def test_training_is_the_optimiser_on_the_gradient(bowl, point):
@@ -95,8 +95,8 @@ def test_training_is_the_optimiser_on_the_gradient(bowl, point):
     for _ in range(3):
         updates, state = optimiser.update(eqx.filter_grad(bowl)(eqx.combine(parameters, point)), state, parameters)
         parameters = eqx.apply_updates(parameters, updates)
-    np.testing.assert_allclose(trained.model_at(-1).x, parameters.x, rtol=1e-12)
-    np.testing.assert_allclose(trained.objective[-1], bowl(eqx.combine(parameters, point)), rtol=1e-12)
+    np.testing.assert_allclose(trained.model_at(-1).x, parameters.x, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(trained.objective[-1], bowl(eqx.combine(parameters, point)), rtol=bound(1e-12, 1e-5))
 
 
 def test_a_float32_module_stays_float32(bowl, point):
@@ -152,7 +152,9 @@ def test_a_measure_under_any_function_moves_by_its_mean_field_velocity(key):
     prompts = regression(key)
     encoder = Matrix(prompts.token_dim)
     model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.5).layered(2, 3, key))
-    solved = wgf.flow(lambda model: model.measure.second_moment() / 2, model, TAUS, rtol=1e-9, atol=1e-11)
+    solved = wgf.flow(
+        lambda model: model.measure.second_moment() / 2, model, TAUS, rtol=bound(1e-9, 1e-6), atol=bound(1e-11, 1e-8)
+    )
     np.testing.assert_allclose(
         solved.models.measure.particles, jnp.exp(-TAUS)[:, None, None, None, None] * model.measure.particles, atol=1e-7
     )

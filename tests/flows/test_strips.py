@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, regression, relative
+from helpers import averaged, bound, regression, relative
 
 import wgf
 from wgf.flows._strips import joined, strip_depths, strip_width, strips
@@ -72,5 +72,5 @@ def test_tracers_move_down_the_first_variation_layer_by_layer(key):
             at_layer = jax.tree.map(lambda leaf, layer=layer: leaf[layer], model.measure.particles)
             slope = first_variation.gradient(at_layer, depth)
             for ours, theirs in zip(jax.tree.leaves(velocity), jax.tree.leaves(slope), strict=True):
-                assert relative(ours[layer], -theirs) < 1e-12
+                assert relative(ours[layer], -theirs) < bound(1e-12, 1e-5)
     assert wgf.flows.tracer_velocity(objective, limit) == ()
