@@ -1,5 +1,9 @@
 """The rule for depths: what rounding puts outside [0, 1] is clipped, what lies farther outside is an error."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
@@ -10,25 +14,25 @@ from ._checks import is_traced, on_host
 SLACK = 1e-6
 
 
-def clip_depth(depth: ArrayLike) -> Array:
-    """The nearest depths in [0, 1]; of derivative 1 at both ends, where `jnp.clip` has ½."""
-    depth = jnp.asarray(depth)
-    depth = jnp.where(depth < 0, jnp.zeros_like(depth), depth)
-    return jnp.where(depth > 1, jnp.ones_like(depth), depth)
-
-
-def check_depth(argument: str, depth: ArrayLike) -> Array:
+def check_depth(argument: str, depth: ArrayLike | Sequence[Any]) -> Array:
     """Return depths in [0, 1] as an array; raise `ValueError` where they are known and farther outside than rounding.
 
-    Depths that are traced are clipped: a check at run time would be paid in every stage of every solve.
+    Depths that are traced are clipped: every stage of every depth solve would pay for a check at run time.
     """
-    depth = jnp.asarray(depth)
-    if not jnp.issubdtype(depth.dtype, jnp.inexact):
-        depth = depth.astype(jnp.result_type(float))
-    if not is_traced(depth):
-        known = np.asarray(on_host(depth))
-        # What is NaN is not inside anything.
-        outside = known[~((known >= -SLACK) & (known <= 1 + SLACK))]
-        if outside.size:
-            raise ValueError(f"`{argument}` must lie in [0, 1]; got {outside.ravel()[0]}. Depth runs from 0 to 1.")
-    return clip_depth(depth)
+    # The raw argument is tested: inside `jit`, an operation turns a constant into a tracer.
+    if is_traced(*jax.tree.leaves(depth)):
+        return _clip(jnp.asarray(depth))
+    known = on_host(depth) if isinstance(depth, jax.Array) else np.asarray(depth)
+    if not jnp.issubdtype(known.dtype, jnp.inexact):
+        known = known.astype(jnp.result_type(float))
+    # What is NaN is not inside.
+    outside = ~((known >= -SLACK) & (known <= 1 + SLACK))
+    if outside.any():
+        raise ValueError(f"`{argument}` must lie in [0, 1], from the prompts to the output; got {known[outside][0]}.")
+    return jnp.asarray(known.clip(0, 1))
+
+
+def _clip(depth: Array) -> Array:
+    """The nearest depths in [0, 1]; of derivative 1 at both ends, where `jnp.clip` has ½."""
+    depth = jnp.where(depth < 0, jnp.zeros_like(depth), depth)
+    return jnp.where(depth > 1, jnp.ones_like(depth), depth)

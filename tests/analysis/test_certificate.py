@@ -88,7 +88,7 @@ def test_a_homogeneous_neuron_against_little_weight_decay_has_no_least(prompts):
     [
         ({"starts": 1}, "`starts` must be a whole number of at least 2; got 1"),
         ({"max_steps": 0}, "`max_steps` must be a whole number of at least 1; got 0"),
-        ({"depths": [0.5, 1.5]}, r"`depths` must lie in \[0, 1\]; got \[0.5, 1.5\]"),
+        ({"depths": [0.5, 1.5]}, r"`depths` must lie in \[0, 1\], from the prompts to the output; got 1\.5"),
         ({"radius": 0.0}, r"`radius` must be positive; got 0\.0"),
         ({"radius": jnp.nan}, "`radius` must be finite"),
     ],

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
+from .._depth import check_depth
 from ..measures import coordinates
 from ..models import AbstractModel
 from ..objective import FirstVariation, Objective
@@ -75,7 +76,7 @@ def certificate(
 
     **Returns:** [`wgf.analysis.Certificate`][].
 
-    **Raises:** `ValueError` if a count is below 1, a depth leaves [0, 1] or the radius is not positive.
+    **Raises:** `ValueError` if a count is below 1, a depth that is known leaves [0, 1] or the radius is not positive.
 
     Cost: one forward and one backward solve, then starts × steps × B encoder evaluations a depth.
 
@@ -163,9 +164,7 @@ def _depths(model: AbstractModel, depths: ArrayLike | Sequence[float] | None) ->
         own = model.measure.depths
         chosen = np.unique(np.linspace(0, own.shape[0] - 1, min(8, own.shape[0])).round().astype(int))
         return own[chosen]
-    depths = jnp.atleast_1d(finite("depths", depths))
-    got = None if is_traced(depths) else depths.tolist()
-    return holds(depths, jnp.all((depths >= 0) & (depths <= 1)), "`depths` must lie in [0, 1]", got)
+    return jnp.atleast_1d(check_depth("depths", depths))
 
 
 def _radius(model: AbstractModel, radius: ArrayLike | None) -> Float[Array, ""]:

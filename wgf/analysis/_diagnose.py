@@ -63,7 +63,8 @@ def _diverged(solution: FlowSolution) -> Finding | None:
     identity = f"the objective's drop differs from what was dissipated by {violation:.1e} of the largest drop"
     if violation > 0.02:
         return Finding("diverged: tolerance too loose", identity, "lower `rtol`, or the constant `dt0`")
-    if bool(jnp.all(jnp.isfinite(solution.objective))):
+    # Tracers and particles of no weight do not show in Q.
+    if bool(jnp.all(jnp.isfinite(solution.objective)) & (solution.result != RESULTS.not_finite)):
         return None
     moments = np.asarray(eqx.filter_vmap(lambda model: model.measure.second_moment())(solution.models))
     last = int(np.flatnonzero(np.isfinite(moments))[-1])

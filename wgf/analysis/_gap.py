@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._checks import at_least
+from .._finite import finite_rows
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure, Eulerian, coordinates
 from ..models import AbstractModel
@@ -88,7 +89,8 @@ def gap(
     - `most_depths`: the most layers whose clouds are compared, evenly spread.
     - `mesh`: devices that share the layers' transports, e.g. of [`wgf.sharding.mesh`][]. The particles move there.
 
-    **Returns:** [`wgf.analysis.Gap`][].
+    **Returns:** [`wgf.analysis.Gap`][]. Every gap is NaN, and `sinkhorn.converged` False, at each τ where one of the
+    solutions is not finite: it failed (its `result` says why), or did not reach that τ.
 
     **Raises:** `ValueError` if the times or the prompts differ, tracers of the same shape make the match ambiguous, or
     a limit on a grid has no tracers.
@@ -119,13 +121,13 @@ def gap(
     if mesh is not None:
         arrays, static = eqx.partition(compared, eqx.is_array)
         compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
-    clouds, coupling = _fill(compared, most_depths)
-    found = (*_transports(clouds, compared.limit, compared.epsilon, count, mesh), coupling)
+    clouds, coupling, is_finite = _fill(compared, most_depths)
+    found = (*_transports(clouds, compared.limit, compared.epsilon, count, mesh), coupling, is_finite)
     # Home again, beside what is not of particles.
-    sinkhorn, spread, coupling = found if mesh is None else jax.device_put(found, finite.objective.sharding)
-    objective, risk, output = _differences(
-        *((s.objective, s.risk, s.outputs) for s in (finite, reference)), finite.prompt_weights
-    )
+    sinkhorn, spread, coupling, is_finite = found if mesh is None else jax.device_put(found, finite.objective.sharding)
+    scalars = [(s.objective, s.risk, s.outputs) for s in (finite, reference)]
+    gaps = _differences(*scalars, finite.prompt_weights), sinkhorn, coupling
+    (objective, risk, output), sinkhorn, coupling = _where_finite((scalars, is_finite), gaps)
     return Gap(
         taus=finite.taus,
         objective=objective,
@@ -151,6 +153,14 @@ def _differences(finite: _Scalars, limit: _Scalars, prompt_weights: Array) -> _S
     return objective, risk, jnp.sqrt(_mean_square(outputs, prompt_weights))
 
 
+@jax.jit
+def _where_finite(known: tuple[list[_Scalars], Bool[Array, " saves"]], gaps: PyTree[Array]) -> PyTree[Array]:
+    """The gaps, NaN (of flags: False) at each τ where a solution is not finite."""
+    scalars, is_finite = known
+    rows = finite_rows(scalars) & is_finite
+    return jax.tree.map(lambda leaf: jnp.where(rows, leaf, False if leaf.dtype == bool else jnp.nan), gaps)
+
+
 @eqx.filter_jit
 def _noise(replicates: Replicates, coupled: bool, spread: Float[Array, " saves"] | None) -> Noise:
     outputs = _mean_square(replicates.outputs.error, replicates.pooled.prompt_weights)
@@ -165,7 +175,7 @@ def _noise(replicates: Replicates, coupled: bool, spread: Float[Array, " saves"]
 
 
 def _mean_square(outputs: Float[Array, "saves batch *classes"], weights: Array) -> Float[Array, " saves"]:
-    return jnp.sum(weights * (outputs**2).reshape(*outputs.shape[:2], -1).sum(axis=2), axis=1)
+    return jnp.sum(weights[None] * (outputs**2).reshape(*outputs.shape[:2], -1).sum(axis=2), axis=1)
 
 
 def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
@@ -188,15 +198,20 @@ class _Compared(eqx.Module):
 
 
 @eqx.filter_jit
-def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, " saves"] | None]:
-    """The finite model's clouds and the coupling distance at each saved τ: all that depends on its depth and width."""
+def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, " saves"] | None, Bool[Array, " saves"]]:
+    """The finite model's clouds and the coupling distance at each saved τ: all that depends on its depth and width.
+
+    Beside them whether all particles and weights are finite, those of layers that are not compared included.
+    """
     limit_width = compared.limit.weights.shape[-1]
 
     def at_tau(finite, twins):
         clouds = fill_clouds(finite, twins, limit_width=limit_width, most_depths=most_depths)
         return clouds, None if twins is None else coupling_distance(finite, twins)
 
-    return eqx.filter_vmap(at_tau)(compared.finite, compared.twins)
+    measures = [m for m in (compared.finite, compared.limit, compared.twins) if m is not None]
+    is_finite = finite_rows([(measure.particles, measure.weights) for measure in measures])
+    return *eqx.filter_vmap(at_tau)(compared.finite, compared.twins), is_finite
 
 
 @eqx.filter_jit

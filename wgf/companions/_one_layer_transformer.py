@@ -117,7 +117,7 @@ class OneLayerTransformer(eqx.Module):
     def __call__(self, symbols: Int[Array, "batch length"]) -> Float[Array, "batch length"]:
         r"""The logit of \( x_{n+1} = 1 \) at every position, from the symbols up to it."""
         length, dim = symbols.shape[1], self.token.shape[0]
-        tokens = symbols[..., None] * self.token + self.position[:length]
+        tokens = symbols[..., None] * self.token[None, None] + self.position[None, :length]
         scores = jnp.einsum("bnd,bmd->bnm", tokens @ self.query.T, tokens @ self.key.T) / jnp.sqrt(dim)
         attention = jax.nn.softmax(jnp.where(Causal()(length).T, scores, -jnp.inf))
         tokens = tokens + attention @ tokens @ (self.project @ self.value).T

@@ -133,14 +133,14 @@ def _scores(keys: Keys, queries: Queries, hidden: Hidden | None) -> Scores:
     """Scores by broadcasting, to be fused with what is done to them."""
     terms = (keys[:, None, :, k] * queries[:, :, None, k] for k in range(keys.shape[2]))
     scores = functools.reduce(jnp.add, terms)
-    return scores if hidden is None else scores + hidden[:, 1:, None]
+    return scores if hidden is None else scores + hidden[None, :, 1:, None]
 
 
 @isolated
 def _largest(keys, queries, hidden):
     """The largest score of each query, written out: XLA's own reduction along an inner axis is slow."""
     scores = _scores(keys, queries, hidden)
-    first = jnp.zeros_like(scores[:, :, 0]) + (0 if hidden is None else hidden[:, :1])
+    first = jnp.zeros_like(scores[:, :, 0]) + (0 if hidden is None else hidden[None, :, :1])
     return functools.reduce(jnp.maximum, (scores[:, :, key] for key in range(keys.shape[1])), first)
 
 
@@ -151,7 +151,7 @@ def _exponentials_below(keys, queries, hidden, largest):
 
 @isolated
 def _first_below(hidden, largest):
-    return jnp.exp((0 if hidden is None else hidden[:, :1]) - largest)
+    return jnp.exp((0 if hidden is None else hidden[None, :, :1]) - largest)
 
 
 @isolated

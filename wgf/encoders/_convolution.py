@@ -59,7 +59,7 @@ class Convolution(AbstractOddEncoder):
         """Apply one neuron to one prompt."""
         window = ((self.reach, self.reach),)
         filtered = jax.lax.conv_general_dilated(tokens[None], particle.w_in[None], (1,), window)[0, 0]
-        return particle.w_out[:, None] * self.activation(filtered + particle.bias)
+        return particle.w_out[:, None] * self.activation(filtered + particle.bias)[None]
 
     def reflect(self, particle: ConvolutionalNeuron) -> ConvolutionalNeuron:
         """Flip the sign of the output weights."""

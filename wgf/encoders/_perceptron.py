@@ -64,7 +64,7 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
         drive = particle.w_in @ tokens
         if particle.bias is not None:
             drive = drive + particle.bias
-        return particle.w_out[:, None] * self.activation(drive)
+        return particle.w_out[:, None] * self.activation(drive)[None]
 
     def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """The average over neurons: a hidden layer of width M, in tiles."""
@@ -77,7 +77,7 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
         w_in, w_out, *bias = neurons
         drive = contract("dbn,dm->bnm", tokens, w_in)
         if bias:
-            drive = drive + bias[0]
+            drive = drive + bias[0][None, None]
         return contract("em,bnm->ebn", w_out, self.activation(drive))
 
     def reflect(self, particle: Neuron) -> Neuron:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._finite import all_finite
 from ._problem import Problem
 from ._resumable import resumable
 from ._solution import RESULTS, translate
@@ -33,6 +34,7 @@ class Part(eqx.Module):
     - `stage`: where the flow stands.
     - `rows`: states at the problem's `taus`, of which `reached` are new; the others are no numbers.
     - `objective`, `dissipation`: at the stage.
+    - `is_finite`: whether all numbers of the stage are, tracers included.
     - `event`: the steady stop.
     - `result`: `successful` at the last τ, `stalled` before it.
     """
@@ -42,6 +44,7 @@ class Part(eqx.Module):
     reached: Bool[Array, " saves"]
     objective: Float[Array, ""]
     dissipation: Float[Array, ""]
+    is_finite: Bool[Array, ""]
     result: RESULTS
 
 
@@ -129,6 +132,7 @@ def advance(problem: Problem, stage: Stage, event: diffrax.Event | None, steps: 
         reached=reached,
         objective=now.objective,
         dissipation=now.dissipation,
+        is_finite=all_finite((after.state, now.objective, now.dissipation)),
         result=translate(solution.result),
     )
 

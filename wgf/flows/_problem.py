@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._checks import finite, holds, is_traced, not_negative
+from .._finite import finite_rows
 from ..objective import Objective
 from ._dynamics import AbstractDynamics, prompt_weights
 from ._langevin import check_noise, noise_term
@@ -77,7 +78,10 @@ class Problem(eqx.Module):
         """The solution from the states at `taus`."""
         models = eqx.filter_vmap(lambda state: state.place(self.dynamics, self.model))(states)
         saved = survey(self.dynamics, self.objective, models)
-        is_finite = jnp.all(jnp.where(reached, jnp.isfinite(saved.objective), True))
+        # After a steady stop the rows beyond hold its state; after a failure they are NaN, and the code says why.
+        solved = reached | (result == RESULTS.event_occurred)
+        # Tracers and particles of no weight do not show in Q.
+        is_finite = jnp.all(finite_rows((states, saved)) | ~solved)
         return FlowSolution(
             taus=self.taus,
             models=models,

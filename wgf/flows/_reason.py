@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from equinox.internal import ω
 from jaxtyping import Array, Bool, Float
 
+from .._finite import all_finite
 from ._chebyshev import spectral_radius
 from ._chunk import Stage
 from ._problem import Problem
@@ -45,9 +46,9 @@ def _is_finite_near(problem: Problem, stage: Stage) -> Bool[Array, ""]:
     least = 4 * jnp.finfo(problem.taus.dtype).eps * jnp.max(jnp.abs(problem.taus))
 
     def at(distance: Float[Array, ""]) -> Bool[Array, ""]:
-        return _all_finite(field(stage.tau + distance, (stage.state**ω + distance * slope**ω).ω, problem.args))
+        return all_finite(field(stage.tau + distance, (stage.state**ω + distance * slope**ω).ω, problem.args))
 
-    return _all_finite(slope) & jnp.all(jax.lax.map(at, least * 10.0 ** jnp.arange(5, dtype=least.dtype)))
+    return all_finite(slope) & jnp.all(jax.lax.map(at, least * 10.0 ** jnp.arange(5, dtype=least.dtype)))
 
 
 @eqx.filter_jit
@@ -60,7 +61,3 @@ def _is_at_stability_bound(problem: Problem, stage: Stage) -> Bool[Array, ""]:
     slope = of_state(stage.tau, stage.state)
     _, radius = spectral_radius(of_state, stage.tau, stage.state, slope)
     return (stage.next_tau - stage.tau) * radius > 1
-
-
-def _all_finite(state: State) -> Bool[Array, ""]:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]))

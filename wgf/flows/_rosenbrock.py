@@ -145,7 +145,7 @@ def _factorise(step: Any, state: State, args: Any) -> Callable[[State], State]:
     _, objective, model = args
     jacobian, masses = _outputs_jacobian(state, args), _masses(state, model)
     scale = 1 + step * objective.weight_decay
-    kernel = jacobian / masses @ jacobian.T
+    kernel = jacobian / masses[None] @ jacobian.T
     factors = jsl.cho_factor(scale * jnp.eye(len(kernel), dtype=kernel.dtype) + step * kernel)
 
     def solve(right: State) -> State:

@@ -104,9 +104,10 @@ def run(
     finally:
         if store is not None:
             store.close()
-    if throw and bool(journey.has_failed(result)):
-        raise RuntimeError(journey.message(result))
-    return journey.solution(result)
+    solution = journey.solution(result)
+    if throw and journey.has_failed(solution.result):
+        raise RuntimeError(journey.message(solution.result))
+    return solution
 
 
 class _Journey:
@@ -146,7 +147,7 @@ class _Journey:
         self._keep(part)
         bar.show(part)
         # Numbers that are no longer finite are a failure at any step size control.
-        if not jnp.isfinite(part.objective):
+        if not part.is_finite:
             return RESULTS.not_finite
         if time.monotonic() > self.written + self.checkpoint_every:
             self._checkpoint()

@@ -1,5 +1,6 @@
 """What a flow or a training run returns."""
 
+import warnings
 from typing import TypeVar
 
 import diffrax
@@ -12,33 +13,42 @@ from .._checks import is_traced
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
 
 
-class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-    """How a flow ended: Diffrax's codes, and what it does not tell apart."""
+with warnings.catch_warnings():
+    # Diffrax has no text for `successful`, and Equinox warns of one that differs from it.
+    warnings.simplefilter("ignore")
 
-    successful = ""
-    not_finite = (
-        "The flow stopped being finite: particles or the objective are NaN or infinite. Tighten `rtol` (or lower "
-        "the step of a constant step size), or raise the objective's `weight_decay`."
-    )
-    stalled = (
-        "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take "
-        "`solver=wgf.flows.RKC()` for long times (see `stats` for the steps accepted and rejected)."
-    )
-    dt_min = (
-        "The steps fell below the spacing of numbers in τ after the last τ that was reached: the velocity is NaN "
-        "or infinite there, or jumps. Raise the objective's `weight_decay`; with an adaptive controller in the model's "
-        "depth solve, tighten it or take constant `steps`."
-    )
-    stiff = (
-        "The flow ran out of steps because it is stiff: they are as long as an explicit method stays stable with, and "
-        "accuracy would allow longer ones. Take `solver=wgf.flows.RKC()`."
-    )
-    too_tight = (
-        "The tolerance is below what the numbers resolve: `rtol` is less than ten times their spacing. Loosen `rtol` "
-        "(1e-6 at the least in float32), or compute in float64 (`jax.config.update('jax_enable_x64', True)`)."
-    )
-    interrupted = "The run was interrupted (Ctrl-C). What is done is kept; with a `directory`, the same call goes on."
-    out_of_time = "The run reached its `time_limit`. What is done is kept; with a `directory`, the same call goes on."
+    class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+        """How a flow ended: Diffrax's codes, and what it does not tell apart."""
+
+        successful = "successful"
+        not_finite = (
+            "The flow stopped being finite: particles or the objective are NaN or infinite. Tighten `rtol` (or lower "
+            "the step of a constant step size), or raise the objective's `weight_decay`."
+        )
+        stalled = (
+            "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take "
+            "`solver=wgf.flows.RKC()` for long times (see `stats` for the steps accepted and rejected)."
+        )
+        dt_min = (
+            "The steps fell below the spacing of numbers in τ after the last τ that was reached: the velocity is NaN "
+            "or infinite there, or jumps. Raise the objective's `weight_decay`; with an adaptive controller in the "
+            "model's depth solve, tighten it or take constant `steps`."
+        )
+        stiff = (
+            "The flow ran out of steps because it is stiff: they are as long as an explicit method stays stable with, "
+            "and accuracy would allow longer ones. Take `solver=wgf.flows.RKC()`."
+        )
+        too_tight = (
+            "The tolerance is below what the numbers resolve: `rtol` is less than ten times their spacing. Loosen "
+            "`rtol` (1e-6 at the least in float32), or compute in float64 "
+            "(`jax.config.update('jax_enable_x64', True)`)."
+        )
+        interrupted = (
+            "The run was interrupted (Ctrl-C). What is done is kept; with a `directory`, the same call goes on."
+        )
+        out_of_time = (
+            "The run reached its `time_limit`. What is done is kept; with a `directory`, the same call goes on."
+        )
 
 
 def translate(result: diffrax.RESULTS) -> RESULTS:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
+from .._finite import finite_rows
 from .._mesh import on_own_mesh
 from ._dynamics import prompt_weights
 from ._eulerian import FiniteVolume
@@ -98,6 +99,8 @@ def _train(
     parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
     models = dynamics.place(repeat_model(model, saves + 1), parameters)
     saved = survey(dynamics, objective, models)
+    # Particles of no weight do not show in Q.
+    is_finite = jnp.all(finite_rows((parameters, saved)))
     return TrainSolution(
         steps=jnp.arange(saves + 1) * every,
         models=models,
@@ -106,7 +109,7 @@ def _train(
         dissipation=saved.dissipation,
         outputs=saved.outputs,
         prompt_weights=prompt_weights(objective),
-        result=RESULTS.where(jnp.all(jnp.isfinite(saved.objective)), RESULTS.successful, RESULTS.not_finite),
+        result=RESULTS.where(is_finite, RESULTS.successful, RESULTS.not_finite),
     )
 
 

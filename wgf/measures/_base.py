@@ -40,7 +40,13 @@ class AbstractMeasure(eqx.Module):
 
     @abc.abstractmethod
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
-        """The law at one depth t: particles with leading axis `[width]`, and their weights."""
+        """The law at one depth t: particles with leading axis `[width]`, and their weights.
+
+        The rule for every depth in this library: rounding, up to 1e-6 outside [0, 1], is clipped; so is any depth that
+        is traced, as under `jit` or `vmap`.
+
+        **Raises:** `ValueError` if t is known and farther outside [0, 1], or NaN.
+        """
 
     @property
     def masses(self) -> Float[Array, "depth width"]:

@@ -11,6 +11,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
+from .._depth import check_depth
 from ._base import AbstractMeasure, check_weights
 from ._spectral import Rule, lagrange, quadrature
 
@@ -87,9 +88,8 @@ class Eulerian(AbstractMeasure):
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
         """The centres, and the weights interpolated to depth t; between nodes these may dip below zero."""
         centres = jax.tree.map(lambda leaf: leaf[0], self.particles)
-        return centres, lagrange(
-            self.weights.shape[0], self.rule, jnp.asarray(depth, self.weights.dtype)
-        ) @ self.weights
+        depth = check_depth("depth", depth).astype(self.weights.dtype)
+        return centres, lagrange(self.weights.shape[0], self.rule, depth) @ self.weights
 
     def entropy(self) -> Float[Array, ""]:
         r"""\( S = -\int_0^1\!\int \rho \log \rho\,d\theta\,dt = -\sum_{ij} w_i a_{ij} \log(a_{ij} / |C_j|) \).

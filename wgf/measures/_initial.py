@@ -205,7 +205,7 @@ def _normal_masses(
         # In the tail where both distribution functions are small: no cancellation.
         a, b = jnp.where(a > 0, -b, a), jnp.where(a > 0, -a, b)
         along = ndtr(b) - ndtr(a)
-        masses = masses[..., None] * (along / jnp.sum(along))
+        masses = masses[..., None] * (along / jnp.sum(along)).reshape(*(1,) * masses.ndim, -1)
     return masses
 
 

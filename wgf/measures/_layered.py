@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._depth import check_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 
 
@@ -49,4 +50,5 @@ class Layered(AbstractMeasure):
         layers = self.weights.shape[0]
         # A depth that was computed as l/L may lie an ulp below it; it is meant to open layer l.
         slack = 8 * jnp.finfo(self.weights.dtype).eps
-        return jnp.clip(jnp.floor(layers * (jnp.asarray(depth) + slack)), 0, layers - 1).astype(int)
+        place = layers * (check_depth("depth", depth) + slack)
+        return jnp.clip(jnp.floor(place), 0, layers - 1).astype(int)

@@ -121,7 +121,7 @@ class SignOrbits(AbstractSampling):
             flipped = np.array([name.startswith(flip) for name in names])
             if not flipped.any():
                 raise ValueError(f"`flips` must name coordinates of the encoder, {names}; got {flip}.")
-            particles = _interleave(particles, particles * np.where(flipped, -1, 1))
+            particles = _interleave(particles, particles * np.where(flipped, -1, 1)[None])
         return jax.vmap(unravel)(particles)
 
 
@@ -150,7 +150,7 @@ class Whitened(AbstractSampling):
             raise ValueError(f"`width` must be at least 4 P = {4 * dim} for a whitened sample; got {width}.")
         points = _vectors(self.base(key, encoder, width))
         values, vectors = jnp.linalg.eigh(points.T @ points / width)
-        return jax.vmap(unravel)(points @ (vectors / jnp.sqrt(values)) @ vectors.T)
+        return jax.vmap(unravel)(points @ (vectors / jnp.sqrt(values)[None]) @ vectors.T)
 
 
 def _interleave(first: Array, second: Array) -> Array:

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from numpy.polynomial import Legendre
 
 from .._checks import at_least
+from .._depth import check_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 
 Rule = Literal["gauss", "lobatto"]
@@ -70,7 +71,7 @@ class Spectral(AbstractMeasure):
 
     def basis(self, depth: ArrayLike) -> Float[Array, " depth"]:
         r"""The Lagrange polynomials of the nodes at depth t."""
-        return lagrange(self.weights.shape[0], self.rule, jnp.asarray(depth, self.weights.dtype))
+        return lagrange(self.weights.shape[0], self.rule, check_depth("depth", depth).astype(self.weights.dtype))
 
 
 def lagrange(nodes: int, rule: str, depth: Float[Array, ""]) -> Float[Array, " depth"]:
@@ -78,7 +79,7 @@ def lagrange(nodes: int, rule: str, depth: Float[Array, ""]) -> Float[Array, " d
     points, _ = quadrature(nodes, rule)
     spread = points[:, None] - points
     np.fill_diagonal(spread, 1.0)
-    factors = (depth - points.astype(depth.dtype)) / spread.astype(depth.dtype)
+    factors = (depth - points.astype(depth.dtype))[None] / spread.astype(depth.dtype)
     return jnp.prod(jnp.where(np.eye(nodes, dtype=bool), 1, factors), axis=1)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least
+from .._depth import check_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 from ._equal_eighths import EqualEighths
 
@@ -80,7 +81,7 @@ class Staged(AbstractMeasure):
 
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
         """The particles and weights of the node nearest to t."""
-        node = jnp.argmin(jnp.abs(self.depths - depth))
+        node = jnp.argmin(jnp.abs(self.depths - check_depth("depth", depth)))
         return jax.tree.map(lambda leaf: leaf[node], self.particles), self.weights[node]
 
 

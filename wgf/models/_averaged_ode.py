@@ -85,10 +85,10 @@ class AveragedODE(AbstractModel):
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
         """The tokens at the given depths, by the solver's own interpolation between its steps.
 
-        **Raises:** `ValueError` if `depths` is not a vector.
+        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
         """
         depths = check_depths(depths)
-        return jax.vmap(self._dense(self.field, tokens, 0, 1).evaluate)(depths.astype(tokens.dtype))
+        return jax.vmap(self._dense(self.field, tokens, 0, 1).evaluate)(depths)
 
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "DenseAdjoint":
         """Solve T forward, then p backward along it, both with the solver's own dense output.
@@ -98,10 +98,10 @@ class AveragedODE(AbstractModel):
         forward = self._dense(self.field, tokens, 0, 1)
 
         def pull(depth, costates):
-            _, pullback = jax.vjp(lambda tokens: self.field(depth, tokens), forward.evaluate(jnp.asarray(depth)))
+            _, pullback = jax.vjp(lambda tokens: self.field(depth, tokens), forward.evaluate(depth))
             return -pullback(costates)[0]
 
-        last = terminal(forward.evaluate(jnp.ones((), tokens.dtype)))
+        last = terminal(forward.evaluate(1.0))
         return DenseAdjoint(self.encoder, forward, self._dense(pull, last, 1, 0))
 
     def field(self, depth: ArrayLike, tokens: Batch) -> Batch:
@@ -168,11 +168,11 @@ class DenseAdjoint(AbstractAdjoint):
 
     def tokens(self, depth: ArrayLike) -> Batch:
         """T(t) by the solver's interpolation."""
-        return self.forward.evaluate(jnp.asarray(depth))
+        return self.forward.evaluate(depth)
 
     def costates(self, depth: ArrayLike) -> Batch:
         """p(t) by the solver's interpolation."""
-        return self.backward.evaluate(jnp.asarray(depth))
+        return self.backward.evaluate(depth)
 
     def pairing(
         self,

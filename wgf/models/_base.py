@@ -7,7 +7,7 @@ from typing import TypeVar
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import finite
+from .._depth import check_depth
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
 from ._adjoint import AbstractAdjoint
@@ -33,7 +33,11 @@ class AbstractModel(eqx.Module):
 
     @abc.abstractmethod
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
-        """The tokens T(t) at the given depths, `[len(depths), B, D, N+1]`."""
+        """The tokens T(t) at the given depths, `[len(depths), B, D, N+1]`.
+
+        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1] by more than
+        rounding ([`wgf.measures.AbstractMeasure`][] has the rule).
+        """
 
     @abc.abstractmethod
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> AbstractAdjoint:
@@ -79,8 +83,8 @@ class AbstractModel(eqx.Module):
 
 
 def check_depths(depths: ArrayLike) -> Float[Array, " depths"]:
-    """Return depths as a vector; raise `ValueError` if they are none or (where known) leave [0, 1]."""
-    depths = finite("depths", depths)
+    """Return depths in [0, 1] as a vector; raise `ValueError` if they are none or (where known) leave [0, 1]."""
+    depths = check_depth("depths", depths)
     if depths.ndim != 1:
         raise ValueError(f"`depths` must be a vector of depths in [0, 1]; got shape {depths.shape}.")
     return depths

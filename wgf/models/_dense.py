@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from .._depth import clip_depth
+from .._depth import check_depth
 
 Batch = Float[Array, "batch token_dim length"]
 
@@ -33,8 +33,8 @@ class DenseOutput(eqx.Module):
     direction: int = eqx.field(static=True)
 
     def evaluate(self, depth: ArrayLike) -> Batch:
-        """The tokens at one depth t, clipped to [0, 1]."""
-        place = self.direction * clip_depth(depth).astype(self.knots.dtype)
+        """The tokens at one depth t."""
+        place = self.direction * check_depth("depth", depth).astype(self.knots.dtype)
         # Knots beyond `size` are infinite: no depth has passed them.
         step = jnp.clip(jnp.sum(self.knots[1:] <= place), 0, self.size - 2)
         begin, end = self.knots[step], self.knots[step + 1]
@@ -44,4 +44,4 @@ class DenseOutput(eqx.Module):
 
 def of_diffrax(dense: diffrax.DenseInterpolation, direction: int) -> DenseOutput:
     """The same dense output as Diffrax's, of a solve forward (1) or backward (−1) in depth."""
-    return DenseOutput(dense.ts, dense.ts_size, dense.infos, dense.interpolation_cls, direction)
+    return DenseOutput(dense.ts, jnp.asarray(dense.ts_size), dense.infos, dense.interpolation_cls, direction)

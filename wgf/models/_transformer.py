@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
+from .._depth import check_depth
 from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
 from ._adjoint import AbstractAdjoint
@@ -77,12 +78,12 @@ class Transformer(AbstractModel):
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
         """The tokens at the given depths; linear within each substep, as the update is.
 
-        **Raises:** `ValueError` if `depths` is not a vector.
+        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
         """
         depths = check_depths(depths)
         states = self._substates(tokens)
         count = states.shape[0] - 1
-        place = jnp.clip(depths, 0, 1) * count
+        place = depths * count
         below = jnp.clip(jnp.floor(place), 0, count - 1).astype(int)
         share = (place - below)[:, None, None, None].astype(states.dtype)
         return (1 - share) * states[below] + share * states[below + 1]
@@ -177,4 +178,4 @@ class LayerAdjoint(AbstractAdjoint):
 
     def _index(self, depth: ArrayLike) -> Array:
         parts, last = len(substeps(self.model.encoder)), self.states.shape[0] - 1
-        return jnp.where(jnp.asarray(depth) >= 1, last, parts * self.model.measure.layer(depth))
+        return jnp.where(check_depth("depth", depth) >= 1, last, parts * self.model.measure.layer(depth))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._depth import check_depth
 from ..models import AbstractAdjoint
 
 
@@ -24,14 +25,27 @@ class FirstVariation(eqx.Module):
     prompt_weights: Float[Array, " batch"]
     weight_decay: Float[Array, ""]
 
-    @eqx.filter_jit
     def __call__(self, particle: PyTree[Array], depth: ArrayLike) -> Float[Array, ""]:
-        """The value at one particle θ (no leading axes) and one depth t in [0, 1]."""
+        """The value at one particle θ (no leading axes) and one depth t in [0, 1].
+
+        **Raises:** `ValueError` if t is known and leaves [0, 1].
+        """
+        return self._value(particle, check_depth("depth", depth))
+
+    def gradient(self, particles: PyTree[Array], depth: ArrayLike) -> PyTree[Array]:
+        """The gradients in θ at many particles (leading axis `[count]`) of one depth, in one sweep.
+
+        **Raises:** `ValueError` if t is known and leaves [0, 1].
+        """
+        return self._gradient(particles, check_depth("depth", depth))
+
+    # The depth is an array: no program is compiled for each of its values.
+    @eqx.filter_jit
+    def _value(self, particle: PyTree[Array], depth: Float[Array, ""]) -> Float[Array, ""]:
         return self._total(jax.tree.map(lambda leaf: leaf[None], particle), depth, 1)
 
     @eqx.filter_jit
-    def gradient(self, particles: PyTree[Array], depth: ArrayLike) -> PyTree[Array]:
-        """The gradients in θ at many particles (leading axis `[count]`) of one depth, in one sweep."""
+    def _gradient(self, particles: PyTree[Array], depth: Float[Array, ""]) -> PyTree[Array]:
         count = jax.tree.leaves(particles)[0].shape[0]
         return jax.grad(self._total)(particles, depth, count)
 

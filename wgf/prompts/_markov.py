@@ -80,7 +80,7 @@ class MarkovChain(eqx.Module):
         batch, length = at_least("batch", batch, 1), at_least("length", length, 1)
         states, contexts = self.states, self.states**self.order
         start_key, key = jax.random.split(key)
-        start = _draw(jnp.cumsum(self.stationary().ravel()), jax.random.uniform(start_key, (batch,)))
+        start = _draw(jnp.cumsum(self.stationary().ravel())[None], jax.random.uniform(start_key, (batch,)))
         # The context as one number in base S, the newest symbol its last digit.
         ladders = jnp.cumsum(self.transition, axis=-1).reshape(contexts, states)
 
@@ -89,7 +89,7 @@ class MarkovChain(eqx.Module):
             return (context * states + symbol) % contexts, symbol
 
         digits = states ** jnp.arange(self.order - 1, -1, -1)
-        first = start[:, None] // digits % states
+        first = start[:, None] // digits[None] % states
         later = jax.lax.scan(step, start, jax.random.uniform(key, (max(0, length - self.order), batch)))[1]
         return jnp.concatenate([first, later.T], axis=1)[:, :length]
 
@@ -103,7 +103,7 @@ class MarkovChain(eqx.Module):
         """The transition matrix between contexts: the oldest symbol drops out, the next comes in."""
         count = self.states**self.order
         contexts = jnp.arange(count)[:, None]
-        following = (contexts * self.states + jnp.arange(self.states)) % count
+        following = (contexts * self.states + jnp.arange(self.states)[None]) % count
         rows = self.transition.reshape(count, self.states)
         return jnp.zeros((count, count), rows.dtype).at[contexts, following].set(rows)
 

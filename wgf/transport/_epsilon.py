@@ -34,7 +34,7 @@ def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float = 0.05)
     if count < 2:
         raise ValueError(f"`cloud` must hold at least two points to have a scale; got {count}.")
     fraction = holds(fraction, 0 < fraction < 1, "`fraction` must lie between 0 and 1", fraction)
-    squares = jnp.sum((cloud[:, None] - cloud) ** 2, axis=-1)
+    squares = jnp.sum((cloud[:, None] - cloud[None]) ** 2, axis=-1)
     mean = jnp.sum(squares) / (count * (count - 1))
     # Coinciding points have no scale: any ratios with a root will do, the result is not used.
     ratios = jnp.where(mean > 0, squares / jnp.where(mean > 0, mean, 1), 1 - jnp.eye(count, dtype=cloud.dtype))

@@ -35,7 +35,7 @@ def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[A
     r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product."""
     products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     left, right = f - jnp.sum(x**2, axis=1), g - jnp.sum(y**2, axis=1)
-    return (2 * products + left[:, None] + right) / epsilon
+    return (2 * products + left[:, None] + right[None]) / epsilon
 
 
 class Gibbs(eqx.Module):

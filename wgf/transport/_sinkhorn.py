@@ -126,7 +126,7 @@ class _Options:
         if weights is None:
             weights = jnp.full(len(points), 1 / len(points), points.dtype)
         mean = weights @ points
-        points = points - mean
+        points = points - mean[None]
         rows = rows_at_once(len(points), len(points), self.block)
         fixed = jax.lax.stop_gradient((points, weights, _finite_or(0, potential), self.epsilon))
         solved = scale_self(*fixed, threshold=self.threshold, most=self.most, rows=rows)

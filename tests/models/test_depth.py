@@ -1,0 +1,301 @@
+"""Depth: one rule for every function that takes one, and dense output that has numbers at all of [0, 1]."""
+
+import functools
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import Matrix, regression, relative
+from hypothesis import example, given, settings, strategies as st
+
+import wgf
+from wgf.flows import tracer_velocity
+from wgf.models._runge_kutta import march_densely
+
+MODELS = ("finite", "limit", "staged")
+LAWS = ("layered law", "spectral law", "staged law", "law on a grid")
+NAMES = [*LAWS, "layer", "basis", "field"] + [
+    f"{model} {what}" for model in MODELS for what in ("tokens", "costates", "pairing", "first variation", "gradient")
+]
+# Beside 0, what rounding may make of it; the same of 1.
+ENDS = {0.0: (-1e-9, -3e-8, np.nextafter(0, -1)), 1.0: (1 + 1e-7, np.nextafter(1, 2))}
+OUTSIDE = r"must lie in \[0, 1\], from the prompts to the output; got "
+
+
+@pytest.fixture(scope="module")
+def problem():
+    key = jax.random.key(7)
+    prompts = regression(key, batch=2)
+    encoder = Matrix(prompts.token_dim)
+    law = wgf.measures.Gaussian(encoder, 0.7)
+    models = {
+        "finite": wgf.Transformer(encoder, law.layered(3, 2, key)),
+        "limit": wgf.AveragedODE(encoder, law.spectral(3, 2, key)),
+        "staged": wgf.AveragedODE(encoder, law.staged(2, key)),
+    }
+    return wgf.Objective(prompts, 1e-2), models
+
+
+@pytest.fixture(scope="module")
+def takers(problem):
+    """Every function of one depth in the library, by name."""
+    objective, models = problem
+    layered, spectral, staged = (model.measure for model in models.values())
+    line = wgf.measures.Gaussian(Matrix(1), 0.5).eulerian(2, (4,), -2.0, 2.0)
+    found = dict(zip(LAWS, (layered.at, spectral.at, staged.at, line.at), strict=True))
+    found |= {"layer": layered.layer, "basis": spectral.basis}
+    found["field"] = functools.partial(models["limit"].field, tokens=objective.prompts.tokens)
+    particle, pair = jnp.eye(objective.prompts.token_dim), {"prompt_weights": objective.prompts.weights}
+    for name, model in models.items():
+        variation = objective.first_variation(model)
+        found |= {
+            f"{name} tokens": variation.adjoint.tokens,
+            f"{name} costates": variation.adjoint.costates,
+            f"{name} pairing": functools.partial(variation.adjoint.pairing, particle[None], jnp.ones(1), **pair),
+            f"{name} first variation": functools.partial(variation, particle),
+            f"{name} gradient": functools.partial(variation.gradient, particle[None]),
+        }
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rounding_beyond_the_ends_is_clipped_and_more_refused(takers, name):
+    taker = takers[name]
+    for end, nearby in ENDS.items():
+        expected = taker(end)
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+        for depth in nearby:
+            jax.tree.map(np.testing.assert_array_equal, taker(depth), expected)
+    for outside in (1.5, -1e-3, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"`depth` {OUTSIDE}"):
+            taker(outside)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_trajectories_have_the_rule(problem, name):
+    objective, models = problem
+    path = functools.partial(models[name].trajectory, objective.prompts.tokens)
+    depths = np.array([depth for end, nearby in ENDS.items() for depth in (end, *nearby)])
+    found = path(depths)
+    assert jnp.isfinite(found).all()
+    np.testing.assert_array_equal(found, found[np.array([0, 0, 0, 0, 4, 4, 4])])
+    for outside in (1.5, -1e-3, np.nan):
+        with pytest.raises(ValueError, match=f"`depths` {OUTSIDE}"):
+            path(np.array([0.5, outside]))
+    with pytest.raises(ValueError, match=f"`depths` {OUTSIDE}"):
+        jax.jit(lambda: path(np.array([1.5])))()
+    # Known at run time alone, it is clipped.
+    traced = jax.jit(path)(jnp.array([-0.5, 0.0, 1.5, 1.0]))
+    np.testing.assert_array_equal(traced[::2], traced[1::2])
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_law_at_a_traced_depth_is_clipped(takers, name):
+    traced = jax.jit(jax.vmap(takers[name]))(jnp.array([-0.5, 0.0, 1.5, 1.0]))
+    for leaf in jax.tree.leaves(traced):
+        np.testing.assert_array_equal(leaf[::2], leaf[1::2])
+
+
+@pytest.mark.parametrize("name", ["finite", "limit"])
+def test_trajectories_have_one_sided_slopes_at_the_ends(problem, name):
+    """Clipping halves no derivative."""
+    objective, models = problem
+
+    def place(depth):
+        return models[name].trajectory(objective.prompts.tokens, depth[None])[0, 0, 0, 0]
+
+    slopes = jax.jit(jax.vmap(jax.grad(place)))(jnp.array([0.0, 1e-7, 1.0 - 1e-7, 1.0]))
+    np.testing.assert_allclose(slopes[::3], slopes[1:3], rtol=1e-5)
+
+
+def test_certificates_have_the_rule(key):
+    prompts = regression(key, batch=2)
+    encoder = Matrix(prompts.token_dim)
+    model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(2, 2, key))
+    certify = functools.partial(wgf.analysis.certificate, wgf.Objective(prompts, 1.0), model, key=key, starts=2)
+    with pytest.raises(ValueError, match=f"`depths` {OUTSIDE}"):
+        certify(depths=[0.5, 1.5])
+    found = certify(depths=[-1e-9, 1 + 1e-9], max_steps=2)
+    np.testing.assert_array_equal(found.depths, [0.0, 1.0])
+    assert jnp.isfinite(found.gap).all()
+
+
+SOLVERS = {
+    "Tsit5": diffrax.Tsit5(),
+    "Heun": diffrax.Heun(),
+    "Bosh3": diffrax.Bosh3(),
+    "Dopri5": diffrax.Dopri5(),
+    "Ralston": diffrax.Ralston(),
+    "Midpoint": diffrax.Midpoint(),
+    "eighths": wgf.measures.EqualEighths(),
+    "three eighths": wgf.measures.ThreeEighths(),
+}
+TYPES = {"float32": (jnp.float32, 2e-5), "float64": (jnp.float64, 1e-11)}
+MATRIX = np.random.default_rng(0).normal(size=(3, 3)) / 2
+START = np.random.default_rng(1).normal(size=(2, 3, 2))
+COUNT = 9
+
+
+def swirl(depth, tokens):
+    """A field that depends on depth."""
+    return jnp.cos(3 * jnp.asarray(depth, tokens.dtype)) * jnp.tanh(jnp.asarray(MATRIX, tokens.dtype) @ tokens)
+
+
+@functools.cache
+def by_diffrax(solver, falling):
+    """Diffrax's own dense output in float64 at `COUNT` depths, of any number of steps: one program a solver."""
+
+    @jax.jit
+    def solve(steps, depths):
+        ends = (1.0, 0.0) if falling else (0.0, 1.0)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda depth, tokens, _: swirl(depth, tokens)),
+            SOLVERS[solver],
+            *ends,
+            (ends[1] - ends[0]) / steps,
+            jnp.asarray(START),
+            saveat=diffrax.SaveAt(dense=True),
+            max_steps=13,
+        )
+        return jax.vmap(solution.interpolation.evaluate)(depths)
+
+    return solve
+
+
+def ends_and_neighbours(dtype):
+    """Depths at both ends, and the nearest numbers to either side of them."""
+    one, zero = np.asarray(1, dtype), np.asarray(0, dtype)
+    return [
+        zero,
+        np.nextafter(zero, -one),
+        np.nextafter(zero, one),
+        np.nextafter(one, zero),
+        one,
+        np.nextafter(one, 2 * one),
+    ]
+
+
+@example("Tsit5", 3, "float32", True, [0.5, 1 / 3, 2 / 3])
+@settings(max_examples=8, deadline=None)
+@given(
+    st.sampled_from(list(SOLVERS)),
+    st.integers(1, 12),
+    st.sampled_from(list(TYPES)),
+    st.booleans(),
+    st.lists(st.floats(0, 1), min_size=COUNT - 6, max_size=COUNT - 6),
+)
+def test_dense_output_is_diffrax_own_within_and_has_numbers_at_the_ends(solver, steps, kind, falling, inside):
+    dtype, bound = TYPES[kind]
+    depths = np.array([*ends_and_neighbours(dtype), *np.asarray(inside, dtype)], dtype)
+    ends = (1, 0) if falling else (0, 1)
+
+    @jax.jit
+    def evaluated(start, depths):
+        return jax.vmap(march_densely(swirl, SOLVERS[solver], steps, start, *ends).evaluate)(depths)
+
+    found = evaluated(jnp.asarray(START, dtype), depths)
+    assert found.dtype == dtype
+    expected = by_diffrax(solver, falling)(steps, depths.astype(float).clip(0, 1))
+    assert relative(found.astype(float), expected) < bound
+
+
+@functools.cache
+def limit_problem(kind):
+    dtype, _ = TYPES[kind]
+    key = jax.random.key(11)
+    prompts = regression(key, batch=2, examples=2)
+    encoder = Matrix(prompts.token_dim)
+    law = wgf.measures.Gaussian(encoder, 0.5)
+    arrays = (prompts, law.spectral(2, 3, key), law.layered(4, 2, key))
+    prompts, spectral, layered = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == float else x, arrays)
+    return wgf.Objective(prompts, 1e-2), encoder, spectral, wgf.Transformer(encoder, layered)
+
+
+@functools.cache
+def adjoint_by_diffrax(solver):
+    """T(t) and p(t) in float64 by Diffrax alone, of any number of steps."""
+    objective, encoder, spectral, _ = limit_problem("float64")
+    field = wgf.AveragedODE(encoder, spectral).field
+
+    def solve(field, start, t0, t1, steps):
+        found = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, _: field(t, y)),
+            SOLVERS[solver],
+            t0,
+            t1,
+            (t1 - t0) / steps,
+            start,
+            saveat=diffrax.SaveAt(dense=True),
+            max_steps=13,
+        )
+        return lambda t: found.interpolation.evaluate(jnp.clip(t, 0, 1))
+
+    @jax.jit
+    def both(steps, depths):
+        prompts = objective.prompts
+        tokens = solve(field, prompts.tokens, 0.0, 1.0, steps)
+
+        def pull(t, costates):
+            return -jax.vjp(lambda y: field(t, y), tokens(t))[1](costates)[0]
+
+        def loss(tokens):
+            return jnp.sum(objective.loss(objective.readout(tokens), prompts.labels))
+
+        costates = solve(pull, jax.grad(loss)(tokens(1.0)), 1.0, 0.0, steps)
+        return jax.vmap(tokens)(depths), jax.vmap(costates)(depths)
+
+    return both
+
+
+@example("Tsit5", 3, "float32")
+@settings(max_examples=3, deadline=None)
+@given(st.sampled_from(list(SOLVERS)), st.integers(1, 12), st.sampled_from(list(TYPES)))
+def test_adjoint_tracers_and_first_variation_have_numbers_at_all_depths(solver, steps, kind):
+    """Against tokens and costates of Diffrax in float64; of a linear encoder g(T, W) = W T, ∇ δQ/δρ = E p Tᵀ + λ W."""
+    dtype, bound = TYPES[kind]
+    objective, encoder, spectral, finite = limit_problem(kind)
+    model = wgf.AveragedODE(encoder, spectral, solver=SOLVERS[solver], steps=steps).with_tracers(finite)
+    depths = np.array([*ends_and_neighbours(dtype), 0.25, 0.5, 0.75], dtype)
+    particles = finite.measure.particles
+
+    @jax.jit
+    def all_of_it(objective, model):
+        variation = objective.first_variation(model)
+        fields = jax.vmap(variation.adjoint.tokens)(depths), jax.vmap(variation.adjoint.costates)(depths)
+        values = jax.vmap(lambda t: variation(particles[0, 0], t))(depths)
+        return fields, values, tracer_velocity(objective, model)[0]
+
+    fields, values, velocity = all_of_it(objective, model)
+    tokens, costates = expected = adjoint_by_diffrax(solver)(steps, depths.astype(float).clip(0, 1))
+    assert relative(fields, expected) < bound
+    decay, weights = 1e-2, np.asarray(objective.prompts.weights, float)
+    w = np.asarray(particles, float)
+    pairs = np.einsum("b,tbdn,tben->tde", weights, costates, tokens)
+    np.testing.assert_allclose(
+        values, np.einsum("tde,de->t", pairs, w[0, 0]) + decay / 2 * np.sum(w[0, 0] ** 2), rtol=50 * bound, atol=bound
+    )
+    at_layers = pairs[[0, 6, 7, 8]][:, None] + decay * w
+    assert relative(np.asarray(velocity, float), -at_layers) < 10 * bound
+
+
+@pytest.mark.parametrize("controller", [diffrax.ConstantStepSize(), diffrax.PIDController(1e-3, 1e-5)])
+def test_dense_output_is_evaluated_without_a_loop(controller):
+    """XLA for GPUs compiles no slice, within a loop, whose place an inner loop has found."""
+    objective, encoder, spectral, _ = limit_problem("float32")
+    adjoint = objective.adjoint(wgf.AveragedODE(encoder, spectral, controller=controller))
+    program = str(jax.make_jaxpr(lambda t: (adjoint.tokens(t), adjoint.costates(t)))(0.3))
+    assert "while" not in program
+    assert "scan" not in program
+
+
+def test_an_adaptive_solve_has_numbers_at_the_ends_too(key):
+    objective, encoder, spectral, finite = limit_problem("float32")
+    model = wgf.AveragedODE(encoder, spectral, controller=diffrax.PIDController(1e-3, 1e-5)).with_tracers(finite)
+    adjoint = objective.adjoint(model)
+    for depth in ends_and_neighbours(np.float32):
+        assert jnp.isfinite(adjoint.tokens(depth)).all()
+        assert jnp.isfinite(adjoint.costates(depth)).all()
+    exact = objective.adjoint(wgf.AveragedODE(encoder, spectral, steps=16))
+    assert relative(adjoint.costates(0.3), exact.costates(0.3)) < 2e-3
