@@ -76,13 +76,14 @@ def test_flows_of_many_sizes_are_those_of_the_models_by_one_program(key):
     assert names.count("jit(_flow)") == 1, names
     for (objective, model), found in zip(models, padded, strict=True):
         expected = wgf.flow(objective, model, TAUS, rtol=1e-6)
-        assert int(found.stats["num_steps"]) == int(expected.stats["num_steps"])
+        # Rounding in float32 may move a step.
+        assert abs(int(found.stats["num_steps"]) - int(expected.stats["num_steps"])) <= bound(0, 1)
         for name in ("objective", "risk", "dissipation", "dissipated", "outputs"):
             np.testing.assert_allclose(
-                getattr(found, name), getattr(expected, name), rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6)
+                getattr(found, name), getattr(expected, name), rtol=bound(1e-9, 1e-3), atol=bound(1e-12, 1e-5)
             )
         own = unpad(found.models, *model.measure.weights.shape)
-        assert eqx.tree_equal(own, expected.models, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6), typematch=True)
+        assert eqx.tree_equal(own, expected.models, rtol=bound(1e-9, 1e-3), atol=bound(1e-12, 1e-4), typematch=True)
 
 
 def test_the_field_at_its_layers_is_that_of_the_model(key):
