@@ -133,7 +133,7 @@ def test_an_objective_without_minibatches_is_refused(bowl, point, key):
 
 
 def test_a_module_with_nothing_to_move_is_refused(bowl):
-    with pytest.raises(ValueError, match="`model` must hold at least one array of real numbers to move"):
+    with pytest.raises(ValueError, match="`model` must hold at least one array of real or complex numbers to move"):
         wgf.flow(bowl, jnp.arange(3), TAUS)
 
 

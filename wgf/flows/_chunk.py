@@ -52,20 +52,21 @@ class Part(eqx.Module):
 def begin(problem: Problem) -> tuple[Stage, diffrax.Event | None]:
     """The stage at the first τ, by a solve of no steps; and the steady stop."""
     start, *_, end = problem.taus
-    solution = diffrax.diffeqsolve(
-        problem.terms(),
-        problem.solver,
-        start,
-        end,
-        problem.dt0,
-        problem.start(),
-        problem.args,
-        saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
-        stepsize_controller=resumable(problem.controller, None, end),
-        max_steps=0,
-        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=1),
-        throw=False,
-    )
+    with problem.as_real():
+        solution = diffrax.diffeqsolve(
+            problem.terms(),
+            problem.solver,
+            start,
+            end,
+            problem.dt0,
+            problem.start(),
+            problem.args,
+            saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
+            stepsize_controller=resumable(problem.controller, None, end),
+            max_steps=0,
+            adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=1),
+            throw=False,
+        )
     assert solution.controller_state is not None
     controller_state, next_tau = solution.controller_state
     zero = jnp.zeros((), jnp.int32)
@@ -87,29 +88,30 @@ def advance(problem: Problem, stage: Stage, event: diffrax.Event | None, steps: 
     """Take at most so many steps."""
     taus, end = problem.taus, problem.taus[-1]
     first = stage.stats["num_steps"] == 0
-    solution = diffrax.diffeqsolve(
-        problem.terms(),
-        problem.solver,
-        stage.tau,
-        end,
-        None,
-        stage.state,
-        problem.args,
-        # Times that lie behind are read at this part's beginning, and dropped.
-        saveat=diffrax.SaveAt(
-            subs=(diffrax.SubSaveAt(ts=jnp.maximum(taus, stage.tau)), diffrax.SubSaveAt(t1=True)),
-            solver_state=True,
-            controller_state=True,
-            made_jump=True,
-        ),
-        stepsize_controller=resumable(problem.controller, stage.next_tau, end),
-        solver_state=stage.solver_state,
-        controller_state=(stage.controller_state, stage.next_tau),
-        made_jump=stage.made_jump,
-        event=event,
-        max_steps=steps,
-        throw=False,
-    )
+    with problem.as_real():
+        solution = diffrax.diffeqsolve(
+            problem.terms(),
+            problem.solver,
+            stage.tau,
+            end,
+            None,
+            stage.state,
+            problem.args,
+            # Times that lie behind are read at this part's beginning, and dropped.
+            saveat=diffrax.SaveAt(
+                subs=(diffrax.SubSaveAt(ts=jnp.maximum(taus, stage.tau)), diffrax.SubSaveAt(t1=True)),
+                solver_state=True,
+                controller_state=True,
+                made_jump=True,
+            ),
+            stepsize_controller=resumable(problem.controller, stage.next_tau, end),
+            solver_state=stage.solver_state,
+            controller_state=(stage.controller_state, stage.next_tau),
+            made_jump=stage.made_jump,
+            event=event,
+            max_steps=steps,
+            throw=False,
+        )
     assert solution.ts is not None
     assert solution.ys is not None
     assert solution.controller_state is not None

@@ -84,6 +84,11 @@ def error_control(rtol, atol, norm, taus: Float[Array, " saves"]) -> diffrax.PID
     return diffrax.PIDController(rtol, atol, norm=norm, dtmin=least, force_dtmin=False)
 
 
+def real_dtype(parameters: PyTree[Array]) -> jnp.dtype:
+    """The type of real numbers that the parameters promote to, which τ, tolerances and integrals share."""
+    return jnp.finfo(jnp.result_type(*jax.tree.leaves(parameters))).dtype
+
+
 def value_and_outputs(
     objective: Callable[[Any], Float[Array, ""]], model: Any
 ) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:

@@ -15,7 +15,11 @@ from ._dynamics import AbstractDynamics, Evaluation, error_control, value_and_ou
 
 
 class Euclidean(AbstractDynamics):
-    r"""All arrays of real numbers in a module, \( \dot\theta = -\nabla_\theta Q \)."""
+    r"""All arrays of real or complex numbers in a module, \( \dot\theta = -\nabla_\theta Q \).
+
+    A complex parameter z = x + iy is a pair of real ones: \( \nabla_z Q = \partial_x Q + i\,\partial_y Q \), the
+    conjugate of what `jax.grad` returns. Packed it is that pair, so that solvers, norms and noise see real numbers.
+    """
 
     def parameters(self, model: PyTree) -> PyTree[Array]:
         """Every inexact array of the module."""
@@ -26,12 +30,15 @@ class Euclidean(AbstractDynamics):
         return eqx.combine(parameters, model)
 
     def pack(self, parameters: PyTree[Array]) -> list[Array]:
-        """One by one, for they may have any shapes."""
-        return jax.tree.leaves(parameters)
+        """One by one, for they may have any shapes; complex ones with a last axis of real and imaginary parts."""
+        return [_real_pair(leaf) if jnp.iscomplexobj(leaf) else leaf for leaf in jax.tree.leaves(parameters)]
 
     def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
-        """In the structure of the others."""
-        return jax.tree.unflatten(jax.tree.structure(like), packed)
+        """In the structure of the others, complex where they are."""
+        leaves, structure = jax.tree.flatten(like)
+        pairs = zip(packed, leaves, strict=True)
+        parts = [jax.lax.complex(a[..., 0], a[..., 1]) if jnp.iscomplexobj(leaf) else a for a, leaf in pairs]
+        return jax.tree.unflatten(structure, parts)
 
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
         """Differentiate Q by every parameter."""
@@ -40,7 +47,7 @@ class Euclidean(AbstractDynamics):
             return value_and_outputs(objective, self.place(model, parameters))
 
         (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(self.parameters(model))
-        velocity = jax.tree.map(jnp.negative, gradient)
+        velocity = jax.tree.map(lambda leaf: -jnp.conj(leaf), gradient)
         return Evaluation(q, outputs, self.pack(velocity), optax.tree.norm(velocity, squared=True), jnp.zeros_like(q))
 
     def norm(self, model: PyTree) -> Callable[[list[Array]], Float[Array, ""]]:
@@ -58,3 +65,7 @@ class Euclidean(AbstractDynamics):
     def noise(self, model: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
         """Independent noise for every parameter."""
         return jax.eval_shape(lambda: self.parameters(model))
+
+
+def _real_pair(leaf: Array) -> Array:
+    return jnp.stack([leaf.real, leaf.imag], axis=-1)

@@ -40,7 +40,8 @@ def flow(
     For a [`wgf.Transformer`][] this is its gradient flow; for a [`wgf.AveragedODE`][] it solves the Wasserstein-flow
     PDE
     \( \partial_\tau \rho = \nabla_\theta \cdot (\rho \nabla_\theta\,\delta Q/\delta\rho) \) along characteristics.
-    Any other Equinox module moves by plain gradient flow, \( \dot\theta = -\nabla Q \) in all its inexact arrays.
+    Any other Equinox module moves by plain gradient flow, \( \dot\theta = -\nabla Q \) in all its inexact arrays,
+    complex ones included.
     Pure: works under `jit`, `vmap` and `grad`.
 
     On a [`wgf.measures.Eulerian`][] measure the weights move, by finite volumes: an independent solution of the PDE.
@@ -115,22 +116,23 @@ def _flow(
     problem: Problem, max_steps: int, adjoint: diffrax.AbstractAdjoint, progress_meter: diffrax.AbstractProgressMeter
 ) -> FlowSolution:
     taus = problem.taus
-    solution = diffrax.diffeqsolve(
-        problem.terms(),
-        problem.solver,
-        taus[0],
-        taus[-1],
-        problem.dt0,
-        problem.start(),
-        problem.args,
-        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
-        stepsize_controller=problem.controller,
-        event=problem.event(),
-        max_steps=max_steps,
-        adjoint=adjoint,
-        progress_meter=progress_meter,
-        throw=False,
-    )
+    with problem.as_real():
+        solution = diffrax.diffeqsolve(
+            problem.terms(),
+            problem.solver,
+            taus[0],
+            taus[-1],
+            problem.dt0,
+            problem.start(),
+            problem.args,
+            saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=taus), diffrax.SubSaveAt(t1=True))),
+            stepsize_controller=problem.controller,
+            event=problem.event(),
+            max_steps=max_steps,
+            adjoint=adjoint,
+            progress_meter=progress_meter,
+            throw=False,
+        )
     states, reached = _fill(solution)
     return problem.collect(states, reached, solution.stats, translate(solution.result))
 

@@ -1,6 +1,7 @@
 """Noise of a flow at positive temperature: mean-field Langevin dynamics."""
 
 import dataclasses
+import math
 from typing import Any
 
 import diffrax
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._dynamics import AbstractDynamics
+from ._dynamics import AbstractDynamics, real_dtype
 from ._state import State, pack
 from ._velocity import tracers_of
 
@@ -38,13 +39,15 @@ class NoiseTerm(diffrax.AbstractTerm):
         moved = [self.dynamics.parameters(self.model), *(measure.particles for measure in tracers_of(self.model))]
 
         def spread(like, noise):
-            return vf.astype(like.dtype) * jnp.broadcast_to(noise, like.shape)
+            # JAX's complex normal numbers have variance 1 in all: here each of the two parts has it.
+            scale = vf * math.sqrt(2) if jnp.iscomplexobj(like) else vf
+            return scale.astype(like.dtype) * jnp.broadcast_to(noise, like.shape)
 
         parts = [
             jax.tree.map(spread, like, jax.tree.unflatten(jax.tree.structure(like), noise))
             for like, noise in zip(moved, control, strict=True)
         ]
-        zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(parts[0])))
+        zero = jnp.zeros((), real_dtype(parts[0]))
         return pack(self.dynamics, parameters=parts[0], tracers=parts[1:], dissipated=zero, courant=zero)
 
 

@@ -1,6 +1,8 @@
 """A flow as an initial value problem: what moves, by which field, under which control of its steps."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import diffrax
@@ -12,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 from .._checks import finite, holds, is_traced, not_negative
 from .._finite import finite_rows
 from ..objective import Objective
-from ._dynamics import AbstractDynamics, prompt_weights
+from ._dynamics import AbstractDynamics, prompt_weights, real_dtype
 from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
 from ._state import State, field, start
@@ -42,6 +44,15 @@ class Problem(eqx.Module):
     def start(self) -> State:
         """The state at the first τ."""
         return start(self.dynamics, self.model)
+
+    @contextlib.contextmanager
+    def as_real(self) -> Iterator[None]:
+        """Keep Diffrax from warning of complex arrays in the model or the objective: the state is of real ones."""
+        with contextlib.ExitStack() as stack:
+            if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(eqx.filter(self.args, eqx.is_array))):
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "Complex dtype support in Diffrax")
+            yield
 
     def terms(self) -> diffrax.AbstractTerm:
         """The velocity, and the noise if there is any."""
@@ -172,10 +183,10 @@ def _is_hot(temperature: float | Array) -> bool:
 
 
 def _dtype(model: PyTree):
-    leaves = jax.tree.leaves(dynamics_of(model).parameters(model))
-    if not leaves:
-        raise ValueError(f"`model` must hold at least one array of real numbers to move; got {model!r}.")
-    return jnp.result_type(*leaves)
+    parameters = dynamics_of(model).parameters(model)
+    if not jax.tree.leaves(parameters):
+        raise ValueError(f"`model` must hold at least one array of real or complex numbers to move; got {model!r}.")
+    return real_dtype(parameters)
 
 
 def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ._dynamics import AbstractDynamics
+from ._dynamics import AbstractDynamics, real_dtype
 from ._strips import joined, strips
 from ._velocity import evaluate, strip_velocity, tracers_of
 
@@ -51,7 +50,7 @@ def pack(
 def start(dynamics: AbstractDynamics, model: PyTree) -> State:
     """The state that a flow starts from."""
     parameters = dynamics.parameters(model)
-    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(parameters)))
+    zero = jnp.zeros((), real_dtype(parameters))
     tracers = [measure.particles for measure in tracers_of(model)]
     return pack(dynamics, parameters=parameters, tracers=tracers, dissipated=zero, courant=zero)
 

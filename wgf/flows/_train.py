@@ -14,6 +14,7 @@ from .._finite import finite_rows
 from .._mesh import on_own_mesh
 from ._dynamics import prompt_weights
 from ._eulerian import FiniteVolume
+from ._extra_arguments import update as optimiser_update
 from ._solution import RESULTS, TrainSolution, raise_if
 from ._survey import repeat_model, survey
 from ._velocity import dynamics_of, evaluate
@@ -41,7 +42,10 @@ def train(
     - `objective`, `model`: as in [`wgf.flow`][], any module with any function included; a model's tracers stay where
       they are.
     - `optimiser`: any Optax gradient transformation. The objective's weight decay is part of the gradient;
-      `optax.adamw` adds a decoupled one of its own.
+      `optax.adamw` adds a decoupled one of its own. Those that need the objective (`optax.lbfgs`, `optax.polyak_sgd`,
+      the line searches, `optax.contrib.reduce_on_plateau`) get `value`, `grad` and `value_fn` of c Q, with c the number
+      of particles of positive mass (of a plain module 1): the multiple of Q whose gradient is the mean-field gradient,
+      where masses are equal. So `f_min` of `polyak_sgd` is the least value of c Q. With `batch`, Q is the batch's.
     - `steps`: the number of updates.
     - `save_every`: save after each so many updates, and at the start; must divide `steps`. Default: start and end.
     - `batch`: prompts drawn for each update, with replacement, by their weights; default all. Needs `key`, and an
@@ -84,10 +88,8 @@ def _train(
     def update(carry: tuple[PyTree[Array], Any, Any], _):
         parameters, state, key = carry
         seen, key = _minibatch(objective, batch, key)
-        packed = evaluate(dynamics, seen, dynamics.place(model, parameters)).velocity
-        field = dynamics.unpack(packed, parameters)
-        gradient = jax.tree.map(jnp.negative, field)
-        updates, state = optimiser.update(gradient, state, parameters)
+        here = dynamics.place(model, parameters)
+        updates, state = optimiser_update(optimiser, state, dynamics, seen, here, evaluate(dynamics, seen, here))
         return (optax.apply_updates(parameters, updates), state, key), None
 
     def save(carry, _):

@@ -32,7 +32,8 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     **Arguments:**
 
     - `objective`: Q, [`wgf.Objective`][], or any function of the model.
-    - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \).
+    - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \),
+      with \( \nabla_z Q = \partial_x Q + i\,\partial_y Q \) for complex z = x + iy.
 
     **Returns:** the velocities, of the structure and shapes of `model.measure.particles` (of any other module: of its
     inexact arrays; of a [`wgf.measures.Eulerian`][] measure: the rates of its weights). Particles of weight zero get
@@ -50,6 +51,12 @@ def dynamics_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractDynamics
     """The geometry in which a model descends: that of its measure, or the Euclidean one of a plain module."""
     if not isinstance(model, AbstractModel):
         return Euclidean()
+    for leaf in jax.tree.leaves(model.measure.particles):
+        if jnp.iscomplexobj(leaf):
+            raise ValueError(
+                f"`model.measure` must hold particles of real numbers; got {leaf.dtype}. Make the real and the "
+                "imaginary part two arrays of a particle."
+            )
     if isinstance(model.measure, Eulerian):
         return FiniteVolume(jnp.asarray(temperature, model.measure.weights.dtype))
     return Lagrangian()
