@@ -1,10 +1,15 @@
 """The driver: the flow in parts, bit for bit; stops, goes on, and says why it failed."""
 
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import diffrax
 import equinox as eqx
@@ -165,10 +170,252 @@ def test_a_second_ctrl_c_ends_the_program():
 
 def test_a_directory_holds_one_problem(tmp_path):
     wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False)
-    with pytest.raises(ValueError, match=r"`directory` must be new.*`model.x` is float64\[3\]"):
+    with pytest.raises(
+        ValueError, match=r"`directory` must be new.*`model.x` is float64\[3\].*Pass the problem that was"
+    ):
         wgf.run(bowl, Point(start().x + 1), TAUS, directory=tmp_path, progress=False)
-    with pytest.raises(ValueError, match="same arrays, but another encoder"):
+    with pytest.raises(ValueError, match=r"`solver.__class__` is diffrax\S+Tsit5, not diffrax\S+Dopri5"):
         wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False, solver=diffrax.Dopri5())
+
+
+def scaled_bowl(scale):
+    """Each a function of the same name."""
+    return lambda point: scale * bowl(point)
+
+
+def test_another_function_of_the_same_name_is_another_problem(tmp_path):
+    """Resumed, its Q would be that of the other one's particles: not where its own flow arrives."""
+    call = partial(wgf.run, model=start(), taus=TAUS, progress=False)
+    one = call(scaled_bowl(1.0), directory=tmp_path / "one")
+    with pytest.raises(ValueError, match=r"`objective.__closure__.scale` is 1.0, not 0.1"):
+        call(scaled_bowl(0.1), directory=tmp_path / "one")
+    other = call(scaled_bowl(0.1), directory=tmp_path / "other")
+    assert abs(other.objective[-1] - 0.1 * one.objective[-1]) > 1e-3
+    assert_same(call(scaled_bowl(0.1), directory=tmp_path / "other"), other)
+
+
+CELL = """
+import equinox as eqx, jax.numpy as jnp
+
+class Loss(eqx.Module):
+    data: object
+
+    def __call__(self, point):
+        return jnp.sum((point.x - self.data) ** 2)
+
+objective = Loss(jnp.array([1.0, 2.0, 3.0]))
+"""
+
+
+def test_a_notebooks_cell_that_is_run_again_goes_on(tmp_path):
+    def call(text):
+        namespace = {"__name__": "__main__"}
+        exec(compile(text, "<cell>", "exec"), namespace)
+        return wgf.run(
+            namespace["objective"], start(), TAUS, directory=tmp_path, progress=False, time_limit=1e-9, chunk=2
+        )
+
+    assert int(call(CELL).stats["num_steps"]) < int(call("\n# Again.\n" + CELL).stats["num_steps"])
+    with pytest.raises(ValueError, match=r"`__main__.Loss.__call__` is a function of code \w+, not a function of code"):
+        call(CELL.replace("** 2", "** 4"))
+    with pytest.raises(ValueError, match=r"`objective.data` is float64\[3\]"):
+        call(CELL.replace("3.0", "4.0"))
+
+
+SCRIPT = """
+import sys
+import equinox as eqx, jax.numpy as jnp, wgf
+
+SCALE = 1.0
+
+class Point(eqx.Module):
+    x: jnp.ndarray
+
+def objective(point):
+    return SCALE * jnp.sum(point.x**4)
+
+taus = jnp.linspace(0, 8, 9)
+solution = wgf.run(objective, Point(jnp.ones(3)), taus, directory=sys.argv[1], time_limit=1e-9, chunk=2, progress=False)
+print(int(solution.stats["num_steps"]))
+"""
+
+
+def test_a_script_goes_on_in_another_process(tmp_path):
+    def call(name, text):
+        (tmp_path / name).write_text(text)
+        environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
+        command = [sys.executable, str(tmp_path / name), str(tmp_path / "run")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    first, second = call("one.py", SCRIPT), call("two.py", "# Moved.\n\n" + SCRIPT)
+    assert 0 < int(first.stdout) < int(second.stdout), first.stderr + second.stderr
+    edited = call("one.py", SCRIPT.replace("1.0", "2.0"))
+    assert "`__main__.SCALE` is 1.0, not 2.0" in edited.stderr
+
+
+def test_what_cannot_be_compared_is_refused_before_it_is_run(tmp_path):
+    stream = iter([1.0])
+    values = (value for value in stream)
+    with pytest.raises(ValueError, match=r"`objective.__closure__.values`.* is of type builtins.generator"):
+        wgf.run(lambda point: next(values) * bowl(point), start(), TAUS, directory=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+FINE = np.linspace(0.0, 1.0, 41)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run stopped twice: its directory with two checkpoints, and the number of states before each."""
+    directory = tmp_path_factory.mktemp("interrupted")
+    stop = partial(wgf.run, bowl, start(), FINE, directory=directory, time_limit=1e-9, chunk=2, progress=False)
+    counts = [int(stop().reached.sum()) for _ in range(2)]
+    assert 1 < counts[0] < counts[1] < FINE.size
+    return directory, counts
+
+
+@pytest.fixture
+def call(interrupted, tmp_path):
+    """Go on with a copy of the interrupted run, to the end."""
+    shutil.copytree(interrupted[0], tmp_path / "run")
+    return partial(wgf.run, bowl, start(), FINE, directory=tmp_path / "run", progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return wgf.flow(bowl, start(), FINE)
+
+
+def checkpoints(directory):
+    """The steps at which there are checkpoints."""
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b'{"parts": {"taus": "float',
+        b"[]",
+        b"\xff\xfe",
+        b'{"arrays": {}, "structure": ""}',
+        b'{"parts": 1, "versions": {}}',
+    ],
+)
+def test_a_damaged_description_of_the_problem(call, tmp_path, text):
+    (tmp_path / "run" / "problem.json").write_bytes(text)
+    with pytest.raises(
+        ValueError, match=r"run/problem.json is empty, cut off or of another release.*Pass a new directory"
+    ):
+        call()
+
+
+def test_states_without_their_problem(call, tmp_path):
+    (tmp_path / "run" / "problem.json").unlink()
+    with pytest.raises(ValueError, match=r"holds a run without problem.json, so its problem is unknown. Pass a new"):
+        call()
+
+
+@pytest.mark.parametrize("package", ["python", "wgf", "diffrax"])
+def test_a_problem_of_another_release(call, tmp_path, package):
+    path = tmp_path / "run" / "problem.json"
+    found = json.loads(path.read_text())
+    found["versions"][package] = "another"
+    path.write_text(json.dumps(found))
+    with pytest.raises(
+        ValueError, match=rf"was begun with {package} another, not .*Go on with that release, or pass a new"
+    ):
+        call()
+
+
+def damage(path, how):
+    """What a full disk, a loss of power or a hand does to a file."""
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "other arrays":
+        np.savez(path, tau=0.0, others=np.zeros(3))
+    else:
+        path.write_bytes(b"text")
+
+
+HOWS = ["missing", "empty", "cut", "other arrays", "text"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_damaged_state_after_the_earlier_checkpoint_is_computed_again(call, tmp_path, whole, interrupted, how):
+    """The run goes back to the checkpoint before it."""
+    directory, counts = interrupted
+    name = f"{counts[0]:04d}.npz"
+    damage(tmp_path / "run" / "saves" / name, how)
+    first, last = checkpoints(tmp_path / "run")
+    stopped = call(time_limit=1e-9, chunk=1)
+    assert checkpoints(tmp_path / "run") == [first, int(stopped.stats["num_steps"])] < [first, last]
+    assert_same(call(), whole)
+    assert (tmp_path / "run" / "saves" / name).read_bytes() == (directory / "saves" / name).read_bytes()
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_damaged_state_before_all_checkpoints(call, tmp_path, whole, how):
+    damage(tmp_path / "run" / "saves" / "0001.npz", how)
+    with pytest.raises(
+        ValueError, match=r"run/saves/0001.npz is missing, cut off or has other .*delete \S+run/checkpoints:"
+    ):
+        call()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert_same(call(), whole)
+
+
+def test_a_state_of_another_time_or_shape(call, tmp_path):
+    path = tmp_path / "run" / "saves" / "0001.npz"
+    right = dict(np.load(path))
+    for name, value in (("tau", 7.0), ("dissipated", np.zeros(2)), ("dissipated", np.zeros((), np.float32))):
+        np.savez(path, **{**right, name: value})
+        with pytest.raises(ValueError, match=r"0001.npz is missing, cut off or has other contents"):
+            call()
+    np.savez(path, **right)
+    call()
+
+
+def test_a_damaged_checkpoint_costs_only_its_steps(call, tmp_path, whole):
+    """Whatever of its files is cut off, the run goes back to the one before it, and writes new ones."""
+    _, last = checkpoints(tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints" / str(last)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        damage(path, "empty")
+    assert_same(call(), whole)
+    assert_same(call(), whole)
+
+
+def test_no_whole_checkpoint(call, tmp_path, whole):
+    steps = checkpoints(tmp_path / "run")
+    for path in [path for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()]:
+        damage(path, "empty")
+    with pytest.raises(
+        ValueError, match=rf"run/checkpoints/{steps[-1]} is missing, cut off or has other contents. Put back"
+    ):
+        call()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert_same(call(), whole)
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    wgf.run(bowl, start(), TAUS, directory="~/x", progress=False)
+    assert (tmp_path / "x" / "problem.json").exists()
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(ValueError, match="`directory` must begin with ~ or the ~name of a user; got ~no-such-user/x"):
+        wgf.run(bowl, start(), TAUS, directory="~no-such-user/x", progress=False)
+
+
+def test_a_directory_that_is_a_file(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(ValueError, match=r"`directory` must be a folder, there already or new; .*x is a file"):
+        wgf.run(bowl, start(), TAUS, directory=tmp_path / "x", progress=False)
 
 
 def test_one_program_for_a_whole_run():

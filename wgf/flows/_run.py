@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import diffrax
@@ -18,12 +17,13 @@ from tqdm import tqdm
 from .._checks import at_least
 from .._mesh import on_own_mesh
 from ._chunk import Part, advance, begin
+from ._host import on_host
 from ._interrupt import Interrupt
 from ._problem import Problem, pose
 from ._reason import reason
 from ._solution import RESULTS, FlowSolution
 from ._state import State
-from ._store import Store, on_host
+from ._store import Store
 
 UNFINISHED = (RESULTS.interrupted, RESULTS.out_of_time)
 
@@ -60,7 +60,10 @@ def run(
 
     - `objective`, `model`, `taus`, `temperature`, `key`, `solver`, `rtol`, `atol`, `controller`, `dt0`, `steady`: as in
       [`wgf.flow`][].
-    - `directory`: where the run is kept: `problem.json`, `checkpoints/` (Orbax), `saves/INDEX.npz` (NumPy).
+    - `directory`: where the run is kept: `problem.json`, `checkpoints/` (Orbax), `saves/INDEX.npz` (NumPy). `~` is the
+      home folder. A directory keeps one problem. Its parts are compared at each call: arrays, the code of your own
+      functions and classes, what these close over and the globals that they use, the releases of the packages
+      involved. The text may move; Python's own version must stay. What your functions read from files is not compared.
     - `time_limit`: seconds after which to stop, compilation included, to the next end of a part.
     - `progress`: whether to show a line with τ, Q, dissipation, step, rejections and the time left; None: where
       standard error is a terminal.
@@ -74,7 +77,9 @@ def run(
     `too_tight`, `stiff`, where `flow` says `stalled` or `dt_min`.
 
     **Raises:** `ValueError` as `flow` does, if a count or time is not positive, or if the directory holds another
-    problem; `RuntimeError` with τ, step, counts and cause if the solve fails and `throw=True`.
+    problem or one that cannot be compared, such as a function over a generator; `ValueError` that names a damaged file
+    of the directory, unless an earlier checkpoint makes up for it; `RuntimeError` with τ, step, counts and cause if the
+    solve fails and `throw=True`.
 
     Not for `jit`, `vmap` or `grad`: that is what `flow` is for. Cost: that of `flow`, and one velocity a part.
     """
@@ -96,7 +101,7 @@ def run(
         dt0=dt0,
         steady=steady,
     )
-    store = None if directory is None else Store(Path(directory), problem)
+    store = None if directory is None else Store(directory, problem)
     try:
         journey = _Journey(problem, store, checkpoint_every)
         with Interrupt() as interrupt, _Bar(problem.taus, progress) as bar:
@@ -118,11 +123,7 @@ class _Journey:
         self.checkpoint_every, self.written = checkpoint_every, time.monotonic()
         stage, self.event = begin(problem)
         restored = None if store is None else store.restore(stage)
-        self.stage = stage if restored is None else restored
-        self.rows: dict[int, State] = {}
-        if store is not None and restored is not None:
-            behind = np.flatnonzero(np.asarray(problem.taus <= self.stage.tau))
-            self.rows = {int(i): store.load(int(i), stage.state) for i in behind}
+        self.stage, self.rows = (stage, {}) if restored is None else restored
 
     def go(
         self, chunk: int, max_steps: int | None, deadline: float | None, interrupt: Interrupt, bar: "_Bar"
