@@ -395,8 +395,8 @@ OPAQUE = {
         r"`__main__.s`.*TextIOWrapper",
     ),
     "a field": (
-        "class Loss(eqx.Module):\n    s: object\nobjective = Loss(iter(lambda: 1, 2))",
-        r"`objective.s` is of type builtins.callable_iterator",
+        "import threading\nclass Loss(eqx.Module):\n    s: object\nobjective = Loss(threading.local())",
+        r"`objective.s` is of type _thread._local",
     ),
     "a compiled program": (
         "s = jax.jit(lambda x: x).lower(1.0).compile()\nobjective = lambda p: s(p.x)",

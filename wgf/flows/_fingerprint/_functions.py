@@ -16,12 +16,19 @@ from ._walk import Walk
 _UNBOUNDED = {"eval", "exec", "globals", "__import__"}
 # What Python derives from the rest of a class.
 _DERIVED = {"__abstractmethods__", "__dataclass_params__", "__dict__", "__slotnames__", "__weakref__", "_abc_impl"}
+# The attribute by which beartype knows the functions that it has wrapped.
+_CHECKED = "__beartype_wrapper"
 _JITTED = jax.jit(lambda: None)
 _NOTHING = object()
 
 
 def describe_function(walk: Walk, path: str, function: FunctionType) -> None:
     """A function by its code, its defaults, what it closes over, its attributes, and the globals that it loads."""
+    if _CHECKED in vars(function):
+        # The code of a type checker holds addresses, and changes no number.
+        walk.record(path, "a function with its types checked")
+        walk.visit(f"{path}.__wrapped__", vars(function)["__wrapped__"])
+        return
     code = function.__code__
     walk.record(path, f"a function of code {digest_of_code(code)}")
     walk.versions["python"] = f"{sys.implementation.cache_tag}{' -O' * sys.flags.optimize}"
