@@ -61,6 +61,22 @@ def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
     return holds(array, ~bad.any(), f"`{argument}` must be finite", got)
 
 
+def numbered(argument: str, values: Any, count: int, kind: str) -> Array:
+    """Return `values` as an array of integers; raise unless each is one of the `count` classes or symbols, from 0 on.
+
+    JAX clips indices that are too large, and counts negative ones from the end.
+    """
+    values = values if isinstance(values, np.ndarray) else jnp.asarray(values)
+    rule = f"`{argument}` must be {kind} 0 to {count - 1}"
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise ValueError(f"{rule}, as integers; got type {values.dtype}.")
+    # Before the conversion to JAX's integers, which may have fewer bits.
+    known = on_host(values)
+    valid = ((known >= 0) & (known < count)).all()
+    got = None if is_traced(valid) or bool(valid) else f"{known.min()} to {known.max()}"
+    return holds(jnp.asarray(values), valid, rule, got)
+
+
 def holds(value: Any, condition: Any, rule: str, got: Any = None) -> Any:
     """Return `value`; raise if `condition` is false: now where it is known, in the compiled run where not."""
     if is_traced(condition):

@@ -1,9 +1,20 @@
-"""Random arrays whose programs compile fast."""
+"""Random keys that each purpose has for itself, and random arrays whose programs compile fast."""
 
 import math
+import zlib
 from collections.abc import Callable
 
+import jax
 from jaxtyping import Array, PRNGKeyArray
+
+
+def purpose(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
+    """A key for one purpose: `key` with a hash of the purpose's `name` folded in.
+
+    Every public function that draws begins with this. So one key that is passed to several of them gives independent
+    numbers, and what is split from it within one is none of the keys that the user splits from it.
+    """
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def draw_flat(

@@ -139,3 +139,19 @@ def test_a_chain_of_three_states_is_refused():
 def test_sequences_without_a_prediction_are_refused():
     with pytest.raises(ValueError, match=r"`symbols` must have shape \[B, N \+ 1\] with N >= 1; got shape \(2, 1\)"):
         NextTokenLoss(CHAIN, jnp.zeros((2, 1), int))
+
+
+@pytest.mark.parametrize(("symbols", "got"), [([[0, 2, 1]], "0 to 2"), ([[-1, 0, 1]], "-1 to 1")])
+def test_symbols_that_are_not_binary_are_refused(symbols, got, key):
+    symbols, model = jnp.array(symbols), standard(key, length=3)
+    for call in (lambda symbols: NextTokenLoss(CHAIN, symbols), model):
+        with pytest.raises(ValueError, match=f"`symbols` must be symbols 0 to 1; got {got}"):
+            call(symbols)
+    with pytest.raises(eqx.EquinoxRuntimeError, match="`symbols` must be symbols 0 to 1"):
+        eqx.filter_jit(lambda symbols: NextTokenLoss(CHAIN, symbols))(symbols)
+    assert jnp.isnan(eqx.filter_jit(model)(symbols)).any()
+
+
+def test_more_symbols_than_positions_are_refused(key):
+    with pytest.raises(ValueError, match="`symbols` must have at most 3 positions; got 4"):
+        standard(key, length=3)(jnp.zeros((1, 4), int))

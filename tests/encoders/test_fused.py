@@ -149,18 +149,23 @@ def test_weight_zero_is_absence(make):
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 8])
 def test_attention_stays_accurate_for_large_scores(scale):
-    """Against float64, the error in float32 is at most twice that of the plain mean in float32."""
-    encoder, args, costates = attention_problem((64, 32, 5, 9, 2), scale=0.7 * scale)
-    args, costates = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (args, costates))
-    plain = functools.partial(plain_mean, encoder)
+    """Against float64, the error in float32 is at most twice that of the plain mean in float32, over six draws."""
     compute = jax.jit(value_and_gradients, static_argnums=0)
-    exact = compute(plain, *jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (args, costates)))
 
-    def error(result):
-        pairs = zip(jax.tree.leaves(result), jax.tree.leaves(exact), strict=True)
-        return max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in pairs)
+    def ratio(seed):
+        encoder, args, costates = attention_problem((64, 32, 5, 9, 2), scale=0.7 * scale, seed=seed)
+        args, costates = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (args, costates))
+        plain = functools.partial(plain_mean, encoder)
+        exact = compute(plain, *jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (args, costates)))
 
-    assert error(compute(encoder.mean, args, costates)) < 2 * error(compute(plain, args, costates))
+        def error(result):
+            pairs = zip(jax.tree.leaves(result), jax.tree.leaves(exact), strict=True)
+            return max(float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in pairs)
+
+        return error(compute(encoder.mean, args, costates)) / error(compute(plain, args, costates))
+
+    ratios = [ratio(seed) for seed in range(6)]
+    assert np.exp(np.mean(np.log(ratios))) < 2, ratios
 
 
 def functions(make):

@@ -10,7 +10,17 @@ from scipy.optimize import approx_fprime
 
 import wgf
 from wgf.encoders import Perceptron
-from wgf.measures import EqualEighths, Gaussian, Independent, SignPairs, Sobol, Spectral, Staged, ThreeEighths
+from wgf.measures import (
+    AbstractInitialLaw,
+    EqualEighths,
+    Gaussian,
+    Independent,
+    SignPairs,
+    Sobol,
+    Spectral,
+    Staged,
+    ThreeEighths,
+)
 from wgf.measures._sampling import particle_space
 from wgf.measures._staged import stage_nodes
 from wgf.models._runge_kutta import march
@@ -192,12 +202,18 @@ def test_samples_of_different_nodes_are_different_draws(key):
     assert len({float(v) for v in values[..., 0, 0].ravel()}) == 24
 
 
+class Numbered(AbstractInitialLaw):
+    """Particles that are their own numbers in the sample."""
+
+    def sample(self, key, width):
+        return jnp.arange(width, dtype=float)
+
+
 def test_a_joint_sample_is_dealt_out_in_runs(key):
     encoder = averaged(2)
-    law = Gaussian(encoder, 1.0, SignPairs(Sobol()))
-    pool, dealt = law.sample(key, 32), law.staged(4, key, joint=True).particles
-    np.testing.assert_array_equal(dealt.f.key.reshape(32, 2, 2), pool.f.key)
+    dealt = Gaussian(encoder, 1.0, SignPairs(Sobol())).staged(4, key, joint=True).particles
     np.testing.assert_array_equal(dealt.f.value[:, 1::2], -dealt.f.value[:, ::2])
+    np.testing.assert_array_equal(Numbered().staged(4, key, joint=True).particles, jnp.arange(32.0).reshape(8, 4))
 
 
 def test_one_particle_a_node_is_allowed(key):

@@ -158,3 +158,10 @@ def test_a_constant_channel_becomes_zero(key):
     split = split_prompts(key, (images, np.arange(4)), (images, np.arange(4)), classes=4, patch=1)
     assert np.all(split.train.tokens[:, 0] == 0)
     assert np.std(split.train.tokens[:, 1, :-1]) == pytest.approx(1)
+
+
+def test_labels_that_are_no_integers_are_refused(key):
+    """Not rounded down to a class."""
+    images = np.random.default_rng(0).normal(size=(2, 2, 2, 1))
+    with pytest.raises(ValueError, match="`labels` must be classes 0 to 1, as integers; got type float64"):
+        split_prompts(key, (images, np.array([0.0, 0.7])), (images, np.arange(2)), classes=2, patch=1)

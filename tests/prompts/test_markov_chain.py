@@ -1,12 +1,16 @@
-"""Markov chains against closed forms, linear algebra and counts."""
+"""Markov chains against closed forms, exact arithmetic and counts."""
 
 import itertools
+from fractions import Fraction
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from scipy import stats
+from scipy.sparse.csgraph import connected_components
 
 import wgf
 from wgf.prompts import MarkovChain, next_tokens, symbol_tokens
@@ -50,6 +54,103 @@ def test_the_binary_chain_has_its_closed_forms(p, q):
     np.testing.assert_allclose(chain.transition, [[1 - p, p], [q, 1 - q]], atol=1e-16)
     np.testing.assert_allclose(chain.marginal(), [q / (p + q), p / (p + q)], rtol=1e-13)
     np.testing.assert_allclose(chain.entropy_rate(), (q * binary(p) + p * binary(q)) / (p + q), rtol=1e-13, atol=1e-15)
+
+
+@st.composite
+def sticky(draw):
+    """Transition matrices of 2 to 6 states that may hardly move, of which some moves may be impossible."""
+    dtype, least = draw(st.sampled_from([(np.float64, -6.0), (np.float32, -4.0)]))
+    states = draw(st.integers(2, 6))
+    exponents = st.one_of(st.none(), st.floats(least, 0), st.floats(least, least + 1))
+    moves = draw(st.lists(exponents, min_size=states**2, max_size=states**2))
+    matrix = np.array([0.0 if move is None else 10**move / states for move in moves]).reshape(states, states)
+    np.fill_diagonal(matrix, 0)
+    matrix = matrix.astype(dtype)
+    np.fill_diagonal(matrix, 1 - matrix.sum(axis=1))
+    return matrix
+
+
+def closed_classes(matrix):
+    """The sets of states that are not left and within which each state comes to each other."""
+    count, classes = connected_components(matrix > 0, connection="strong")
+    within = classes[:, None] == classes
+    left = {int(c) for c in classes[((matrix > 0) & ~within).any(axis=1)]}
+    return [np.flatnonzero(classes == c) for c in range(count) if c not in left]
+
+
+def exact_law(matrix):
+    """The stationary law of an irreducible chain by Gauss's elimination in fractions, from its moves as they are."""
+    moves = [[Fraction(float(entry)) for entry in row] for row in matrix]
+    count = len(moves)
+    for i in range(count):
+        moves[i][i] = 1 - sum(moves[i][j] for j in range(count) if j != i)
+    # Columns of K - I, but for the last, which the sum of the law replaces.
+    rows = [[moves[i][j] - (i == j) for i in range(count)] + [Fraction(0)] for j in range(count - 1)]
+    rows.append([Fraction(1)] * (count + 1))
+    for i in range(count):
+        pivot = next(k for k in range(i, count) if rows[k][i] != 0)
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [entry / rows[i][i] for entry in rows[i]]
+        for k in range(count):
+            if k != i:
+                rows[k] = [a - rows[k][i] * b for a, b in zip(rows[k], rows[i], strict=True)]
+    return np.array([float(row[-1]) for row in rows])
+
+
+@settings(deadline=None, max_examples=150)
+@given(sticky())
+def test_the_stationary_law_has_all_digits_however_sticky_the_chain(matrix):
+    """Against exact arithmetic on the closed class; a chain with several closed classes is refused."""
+    classes = closed_classes(matrix)
+    if len(classes) > 1:
+        with pytest.raises(ValueError, match="`transition` must have one stationary law; got several"):
+            MarkovChain(matrix)
+        return
+    (recurrent,) = classes
+    expected = np.zeros(len(matrix))
+    expected[recurrent] = exact_law(matrix[np.ix_(recurrent, recurrent)])
+    law = MarkovChain(matrix).stationary()
+    assert law.dtype == matrix.dtype
+    np.testing.assert_allclose(law, expected, rtol=30 * np.finfo(matrix.dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("p", [1.0, 0.3, 0.05, 0.02, 0.01, 1e-3, 1e-4, 1e-6])
+def test_a_symmetric_chain_has_equal_halves(p, dtype):
+    p = dtype(p)
+    for chain in (MarkovChain.binary(p, p), jax.jit(MarkovChain.binary)(p, p)):
+        assert chain.transition.dtype == dtype
+        np.testing.assert_array_equal(chain.stationary(), [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("matrix", "law"),
+    [
+        ([[0.5, 0.5, 0], [0, 0.25, 0.75], [0, 0.75, 0.25]], [0, 0.5, 0.5]),
+        ([[0, 1, 0], [0, 0, 1], [1, 0, 0]], [1 / 3, 1 / 3, 1 / 3]),
+        ([[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]], [0.25, 0.5, 0.25]),
+        ([[1, 0], [1e-6, 1 - 1e-6]], [1, 0]),
+    ],
+    ids=["transient", "a cycle", "periodic", "absorbing"],
+)
+def test_transient_states_and_periods_are_fine(matrix, law):
+    np.testing.assert_allclose(MarkovChain(np.array(matrix)).stationary(), law, rtol=1e-15)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_several_closed_classes_are_refused(traced):
+    trapped = jnp.array([[1, 0, 0], [0.5, 0, 0.5], [0, 0, 1.0]])
+    with pytest.raises(
+        eqx.EquinoxRuntimeError if traced else ValueError, match="`transition` must have one stationary"
+    ):
+        (eqx.filter_jit(MarkovChain) if traced else MarkovChain)(trapped)
+
+
+def test_the_law_of_a_sticky_chain_has_derivatives():
+    """π₁ = p / (p + q), along p and q on the simplex."""
+    p, q = 1e-6, 3e-6
+    slope = jax.grad(lambda p: MarkovChain.binary(p, q).marginal()[1])(p)
+    np.testing.assert_allclose(slope, q / (p + q) ** 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("states", "order"), [(3, 2), (2, 3)])
@@ -156,3 +257,30 @@ def test_a_position_is_predicted_by_a_causal_model_alone(key):
     expected = np.log(np.exp(logits).sum(axis=1)) - chosen
     np.testing.assert_allclose(objective.risk(model), expected.mean(), rtol=1e-12)
     np.testing.assert_allclose(model(prompts.tokens[..., :3]), logits[..., :3], atol=1e-14)
+
+
+BAD = [([[0, 1, 3]], "0 to 3"), ([[-1, 0, 2]], "-1 to 2")]
+
+
+@pytest.mark.parametrize(("symbols", "got"), BAD)
+@pytest.mark.parametrize("use", ["symbol_tokens", "next_laws"])
+def test_symbols_that_are_no_state_are_refused(symbols, got, use):
+    chain = random_chain(0, 3, 2)
+    call, name = {
+        "symbol_tokens": (lambda symbols: symbol_tokens(symbols, 3), "symbols"),
+        "next_laws": (chain.next_laws, "tokens"),
+    }[use]
+    with pytest.raises(ValueError, match=f"`{name}` must be symbols 0 to 2; got {got}"):
+        call(jnp.array(symbols))
+    with pytest.raises(eqx.EquinoxRuntimeError, match=f"`{name}` must be symbols 0 to 2"):
+        eqx.filter_jit(call)(jnp.array(symbols))
+
+
+def test_symbols_that_are_no_integers_are_refused(unchecked):
+    with pytest.raises(ValueError, match="`symbols` must be symbols 0 to 1, as integers; got type float64"):
+        symbol_tokens(np.array([[0.0, 0.5]]), 2)
+
+
+def test_fewer_symbols_than_a_context_have_no_law():
+    with pytest.raises(ValueError, match="`tokens` must hold at least 3 symbols, a context; got 2"):
+        random_chain(0, 2, 3).next_laws(jnp.zeros((1, 2), int))

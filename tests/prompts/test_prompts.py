@@ -147,6 +147,12 @@ def test_prompts_pass_through_jit():
     assert float(eqx.filter_jit(lambda p: p.expect(p.labels))(build())) == -0.5
 
 
+def test_labels_that_lose_bits_are_refused(key):
+    tokens = jax.random.normal(key, (2, 2, 3))
+    with jax.enable_x64(False), pytest.raises(ValueError, match="`labels` must fit in int32; got 1 to 4294967297"):
+        Prompts(tokens, np.array([1, 2**32 + 1]), label_row=0)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 4), st.integers(2, 12))
 def test_positional_encodings_lie_on_unit_circles(pairs, length):

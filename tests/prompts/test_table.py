@@ -1,11 +1,10 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.datasets import load_diabetes
 
-from wgf.prompts import diabetes, from_table, read_csv
+from wgf.prompts import diabetes, from_table
 
 ROWS, COLUMNS = 12, 4
 
@@ -99,6 +98,12 @@ def test_the_same_key_gives_the_same_prompts(key, table):
     np.testing.assert_array_equal(first.tokens, second.tokens)
 
 
+@pytest.mark.parametrize("factor", [2.0**600, 2.0**-600])
+def test_units_do_not_matter(key, table, factor):
+    prompts, scaled = (from_table(key, *(f * a for a in table), batch=20, examples=5) for f in (1.0, factor))
+    np.testing.assert_array_equal(scaled.tokens, prompts.tokens)
+
+
 def test_diabetes_has_the_shapes_asked_for(key):
     prompts = diabetes(key, batch=1000, examples=1)
     assert prompts.tokens.shape == (1000, 5, 2)
@@ -157,80 +162,3 @@ def test_too_few_columns_are_refused(key, table):
 def test_odd_positions_are_refused(key, table):
     with pytest.raises(ValueError, match="`positions` must be even"):
         from_table(key, *table, batch=1, examples=1, positions=3)
-
-
-def write(folder, text):
-    path = folder / "table.csv"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@settings(deadline=None, max_examples=10)
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10**6))
-def test_a_written_table_is_read_back(tmp_path_factory, rows, columns, seed):
-    rng = np.random.default_rng(seed)
-    table, place = rng.normal(size=(rows, columns + 1)), int(rng.integers(columns + 1))
-    names = [f"c{i}" for i in range(columns + 1)]
-    lines = [",".join(names), *(",".join(map(repr, map(float, row))) for row in table)]
-    path = write(tmp_path_factory.mktemp("csv"), "\n".join(lines) + "\n")
-    features, target = read_csv(path, names[place])
-    np.testing.assert_array_equal(features, np.delete(table, place, axis=1))
-    np.testing.assert_array_equal(target, table[:, place])
-
-
-def test_blanks_empty_lines_and_a_byte_order_mark_are_passed_over(tmp_path):
-    path = write(tmp_path, "\ufeffage , price\n1, 10\n\n 2 ,20\n")
-    features, target = read_csv(str(path), "age")
-    np.testing.assert_array_equal(features, [[10], [20]])
-    np.testing.assert_array_equal(target, [1, 2])
-
-
-def test_quoted_cells_are_read(tmp_path):
-    features, _ = read_csv(write(tmp_path, '"a, b","y"\n"1.5","2"\n'), "y")
-    np.testing.assert_array_equal(features, [[1.5]])
-
-
-def test_an_unknown_column_is_refused(tmp_path):
-    path = write(tmp_path, "a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"`target` must be a column of .*table.csv, one of \['a', 'b'\]; got 'c'"):
-        read_csv(path, "c")
-
-
-def test_an_empty_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`target` must be a column of .*, one of \[\]; got 'y'"):
-        read_csv(write(tmp_path, ""), "y")
-
-
-@pytest.mark.parametrize("text", ["a,y\n", "y\n1\n"])
-def test_a_file_without_features_or_rows_is_refused(tmp_path, text):
-    with pytest.raises(ValueError, match="`path` must hold a feature column and a row of data"):
-        read_csv(write(tmp_path, text), "y")
-
-
-@pytest.mark.parametrize("row", ["1", "1,2,3"])
-def test_a_row_of_another_length_is_refused_with_its_line(tmp_path, row):
-    with pytest.raises(ValueError, match=rf"line 3 must have 2 cells as the header has; got {row.count(',') + 1}"):
-        read_csv(write(tmp_path, f"a,y\n1,2\n{row}\n"), "y")
-
-
-@pytest.mark.parametrize("cell", ["x", "", "nan", "inf"])
-def test_a_cell_that_is_no_finite_number_is_refused_with_its_place(tmp_path, cell):
-    with pytest.raises(ValueError, match=f"line 3, column 'y' must be a finite number; got '{cell}'"):
-        read_csv(write(tmp_path, f"a,y\n1,2\n3,{cell}\n"), "y")
-
-
-def test_an_error_names_the_line_of_the_file_though_lines_before_it_are_empty(tmp_path):
-    with pytest.raises(ValueError, match="line 5, column 'y'"):
-        read_csv(write(tmp_path, "a,y\n1,2\n\n\n3,x\n"), "y")
-
-
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        read_csv(tmp_path / "none.csv", "y")
-
-
-def test_a_read_table_makes_prompts(key, tmp_path):
-    rows = "\n".join(f"{i},{i * i},{7 - i}" for i in range(6))
-    prompts = from_table(key, *read_csv(write(tmp_path, f"a,b,y\n{rows}\n"), "b"), batch=20, examples=5)
-    assert prompts.tokens.shape == (20, 5, 6)
-    assert jnp.all(jnp.isfinite(prompts.tokens))

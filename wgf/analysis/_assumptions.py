@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
+from .._draws import purpose
 from ..encoders import AbstractEncoder
 from ..prompts import Prompts
 
@@ -95,7 +96,8 @@ def check_assumptions(
     at_least("samples", samples, 16)
     scale = finite("scale", scale)
     scale = holds(scale, jnp.all(scale > 0), "`scale` must be positive", None if is_traced(scale) else scale.tolist())
-    sample_key, row_key, segment_key, mean_key = jax.random.split(key, 4)
+    keys = jax.random.split(purpose(key, "analysis.check_assumptions"), 4)
+    sample_key, row_key, segment_key, mean_key = keys
     dtype = prompts.tokens.dtype
     particles = jax.tree.map(lambda leaf: (scale * leaf).astype(dtype), encoder.sample(sample_key, (samples,)))
     tokens = prompts.tokens[jax.random.choice(row_key, prompts.batch, (samples,), p=prompts.weights)]

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least, finite, holds, is_traced
 from .._depth import check_depth
+from .._draws import purpose
 from ..measures import coordinates
 from ..models import AbstractModel
 from ..objective import FirstVariation, Objective
@@ -101,7 +102,7 @@ def _certificate(objective, model, key, depths, radius, starts: int, max_steps: 
         least, particle, norm = _search(first_variation, depth, begin, radius, max_steps)
         return jnp.sum(weights * values), least, particle, norm > 0.95 * radius
 
-    keys = jax.random.split(key, depths.shape[0])
+    keys = jax.random.split(purpose(key, "analysis.certificate"), depths.shape[0])
     mean, least, particles, at_boundary = jax.lax.map(at_depth, (depths, keys))
     return Certificate(depths, mean, least, particles, radius, at_boundary)
 

@@ -91,7 +91,8 @@ def flow_replicates(
     r"""Solve the flow from R independent samples pooled, and from each alone, which tells the error of the pooled one.
 
     ```python
-    keys = jax.random.split(key, 8)
+    finite_key, *keys = jax.random.split(key, 9)
+    finite = wgf.Transformer(encoder, initial.layered(depth=4, width=16, key=finite_key))
     limits = [wgf.AveragedODE(encoder, initial.spectral(nodes=4, width=64, key=k)) for k in keys]
     reference = wgf.flow_replicates(objective, limits, taus, tracers=[finite])
     reference.risk.value, reference.risk.standard_error, reference.risk.bias

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._checks import at_least
+from .._checks import at_least, numbered
+from .._draws import purpose
 from ..prompts import MarkovChain
 
 BinaryModel = Callable[[Int[Array, "batch length"]], Float[Array, "batch length"]]
@@ -25,7 +26,8 @@ class NextTokenLoss(eqx.Module):
     - `chain`: the source, over two states.
     - `symbols`: sequences of N + 1 symbols, `[B, N+1]`.
 
-    **Raises:** `ValueError` if the chain has more than two states, or the sequences fewer than two symbols.
+    **Raises:** `ValueError` if the chain has more than two states, the sequences have fewer than two symbols, or a
+    symbol is neither 0 nor 1.
     """
 
     chain: MarkovChain
@@ -36,11 +38,12 @@ class NextTokenLoss(eqx.Module):
             raise ValueError(f"`chain` must have two states; got {chain.states}.")
         if symbols.ndim != 2 or symbols.shape[1] < 2:
             raise ValueError(f"`symbols` must have shape [B, N + 1] with N >= 1; got shape {symbols.shape}.")
-        self.chain, self.symbols = chain, symbols
+        self.chain, self.symbols = chain, numbered("symbols", symbols, 2, "symbols")
 
     @classmethod
     def drawn(cls, chain: MarkovChain, key: PRNGKeyArray, *, batch: int, length: int) -> "NextTokenLoss":
         """On `batch` sequences that are drawn from the chain, `length` predictions each."""
+        key = purpose(key, "companions.NextTokenLoss.drawn")
         return cls(chain, chain.sample(key, batch, at_least("length", length, 1) + 1))
 
     def __call__(self, model: BinaryModel) -> Float[Array, ""]:
@@ -49,7 +52,9 @@ class NextTokenLoss(eqx.Module):
 
     def minibatch(self, key: PRNGKeyArray, size: int) -> "NextTokenLoss":
         """The loss on `size` new sequences of the same length."""
-        return NextTokenLoss(self.chain, self.chain.sample(key, size, self.symbols.shape[1]))
+        key = purpose(key, "companions.NextTokenLoss.minibatch")
+        # Symbols of a chain need no check, which a loop of training would make at every step.
+        return eqx.tree_at(lambda loss: loss.symbols, self, self.chain.sample(key, size, self.symbols.shape[1]))
 
     def excess(self, model: BinaryModel) -> Float[Array, ""]:
         r"""The mean divergence of the model's prediction from the truth, \( \mathrm{KL}(P(\cdot|x) \,\|\, P_\theta) \).

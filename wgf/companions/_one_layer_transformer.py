@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite
+from .._checks import at_least, finite, is_traced, numbered
+from .._draws import purpose
 from ..encoders import Causal
 
 
@@ -58,7 +59,7 @@ class OneLayerTransformer(eqx.Module):
         dim, length = at_least("dim", dim, 1), at_least("length", length, 1)
         hidden = 4 * dim if hidden is None else at_least("hidden", hidden, 1)
         shapes = [(dim,), (length, dim), *4 * [(dim, dim)], (hidden, dim), (dim, hidden), (dim,)]
-        keys = jax.random.split(key, len(shapes))
+        keys = jax.random.split(purpose(key, "companions.OneLayerTransformer.standard"), len(shapes))
         scale = finite("scale", scale)
         token, position, query, key_, value, project, expand, contract, head = (
             scale * jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)
@@ -93,7 +94,7 @@ class OneLayerTransformer(eqx.Module):
         **Source:** arXiv:2406.03072, section 3, and the low-rank initialisation of the authors' code.
         """
         e, w = finite("e", e), finite("w", w)
-        normal_key, sign_key = jax.random.split(key)
+        normal_key, sign_key = jax.random.split(purpose(key, "companions.OneLayerTransformer.rank_one"))
         model = cls.standard(normal_key, length=length, dim=dim, hidden=hidden)
         hidden = model.expand.shape[0]
         if hidden % 2:
@@ -115,9 +116,17 @@ class OneLayerTransformer(eqx.Module):
         )
 
     def __call__(self, symbols: Int[Array, "batch length"]) -> Float[Array, "batch length"]:
-        r"""The logit of \( x_{n+1} = 1 \) at every position, from the symbols up to it."""
+        r"""The logit of \( x_{n+1} = 1 \) at every position, from the symbols up to it.
+
+        **Raises:** `ValueError` if a symbol is neither 0 nor 1 (in a compiled run logits are then not numbers), or
+        there are more positions than the model has.
+        """
         length, dim = symbols.shape[1], self.token.shape[0]
-        tokens = symbols[..., None] * self.token[None, None] + self.position[None, :length]
+        if length > self.position.shape[0]:
+            raise ValueError(f"`symbols` must have at most {self.position.shape[0]} positions; got {length}.")
+        symbols = symbols if is_traced(symbols) else numbered("symbols", symbols, 2, "symbols")
+        ones = jnp.where((symbols == 0) | (symbols == 1), symbols, jnp.nan)
+        tokens = ones[..., None] * self.token[None, None] + self.position[None, :length]
         scores = jnp.einsum("bnd,bmd->bnm", tokens @ self.query.T, tokens @ self.key.T) / jnp.sqrt(dim)
         attention = jax.nn.softmax(jnp.where(Causal()(length).T, scores, -jnp.inf))
         tokens = tokens + attention @ tokens @ (self.project @ self.value).T

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._draws import purpose
 
 Tokens = Float[Array, "prompts length dim"]
 
@@ -112,7 +113,7 @@ class ResidualTransformer(eqx.Module):
         dim, hidden, depth = at_least("dim", dim, 1), at_least("hidden", hidden, 1), at_least("depth", depth, 1)
         default = depth**-0.5 if residual else 1.0
         branch: ArrayLike = default if branch_scale is None else branch_scale
-        keys = jax.random.split(key, 5)
+        keys = jax.random.split(purpose(key, "companions.ResidualTransformer"), 5)
 
         def draw(key: PRNGKeyArray, rows: int, columns: int, scale: ArrayLike = 1.0) -> Array:
             return jax.random.normal(key, (depth, rows, columns)) * (scale / math.sqrt(rows))

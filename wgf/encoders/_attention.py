@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._draws import purpose
 from ._attention_kernel import sum_of_heads
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
 from ._mask import AbstractMask
@@ -54,7 +55,7 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Head:
         """Draw standard normal heads with leading axes `shape`."""
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(purpose(key, "encoders.SoftmaxAttention"), 3)
         square, wide = (self.token_dim, self.token_dim), (self.key_dim, self.token_dim)
         return Head(*(jax.random.normal(k, (*shape, *s)) for k, s in zip(keys, (square, wide, wide), strict=True)))
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._draws import purpose
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 
 
@@ -37,7 +38,7 @@ class Average(AbstractFusedEncoder, AbstractOddEncoder):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Pair:
         """Draw both halves independently."""
-        f_key, h_key = jax.random.split(key)
+        f_key, h_key = jax.random.split(purpose(key, "encoders.Average"))
         return Pair(self.f.sample(f_key, shape), self.h.sample(h_key, shape))
 
     def __call__(self, particle: Pair, tokens: Tokens) -> Tokens:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._draws import purpose
 from ._base import AbstractOddEncoder, Tokens
 
 
@@ -48,7 +49,7 @@ class Convolution(AbstractOddEncoder):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> ConvolutionalNeuron:
         """Draw standard normal neurons with leading axes `shape`."""
-        in_key, out_key, bias_key = jax.random.split(key, 3)
+        in_key, out_key, bias_key = jax.random.split(purpose(key, "encoders.Convolution"), 3)
         return ConvolutionalNeuron(
             jax.random.normal(in_key, (*shape, self.token_dim, 2 * self.reach + 1)),
             jax.random.normal(out_key, (*shape, self.token_dim)),

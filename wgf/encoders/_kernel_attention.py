@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._draws import purpose
 from ._attention import Head
 from ._base import AbstractOddEncoder, Tokens
 
@@ -68,7 +69,7 @@ class KernelAttention(AbstractOddEncoder):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Head:
         """Draw standard normal heads with leading axes `shape`."""
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(purpose(key, "encoders.KernelAttention"), 3)
         square, wide = (self.token_dim, self.token_dim), (self.key_dim, self.token_dim)
         return Head(*(jax.random.normal(k, (*shape, *s)) for k, s in zip(keys, (square, wide, wide), strict=True)))
 

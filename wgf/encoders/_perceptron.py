@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._draws import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
 from ._contract import contract
 from ._tiles import tiled_sum
@@ -52,7 +53,7 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Neuron:
         """Draw standard normal neurons with leading axes `shape`."""
-        in_key, out_key, bias_key = jax.random.split(key, 3)
+        in_key, out_key, bias_key = jax.random.split(purpose(key, "encoders.Perceptron"), 3)
         return Neuron(
             jax.random.normal(in_key, (*shape, self.token_dim)),
             jax.random.normal(out_key, (*shape, self.token_dim)),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._draws import purpose
 from ._dynamics import AbstractDynamics, real_dtype
 from ._state import State, pack
 from ._velocity import tracers_of
@@ -66,6 +67,7 @@ def noise_term(
     with one key over the same `span` at the same `resolution`, feel the same noise, as proofs of propagation of chaos
     couple them.
     """
+    key = purpose(key, "flows.noise")
     own = jax.tree.leaves(dynamics.noise(model))
     moved = jax.tree.leaves(dynamics.parameters(model))
     # JAX's random arrays of different shapes share their first entries; noise that is shared over depth is drawn apart

@@ -70,7 +70,13 @@ class AbstractSolution(eqx.Module):
     result: eqx.AbstractVar[RESULTS]
 
     def model_at(self, index: int) -> PyTree:
-        """The model at one save; negative indices count from the last."""
+        """The model at one save; negative indices count from the last.
+
+        **Raises:** `ValueError` if there is no such save.
+        """
+        saves = self.objective.shape[0]
+        if not is_traced(index) and not -saves <= index < saves:
+            raise ValueError(f"`index` must be one of {saves} saves, {-saves} to {saves - 1}; got {index}.")
         return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, self.models)
 
 

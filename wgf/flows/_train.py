@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least
+from .._draws import purpose
 from .._finite import finite_rows
 from .._mesh import on_own_mesh
 from ._dynamics import prompt_weights
@@ -97,6 +98,7 @@ def _train(
         return carry, carry[0]
 
     start = dynamics.parameters(model)
+    key = None if key is None else purpose(key, "flows.train")
     _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
     parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
     models = dynamics.place(repeat_model(model, saves + 1), parameters)

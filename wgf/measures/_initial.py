@@ -13,6 +13,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._checks import at_least, finite, holds, is_traced, on_host
+from .._draws import purpose
 from ..encoders import AbstractEncoder
 from ._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
@@ -36,7 +37,7 @@ class AbstractInitialLaw(eqx.Module):
         """
         at_least("depth", depth, 1)
         at_least("width", width, 1)
-        return Layered(_samples(self, key, depth, width))
+        return Layered(_samples(self, key, "measures.layered", depth, width))
 
     def spectral(self, nodes: int, width: int, key: PRNGKeyArray, *, rule: Rule = "gauss") -> Spectral:
         """The measure of the limit: one sample, shared by all depth nodes, so that the flow stays smooth in depth.
@@ -71,26 +72,30 @@ class AbstractInitialLaw(eqx.Module):
         """
         at_least("width", width, 1)
         nodes = len(stage_nodes(solver, steps)[0])
-        draw = _joint_sample if joint else _samples
-        return Staged(draw(self, key, nodes, width), solver=solver, steps=steps)
+        if joint:
+            particles = _joint_sample(self, key, nodes, width)
+        else:
+            particles = _samples(self, key, "measures.staged", nodes, width)
+        return Staged(particles, solver=solver, steps=steps)
 
 
 @eqx.filter_jit
-def _samples(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
+def _samples(law: AbstractInitialLaw, key: PRNGKeyArray, use: str, count: int, width: int) -> PyTree[Array]:
     """As many independent samples, `[count, width]`."""
-    return jax.vmap(lambda k: law.sample(k, width))(jax.random.split(key, count))
+    return jax.vmap(lambda k: law.sample(k, width))(jax.random.split(purpose(key, use), count))
 
 
 @eqx.filter_jit
 def _shared_sample(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
     """One sample over and over, `[count, width]`."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), law.sample(key, width))
+    sample = law.sample(purpose(key, "measures.spectral"), width)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), sample)
 
 
 @eqx.filter_jit
 def _joint_sample(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
     """One sample of all particles together, `[count, width]`."""
-    pool = law.sample(key, count * width)
+    pool = law.sample(purpose(key, "measures.staged.joint"), count * width)
     return jax.tree.map(lambda leaf: leaf.reshape(count, width, *leaf.shape[1:]), pool)
 
 

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from scipy.stats import norm, qmc
 
-from .._draws import draw_flat
+from .._draws import draw_flat, purpose
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 
 
@@ -32,7 +32,7 @@ class Independent(AbstractSampling):
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` independent particles."""
         dim, unravel = particle_space(encoder)
-        return jax.vmap(unravel)(draw_flat(jax.random.normal, key, (width, dim)))
+        return jax.vmap(unravel)(draw_flat(jax.random.normal, purpose(key, "measures.Independent"), (width, dim)))
 
 
 class Sobol(AbstractSampling):
@@ -57,6 +57,7 @@ class Sobol(AbstractSampling):
             # Scrambled points are open at neither end in finite precision: keep the normals finite.
             return norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(out.dtype)
 
+        key = purpose(key, "measures.Sobol")
         words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
         return jax.vmap(unravel)(jax.pure_callback(points, out, words, vmap_method="sequential"))
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
+from .._checks import numbered
+
 
 class AbstractLoss(eqx.Module):
     """A loss for each prompt."""
@@ -18,8 +20,11 @@ class AbstractLoss(eqx.Module):
         """Score outputs against labels, prompt by prompt."""
 
     @abc.abstractmethod
-    def check(self, outputs: tuple[int, ...], labels: Array) -> None:
-        """Raise `ValueError` if outputs of this shape cannot be scored against these labels."""
+    def check(self, outputs: tuple[int, ...], labels: Array) -> Array | None:
+        """Raise `ValueError` if outputs of this shape cannot be scored against these labels.
+
+        May return the labels, with checks of their values that are made in the compiled run where they are traced.
+        """
 
 
 class HalfSquaredError(AbstractLoss):
@@ -44,6 +49,8 @@ class HalfSquaredError(AbstractLoss):
 class CrossEntropy(AbstractLoss):
     r"""\( -\log \mathrm{softmax}(\hat y)_{y} \) for labels \( y \in \{0, \dots, C-1\} \), averaged over positions.
 
+    A label that is no class makes [`wgf.Objective`][] raise, and the loss not a number where it is called by itself.
+
     Takes logits `[B, C]` with labels `[B]`, or logits of every position `[B, C, N+1]`
     ([`wgf.objective.EveryRows`][]) with labels `[B, N+1]`.
     """
@@ -52,11 +59,14 @@ class CrossEntropy(AbstractLoss):
         self, outputs: Float[Array, "batch classes *positions"], labels: Int[Array, "batch *positions"]
     ) -> Float[Array, " batch"]:
         """Score logits against integer classes."""
-        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels, axis=1)
+        classes = (labels >= 0) & (labels < outputs.shape[1])
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.where(classes, labels, 0), axis=1)
+        # By a product, so that the gradient is not a number either.
+        losses = losses * jnp.where(classes, 1, jnp.nan).astype(losses.dtype)
         return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
 
-    def check(self, outputs: tuple[int, ...], labels: Array) -> None:
-        """Raise `ValueError` unless labels are integers of the shape of the outputs without their class axis."""
+    def check(self, outputs: tuple[int, ...], labels: Array) -> Array:
+        """Raise `ValueError` unless labels are classes, in the shape of the outputs without their class axis."""
         fits = len(outputs) in (2, 3) and labels.shape == (outputs[0], *outputs[2:])
         if not fits or not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(
@@ -64,3 +74,4 @@ class CrossEntropy(AbstractLoss):
                 "outputs [B, C, N+1] and integer labels [B, N+1] (readout wgf.objective.EveryRows); "
                 f"got outputs {outputs} and labels {labels.shape} of type {labels.dtype}."
             )
+        return numbered("labels", labels, outputs[1], "classes")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._checks import not_negative
+from .._draws import purpose
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
 from ._first_variation import FirstVariation
@@ -26,7 +27,8 @@ class Objective(eqx.Module):
     - `loss`: [`wgf.objective.HalfSquaredError`][] (the default, the paper's) or [`wgf.objective.CrossEntropy`][].
     - `readout`: default [`wgf.objective.QueryEntry`][] at `prompts.label_row`.
 
-    **Raises:** `ValueError` if λ is negative, or readout, loss and labels do not fit together.
+    **Raises:** `ValueError` if λ is negative, or readout, loss and labels do not fit together: a label that is none of
+    the classes of `CrossEntropy`, for example.
 
     **Source:** arXiv:2410.23610, equations 2.6 and 3.2.
     """
@@ -44,12 +46,13 @@ class Objective(eqx.Module):
         loss: AbstractLoss = HalfSquaredError(),  # noqa: B008 (an immutable module)
         readout: AbstractReadout | None = None,
     ):
-        self.prompts = prompts
         self.weight_decay = not_negative("weight_decay", weight_decay).astype(prompts.tokens.dtype)
         self.loss = loss
         self.readout = QueryEntry(prompts.label_row) if readout is None else readout
         self.readout.check(prompts.token_dim)
-        self.loss.check(jax.eval_shape(self.readout, prompts.tokens).shape, prompts.labels)
+        labels = self.loss.check(jax.eval_shape(self.readout, prompts.tokens).shape, prompts.labels)
+        checked = labels is not None and labels is not prompts.labels
+        self.prompts = eqx.tree_at(lambda p: p.labels, prompts, labels) if checked else prompts
 
     def __call__(self, model: AbstractModel) -> Float[Array, ""]:
         """The objective Q of a model."""
@@ -78,7 +81,8 @@ class Objective(eqx.Module):
 
     def minibatch(self, key: PRNGKeyArray, size: int) -> "Objective":
         """The same objective on `size` prompts drawn with replacement by their weights: unbiased for Q."""
-        return eqx.tree_at(lambda objective: objective.prompts, self, self.prompts.draw(key, size))
+        drawn = self.prompts.draw(purpose(key, "objective.Objective.minibatch"), size)
+        return eqx.tree_at(lambda objective: objective.prompts, self, drawn)
 
     def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
         r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).

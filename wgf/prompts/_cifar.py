@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._checks import at_least
+from .._draws import purpose
 from ._images import Split, split_prompts
 
 _FOLDER = "cifar-10-batches-bin"
@@ -44,7 +45,7 @@ def cifar10(
     """
     folder = Path(root) / _FOLDER if (Path(root) / _FOLDER).is_dir() else Path(root)
     pixels, labels = _read(folder, _TRAIN)
-    subset_key, embedding_key = jax.random.split(key)
+    subset_key, embedding_key = jax.random.split(purpose(key, "prompts.cifar10"))
     if images is not None:
         if at_least("images", images, 1) > len(pixels):
             raise ValueError(f"`images` must be at most the training images, {len(pixels)}; got {images}.")

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sklearn.datasets import load_digits
 
-from .._checks import at_least
+from .._checks import at_least, numbered
+from .._draws import purpose
 from ._assemble import positional_encoding
 from ._prompts import Prompts
 
@@ -42,7 +43,7 @@ def digits(
     images, labels = table.images[..., None], table.target
     if at_least("held_out", held_out, 1) >= len(images):
         raise ValueError(f"`held_out` must leave an image to train on, of {len(images)}; got {held_out}.")
-    split_key, embedding_key = jax.random.split(key)
+    split_key, embedding_key = jax.random.split(purpose(key, "prompts.digits"))
     order = np.asarray(jax.random.permutation(split_key, len(images)))
     later, first = order[:held_out], order[held_out:]
     return split_prompts(
@@ -73,6 +74,7 @@ def split_prompts(
 
     **Returns:** [`wgf.prompts.Split`][]. **Raises:** `ValueError` if the tokens cannot be made.
     """
+    key = purpose(key, "prompts.split_prompts")
     shift, scale = train[0].mean((0, 1, 2)), train[0].std((0, 1, 2))
     scale = np.where(scale > 0, scale, 1.0)  # a constant channel becomes 0
 
@@ -81,7 +83,7 @@ def split_prompts(
         return patch_prompts(
             key,
             standard,
-            jnp.asarray(labels, jnp.int32),
+            numbered("labels", labels, classes, "classes").astype(jnp.int32),
             classes=classes,
             patch=patch,
             features=features,
@@ -127,10 +129,7 @@ def patch_prompts(
     **Source:** A. Dosovitskiy et al., *An image is worth 16x16 words*, arXiv:2010.11929 (patches and class token).
     """
     pixels = _patches(images, at_least("patch", patch, 1))
-    if not bool(jnp.all((labels >= 0) & (labels < at_least("classes", classes, 2)))):
-        raise ValueError(
-            f"`labels` must be classes 0 to {classes - 1}; got {int(labels.min())} to {int(labels.max())}."
-        )
+    labels = numbered("labels", labels, at_least("classes", classes, 2), "classes")
     if features is not None:
         pixels = jnp.einsum("fp,bpn->bfn", _embedding(key, features, pixels.shape[1]).astype(pixels.dtype), pixels)
     batch, rows, count = pixels.shape
@@ -154,4 +153,5 @@ def _patches(images: Float[Array, "batch height width channels"], side: int) -> 
 def _embedding(key: PRNGKeyArray, features: int, pixels: int) -> Float[Array, "features pixels"]:
     if at_least("features", features, 1) > pixels:
         raise ValueError(f"`features` must be at most the numbers in a patch, {pixels}; got {features}.")
+    key = purpose(key, "prompts.patch_prompts")
     return jnp.linalg.qr(jax.random.normal(key, (pixels, features)))[0].T

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite, holds, is_traced
+from .._checks import at_least, finite, holds, is_traced, numbered, on_host
+from .._draws import purpose
+from ._stationary import always_reached, context_kernel, stationary_law
 
 
 class MarkovChain(eqx.Module):
@@ -18,7 +20,8 @@ class MarkovChain(eqx.Module):
       and the next symbol last. `[S, S]` is a chain of order 1. Entries are not negative; the last axis sums to 1.
 
     **Raises:** `ValueError` if the shape is another, an entry is negative or not finite, a row does not sum to 1, or
-    the stationary law is not unique (the chain can be trapped in one of several sets of contexts).
+    the stationary law is not unique: the chain can be trapped in one of several sets of contexts. Contexts may be left
+    for ever, and the chain may be periodic or move rarely.
 
     Logarithms are natural: entropies are in nats a symbol. Cost of the stationary law: O(S^(3k)).
 
@@ -28,10 +31,9 @@ class MarkovChain(eqx.Module):
     transition: Float[Array, "..."]
 
     def __init__(self, transition: ArrayLike):
-        self.transition = _check_transition(transition)
-        kernel = self._kernel()
-        unique = jnp.linalg.matrix_rank(kernel - jnp.eye(kernel.shape[0], dtype=kernel.dtype)) == kernel.shape[0] - 1
-        self.transition = holds(self.transition, unique, "`transition` must have one stationary law", "several")
+        transition = _check_transition(transition)
+        unique = always_reached(context_kernel(on_host(transition))).any()
+        self.transition = holds(transition, unique, "`transition` must have one stationary law", "several")
 
     @classmethod
     def binary(cls, p: ArrayLike, q: ArrayLike) -> "MarkovChain":
@@ -54,11 +56,7 @@ class MarkovChain(eqx.Module):
 
     def stationary(self) -> Float[Array, "..."]:
         """The stationary law of k consecutive symbols, k axes of size S."""
-        kernel = self._kernel()
-        # Rows of (K - I)^T pi = 0 are dependent; adding 1 1^T, which sees only the sum of pi, makes them regular.
-        system = kernel.T - jnp.eye(kernel.shape[0], dtype=kernel.dtype) + 1
-        law = jnp.linalg.solve(system, jnp.ones(kernel.shape[0], kernel.dtype))
-        return law.reshape(self.transition.shape[:-1])
+        return stationary_law(context_kernel(self.transition)).reshape(self.transition.shape[:-1])
 
     def marginal(self) -> Float[Array, " states"]:
         """The stationary law π of one symbol."""
@@ -79,7 +77,7 @@ class MarkovChain(eqx.Module):
         """
         batch, length = at_least("batch", batch, 1), at_least("length", length, 1)
         states, contexts = self.states, self.states**self.order
-        start_key, key = jax.random.split(key)
+        start_key, key = jax.random.split(purpose(key, "prompts.MarkovChain.sample"))
         start = _draw(jnp.cumsum(self.stationary().ravel())[None], jax.random.uniform(start_key, (batch,)))
         # The context as one number in base S, the newest symbol its last digit.
         ladders = jnp.cumsum(self.transition, axis=-1).reshape(contexts, states)
@@ -94,18 +92,16 @@ class MarkovChain(eqx.Module):
         return jnp.concatenate([first, later.T], axis=1)[:, :length]
 
     def next_laws(self, tokens: Int[Array, "*batch length"]) -> Float[Array, "*batch predicted states"]:
-        """The true law of the symbol after each position that has a whole context, k − 1 positions fewer."""
+        """The true law of the symbol after each position that has a whole context, k − 1 positions fewer.
+
+        **Raises:** `ValueError` if one of the `tokens` is none of the symbols 0 to S − 1, or there are fewer than k.
+        """
+        tokens = numbered("tokens", tokens, self.states, "symbols")
         windows = tokens.shape[-1] - self.order + 1
+        if windows < 1:
+            raise ValueError(f"`tokens` must hold at least {self.order} symbols, a context; got {tokens.shape[-1]}.")
         context = tuple(tokens[..., i : i + windows] for i in range(self.order))
         return self.transition[context]
-
-    def _kernel(self) -> Float[Array, "contexts contexts"]:
-        """The transition matrix between contexts: the oldest symbol drops out, the next comes in."""
-        count = self.states**self.order
-        contexts = jnp.arange(count)[:, None]
-        following = (contexts * self.states + jnp.arange(self.states)[None]) % count
-        rows = self.transition.reshape(count, self.states)
-        return jnp.zeros((count, count), rows.dtype).at[contexts, following].set(rows)
 
 
 def check_probability(argument: str, value: ArrayLike) -> Float[Array, ""]:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._checks import at_least
+from .._checks import at_least, numbered
+from .._draws import purpose
 from ._assemble import positional_encoding
 from ._markov import MarkovChain
 from ._prompts import Prompts
@@ -30,6 +31,7 @@ def next_tokens(
 
     **Raises:** `ValueError` if `batch` is below 1, `length` below 2, `workspace` negative or `positions` odd.
     """
+    key = purpose(key, "prompts.next_tokens")
     sequences = chain.sample(key, batch, at_least("length", length, 2) + 1)
     tokens = symbol_tokens(sequences[:, :-1], chain.states, workspace=workspace, positions=positions)
     return Prompts(tokens, sequences[:, 1:], label_row=0)
@@ -42,13 +44,14 @@ def symbol_tokens(
 
     **Arguments:**
 
-    - `symbols`: integers below `states`.
+    - `symbols`: integers 0 to `states` − 1.
     - `states`: the size S of the alphabet.
     - `workspace`: rows of zeros.
     - `positions`: rows of positional encoding (even; 0 for none). Tokens have D = S + `workspace` + `positions` rows.
 
-    **Raises:** `ValueError` if `workspace` is negative or `positions` odd.
+    **Raises:** `ValueError` if a symbol is none of the states, `workspace` is negative or `positions` odd.
     """
+    symbols = numbered("symbols", symbols, at_least("states", states, 1), "symbols")
     batch, length = symbols.shape
     one_hot = jax.nn.one_hot(symbols, states, axis=1)
     zeros = jnp.zeros((at_least("workspace", workspace, 0), length))

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, finite, holds, is_traced, on_host
+from .._draws import purpose
 
 
 class Prompts(eqx.Module):
@@ -67,6 +68,7 @@ class Prompts(eqx.Module):
 
     def draw(self, key: PRNGKeyArray, size: int) -> "Prompts":
         """Draw `size` prompts with replacement by their weights, as a data measure of equal weights."""
+        key = purpose(key, "prompts.Prompts.draw")
         rows = jax.random.choice(key, self.batch, (size,), p=self.weights)
         return Prompts(self.tokens[rows], self.labels[rows], label_row=self.label_row)
 
@@ -94,14 +96,17 @@ def _check_tokens(tokens: ArrayLike) -> Array:
 
 
 def _check_labels(labels: ArrayLike, batch: int, dtype) -> Array:
-    labels = jnp.asarray(labels)
-    if labels.ndim not in (1, 2) or labels.shape[0] != batch:
+    array = jnp.asarray(labels)
+    if array.ndim not in (1, 2) or array.shape[0] != batch:
         raise ValueError(
-            f"`labels` must have shape [B] or [B, C] with B = {batch} as in `tokens`; got shape {labels.shape}."
+            f"`labels` must have shape [B] or [B, C] with B = {batch} as in `tokens`; got shape {array.shape}."
         )
-    if jnp.issubdtype(labels.dtype, jnp.integer):
-        return labels
-    return finite("labels", labels).astype(dtype)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        return finite("labels", array).astype(dtype)
+    # NumPy's integers of 64 bits may not fit in JAX's of 32.
+    if isinstance(labels, np.ndarray) and not np.array_equal(labels, on_host(array)):
+        raise ValueError(f"`labels` must fit in {array.dtype}; got {labels.min()} to {labels.max()}.")
+    return array
 
 
 def _check_weights(weights: ArrayLike | None, batch: int, dtype) -> Array:

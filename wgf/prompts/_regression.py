@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least, not_negative
-from .._draws import draw_flat
+from .._draws import draw_flat, purpose
 from ._assemble import assemble
 from ._prompts import Prompts
 
@@ -63,7 +63,7 @@ def _draw(
 ) -> tuple[Float[Array, "batch dim length"], Float[Array, "batch dim"], Float[Array, "batch length"]]:
     """Inputs, directions of tasks, and errors of labels."""
     batch, dim, length = shape
-    input_key, task_key, noise_key = jax.random.split(key, 3)
+    input_key, task_key, noise_key = jax.random.split(purpose(key, "prompts.linear_regression"), 3)
     return (
         draw_flat(draw, input_key, shape),
         draw_flat(jax.random.normal, task_key, (batch, dim)),

@@ -1,7 +1,5 @@
 """In-context regression prompts drawn from the rows of a real table."""
 
-import csv
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +10,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
 from .._checks import at_least
+from .._draws import purpose
 from ._assemble import assemble
 from ._prompts import Prompts
 
@@ -53,7 +52,10 @@ def from_table(
         raise ValueError(f"`examples` must be below the table's number of rows, {rows}; got {examples}.")
     if columns < dim:
         raise ValueError(f"`dim` must be at most the table's number of feature columns, {columns}; got {dim}.")
-    standard = StandardScaler().fit_transform(np.column_stack([features, target]))
+    table = np.column_stack([features, target])
+    # Columns of size 1 first, by an exact factor: squares of very large or small numbers leave the range of floats.
+    _, exponents = np.frexp(np.abs(table).max(axis=0))
+    standard = StandardScaler().fit_transform(np.ldexp(table, -exponents))
     x, y = jnp.asarray(standard[:, :-1]), jnp.asarray(standard[:, -1])
 
     def draw(key):
@@ -62,7 +64,7 @@ def from_table(
         column = jax.random.choice(column_key, columns, (dim,), replace=False)
         return x[row][:, column].T, y[row]
 
-    inputs, labels = jax.vmap(draw)(jax.random.split(key, batch))
+    inputs, labels = jax.vmap(draw)(jax.random.split(purpose(key, "prompts.from_table"), batch))
     return assemble(inputs, labels, positions)
 
 
@@ -76,46 +78,6 @@ def diabetes(key: PRNGKeyArray, *, batch: int, examples: int, dim: int = 2, posi
     """
     table: Any = load_diabetes()
     return from_table(key, table.data, table.target, batch=batch, examples=examples, dim=dim, positions=positions)
-
-
-def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a CSV file with a header line into `(features [rows, columns], target [rows])`.
-
-    **Arguments:**
-
-    - `path`: the file; commas between the cells, a number in every cell below the header.
-    - `target`: the name of the column to predict; all the others are features.
-
-    **Raises:** `ValueError` if the column is unknown, a row has another length than the header, or a cell is no finite
-    number (its line and column are named).
-    """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    (_, header), *rows = numbered or [(1, [])]
-    if target not in header:
-        raise ValueError(f"`target` must be a column of {path}, one of {header}; got {target!r}.")
-    if len(header) < 2 or not rows:
-        raise ValueError(f"`path` must hold a feature column and a row of data besides the target; got {path}.")
-    table = np.array([_numbers(row, header, line) for line, row in rows])
-    column = header.index(target)
-    return np.delete(table, column, axis=1), table[:, column]
-
-
-def _numbers(row: list[str], header: list[str], line: int) -> list[float]:
-    if len(row) != len(header):
-        raise ValueError(f"`path`: line {line} must have {len(header)} cells as the header has; got {len(row)}.")
-    return [_number(cell, name, line) for cell, name in zip(row, header, strict=True)]
-
-
-def _number(cell: str, name: str, line: int) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise ValueError(f"`path`: line {line}, column {name!r} must be a finite number; got {cell!r}.")
-    return value
 
 
 def _check_table(features: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,136 @@
+"""Tables of numbers from CSV files."""
+
+import codecs
+import csv
+import gzip
+import io
+import reprlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+# How a file begins that says its encoding. UTF-32's marks come first: one of them begins with one of UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_GZIP = b"\x1f\x8b"
+_SHORT = reprlib.Repr()
+_SHORT.maxlist, _SHORT.maxstring = 50, 60
+
+
+def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a CSV file with a header line into `(features [rows, columns], target [rows])`.
+
+    **Arguments:**
+
+    - `path`: the file: commas between the cells, a number in every cell below the header. In UTF-8, or in UTF-16 or
+      UTF-32 with a byte order mark; plain or compressed by gzip.
+    - `target`: the name of the column to predict; all the others are features.
+
+    **Raises:** `ValueError` naming the file, and the line and the column where there is one, if the file cannot be
+    read, is no such text or is empty, if none or several of the columns have the target's name, if a row has another
+    length than the header, or if a cell is no finite number.
+    """
+    numbered = _rows(path, _text(path))
+    if not numbered:
+        raise ValueError(f"`path` must hold a header line and rows of numbers; got {path}, which is empty.")
+    (first, header), *rows = numbered
+    for number, name in enumerate(header, start=1):
+        if (shown := _readable(name)) != name:
+            raise ValueError(
+                f"`path`: {path}, line {first}, column {number} must be in UTF-8; got "
+                f"{_SHORT.repr(shown)}. Save the file in UTF-8."
+            )
+    if target not in header:
+        raise ValueError(f"`target` must be a column of {path}, one of {_SHORT.repr(header)}; got {target!r}.")
+    if header.count(target) > 1:
+        places = [number for number, name in enumerate(header, start=1) if name == target]
+        raise ValueError(
+            f"`target` must be one column of {path}; got {target!r} as columns {places}. Rename or remove all but one."
+        )
+    if len(header) < 2 or not rows:
+        raise ValueError(f"`path` must hold a feature column and a row of data besides the target; got {path}.")
+    table = np.array([_numbers(path, row, header, line) for line, row in rows])
+    column = header.index(target)
+    return np.delete(table, column, axis=1), table[:, column]
+
+
+def _text(path: str | Path) -> str:
+    """The characters of a file. Bytes that are not UTF-8 become lone surrogates, whose cells can still be named."""
+    try:
+        data = Path(path).read_bytes()
+        data = gzip.decompress(data) if data.startswith(_GZIP) else data
+    except gzip.BadGzipFile as error:
+        raise _cut_off(path, error) from error
+    except OSError as error:
+        raise ValueError(f"`path` must be a file that can be read; got {path}: {error.strerror}.") from error
+    except (EOFError, zlib.error) as error:
+        raise _cut_off(path, error) from error
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    try:
+        text = data.decode(encoding) if encoding else data.decode("utf-8-sig", "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`path` must be in {encoding}, as its byte order mark says; got {path}: {error}.") from error
+    if "\0" in text:
+        raise ValueError(
+            f"`path` must be a text file; got {path}, which holds zero bytes: it is binary, or in UTF-16 without a "
+            "byte order mark. Save it as CSV in UTF-8."
+        )
+    return text
+
+
+def _cut_off(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"`path` must be whole where it is compressed by gzip; got {path}: {error}.")
+
+
+def _rows(path: str | Path, text: str) -> list[tuple[int, list[str]]]:
+    """The cells of each line that is not empty, without blanks around them, and the line's number."""
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines)
+    try:
+        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except csv.Error as error:
+        # A cell of more characters than the module reads.
+        most, line = csv.field_size_limit(), reader.line_num
+        cells = [len(cell) for cell in lines[line - 1].rstrip("\r\n").split(",")]
+        if max(cells) <= most:
+            raise ValueError(
+                f"`path`: {path}, line {line}: a quote must be closed within {most} characters; got an earlier "
+                "one that is still open."
+            ) from error
+        column = cells.index(max(cells))
+        names = next(csv.reader(lines[:1])) if line > 1 else []
+        name = repr(names[column].strip()) if column < len(names) else column + 1
+        raise ValueError(
+            f"`path`: {path}, line {line}, column {name} must hold at most {most} characters; got {max(cells)}."
+        ) from error
+
+
+def _numbers(path: str | Path, row: list[str], header: list[str], line: int) -> list[float]:
+    if len(row) != len(header):
+        raise ValueError(f"`path`: {path}, line {line} must have {len(header)} cells, as the header; got {len(row)}.")
+    numbers = [_number(cell) for cell in row]
+    if not np.isfinite(numbers).all():
+        column = int(np.argmin(np.isfinite(numbers)))
+        raise ValueError(
+            f"`path`: {path}, line {line}, column {header[column]!r} must be a finite number; got "
+            f"{_SHORT.repr(_readable(row[column]))}."
+        )
+    return numbers
+
+
+def _number(cell: str) -> float:
+    """The number in a cell, NaN if there is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def _readable(cell: str) -> str:
+    r"""The cell, with each byte that is not UTF-8 as `\xe9` or the like."""
+    return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
