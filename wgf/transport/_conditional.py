@@ -1,13 +1,16 @@
 """Conditional optimal transport: the divergence of two measures, depth by depth."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, ArrayLike, Float
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._checks import is_traced, on_host
 from ._divergence import Divergence, Potentials
-from ._sinkhorn import sinkhorn_divergence
+from ._inputs import as_array, check_cloud, check_initial, check_pair, check_weights
+from ._sinkhorn import Options
 
 
 def conditional_divergence(
@@ -18,7 +21,7 @@ def conditional_divergence(
     epsilon: ArrayLike,
     x_weights: Float[Array, "depth n"] | None = None,
     y_weights: Float[Array, "depth m"] | None = None,
-    threshold: float = 1e-3,
+    threshold: ArrayLike = 1e-3,
     max_iterations: int = 2000,
     initial: Potentials | None = None,
     mesh: Mesh | None = None,
@@ -32,7 +35,7 @@ def conditional_divergence(
 
     - `x`, `y`: clouds at the same depths, `[depth, n, P]` and `[depth, m, P]`, with weights `[depth, n]` and
       `[depth, m]` of sum 1 at each.
-    - `depth_weights`: the depths' quadrature weights.
+    - `depth_weights`: the depths' quadrature weights, none of them negative.
     - `mesh`: devices to spread the depths over, e.g. of [`wgf.sharding.mesh`][]. Clouds move there once, wherever they
       are; nothing moves while iterating.
     - the rest as in [`wgf.transport.sinkhorn_divergence`][].
@@ -40,44 +43,74 @@ def conditional_divergence(
     **Returns:** [`wgf.transport.Divergence`][]; `converged` only if every depth is; potentials `[depth, ...]`. A device
     solves its depths one at a time, to hold one kernel at once.
 
+    **Raises:** `ValueError` as `sinkhorn_divergence` does, or if there are not as many clouds or weights as depths.
+
     **Source:** R. Barboni, G. Peyré, F.-X. Vialard, *Understanding the training of infinitely deep and wide ResNets
     with conditional optimal transport*, arXiv:2403.12887.
     """
-    if x_weights is None:
-        x_weights = jnp.full(x.shape[:2], 1 / x.shape[1], x.dtype)
-    if y_weights is None:
-        y_weights = jnp.full(y.shape[:2], 1 / y.shape[1], y.dtype)
+    x, y = check_cloud("x", x, "[depth, n, P]"), check_cloud("y", y, "[depth, m, P]")
+    check_pair(("x", "y"), x, y)
+    if len(y) != len(x):
+        raise ValueError(f"`y` must have a cloud for each of the {len(x)} depths of `x`; got {len(y)}.")
+    a, b = check_weights("x_weights", x_weights, x), check_weights("y_weights", y_weights, y)
+    depth_weights = _check_depth_weights(depth_weights, x)
+    options = Options.of(x.dtype, epsilon, threshold, max_iterations, None)
+    clouds = x, y, a, b, check_initial(initial, x, y)
+    if mesh is not None:
+        options, clouds, depth_weights = _onto(mesh, (options, clouds, depth_weights))
+    return _conditional(options, clouds, depth_weights, mesh)
 
-    def at_depth(clouds, epsilon):
-        x, y, a, b, initial = clouds
-        options = {"threshold": threshold, "max_iterations": max_iterations, "initial": initial}
-        return sinkhorn_divergence(x, y, epsilon=epsilon, x_weights=a, y_weights=b, **options)
 
-    def at_depths(clouds, epsilon):
-        return jax.lax.map(lambda clouds: at_depth(clouds, epsilon), clouds)
+@eqx.filter_jit
+def _conditional(options: Options, clouds: PyTree[Array], depth_weights: Array, mesh: Mesh | None) -> Divergence:
+    def at_depths(clouds, options):
+        return jax.lax.map(lambda clouds: options.divergence(*clouds), clouds)
 
-    clouds, epsilon = (x, y, x_weights, y_weights, initial), jnp.asarray(epsilon, x.dtype)
-    each = at_depths(clouds, epsilon) if mesh is None else _spread(at_depths, mesh)(clouds, epsilon)
+    each = (at_depths if mesh is None else _spread(at_depths, mesh))(clouds, options)
     return Divergence(
         jnp.sum(depth_weights * each.value),
-        each.epsilon[0],
+        options.epsilon,
         jnp.all(each.converged),
         jnp.max(each.iterations),
         each.potentials,
     )
 
 
+def _check_depth_weights(depth_weights: ArrayLike, x: Array) -> Array:
+    depth_weights = as_array(depth_weights).astype(x.dtype)
+    if depth_weights.shape != x.shape[:1]:
+        raise ValueError(
+            f"`depth_weights` must have a weight for each of the {len(x)} depths; got shape {depth_weights.shape}."
+        )
+    known = on_host(depth_weights)
+    valid = (known >= 0) & (known < np.inf)
+    if not is_traced(valid) and not valid.all():
+        raise ValueError(f"`depth_weights` must be finite and not negative; got {known.tolist()}.")
+    return depth_weights
+
+
+def _onto(mesh: Mesh, tree: PyTree[Array]) -> PyTree[Array]:
+    """Arrays at hand on all devices of a mesh: a program that is spread over them takes none from others."""
+    everywhere, devices = NamedSharding(mesh, PartitionSpec()), set(mesh.devices.flat)
+
+    def move(leaf):
+        here = is_traced(leaf) or leaf.sharding.device_set == devices
+        return leaf if here else jax.device_put(leaf, everywhere)
+
+    return jax.tree.map(move, tree)
+
+
 def _spread(at_depths, mesh: Mesh):
     """The same function, each device of a mesh at work on its share of the depths."""
     over, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
 
-    def spread(clouds, epsilon):
+    def spread(clouds, options):
         depth = len(clouds[0])
         whole = -(-depth // mesh.size) * mesh.size
         # The first depths once more fill the shares up.
         filled = clouds if whole == depth else jax.tree.map(lambda leaf: leaf[np.arange(whole) % depth], clouds)
         # What loops start from is the same on all devices, what they end with is not: no check of that.
         shares = jax.shard_map(at_depths, mesh=mesh, in_specs=(over, everywhere), out_specs=over, check_vma=False)
-        return jax.tree.map(lambda leaf: leaf[:depth], shares(filled, epsilon))
+        return jax.tree.map(lambda leaf: leaf[:depth], shares(filled, options))
 
     return spread

@@ -1,5 +1,7 @@
 """The coupling distance: particles against the tracers that started where they did."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,7 +17,7 @@ def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Flo
 
     **Arguments:** the finite model's measure, and the measure of its tracers (same depth, width and structure).
 
-    **Raises:** `ValueError` if their shapes differ.
+    **Raises:** `ValueError` if their shapes differ, or those of their particles.
 
     **Source:** A.-S. Sznitman, *Topics in propagation of chaos*, 1991; arXiv:2410.23610, section 3.
     """
@@ -23,5 +25,13 @@ def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Flo
         raise ValueError(
             f"`tracers` must have the measure's depth and width, {measure.weights.shape}; got {tracers.weights.shape}."
         )
+    ours, theirs = ([leaf.shape for leaf in jax.tree.leaves(each.particles)] for each in (measure, tracers))
+    if ours != theirs:
+        raise ValueError(f"`tracers` must have particles of the measure's shapes, {ours}; got {theirs}.")
+    return _distance(measure, tracers)
+
+
+@eqx.filter_jit
+def _distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Float[Array, ""]:
     squares = jnp.sum((coordinates(measure.particles) - coordinates(tracers.particles)) ** 2, axis=-1)
     return jnp.sum(measure.masses * squares)

@@ -24,8 +24,10 @@ class Divergence(eqx.Module):
 
     - `value`: S_ε, in units of squared distance.
     - `epsilon`: the regularisation used.
-    - `converged`: whether all three of its transport problems met the marginal tolerance. If not, the value may be far
-      off: raise `max_iterations` or ε.
+    - `converged`: whether all three of its transport problems met the marginal tolerance, for clouds, weights and ε
+      that are valid and that these numbers resolve: the potentials' spacing is below 0.01 ε. If not, the value may be
+      far off: raise `max_iterations` or ε, or compute in float64. A share of the mass below the tolerance may still be
+      misplaced; between groups whose squared distance is far above ε it can be worth more than the value.
     - `iterations`: the most that one of the three took.
     - `potentials`: [`wgf.transport.Potentials`][], with an axis of depths where the value is an integral over them.
     """

@@ -5,6 +5,7 @@ import functools
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 from jaxtyping import Array, Float
 
 from ._gibbs import Gibbs
@@ -34,13 +35,13 @@ def _derivative(rows, primals, tangents):
 
     def step(block, parts):
         x, a = parts
-        return (block @ b, block @ (b[:, None] * y)), (a @ block, block.T @ (a[:, None] * x))
+        surprise = xlogy(block, block) @ b
+        return (block @ b, block @ (b[:, None] * y), surprise), (a @ block, block.T @ (a[:, None] * x))
 
-    # Of the plan: its marginals divided by the weights, and the points it sends to each.
-    (x_mass, to_x), (y_mass, to_y) = Gibbs(x, y, f, g, epsilon, rows).sweep(step, (x, a))
+    # Of the plan: its marginals divided by the weights, the points it sends to each, and its relative entropy.
+    (x_mass, to_x, surprise), (y_mass, to_y) = Gibbs(x, y, f, g, epsilon, rows).sweep(step, (x, a))
     x_slope = 2 * a[:, None] * (x_mass[:, None] * x - to_x)
     y_slope = 2 * b[:, None] * (y_mass[:, None] * y - to_y)
-    squares = jnp.sum(a * x_mass * jnp.sum(x**2, axis=1)) + jnp.sum(b * y_mass * jnp.sum(y**2, axis=1))
-    entropy = (value - squares + 2 * jnp.sum(a[:, None] * x * to_x)) / epsilon
+    entropy = jnp.sum(a * surprise)
     change = jnp.sum(x_slope * dx) + jnp.sum(y_slope * dy) + jnp.sum(f * da) + jnp.sum(g * db) + entropy * depsilon
     return value, change

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Float
 
-from .._checks import holds
+from .._checks import is_traced
+from ._inputs import as_array, check_cloud
 
 _MOST_POINTS = 1024
 
 
-@eqx.filter_jit
-def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float = 0.05) -> Float[Array, ""]:
+def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float | Array = 0.05) -> Float[Array, ""]:
     r"""The ε at which a point sees a given fraction of the others, mean of \( e^{-\|x_i - x_j\|^2 / \varepsilon} \)
-    over i ≠ j.
+    over the pairs of points that do not coincide.
 
     For a Gaussian cloud of variance s² in P dimensions that is \( \varepsilon = 4 s^2 / (f^{-2/P} - 1) \): 0.05 of
     the mean squared distance in 2 dimensions, where a small ε resolves shapes, but 0.3 of it in 55, where distances
@@ -25,25 +25,41 @@ def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float = 0.05)
     - `cloud`: points `[n, P]`, n ≥ 2; the first 1,024 are used.
     - `fraction`: f, between 0 and 1.
 
-    **Returns:** ε in units of squared distance; 1 for a cloud of coinciding points.
+    **Returns:** ε in units of squared distance; 1 for a cloud of coinciding points. NaN for points or a fraction that
+    are found bad at run time only (under `jit`).
 
-    **Raises:** `ValueError` if there are fewer than two points or the fraction is not between 0 and 1.
+    **Raises:** `ValueError` if there are fewer than two points, they are not finite, or the fraction is not between 0
+    and 1.
     """
+    cloud = check_cloud("cloud", cloud)
+    if len(cloud) < 2:
+        raise ValueError(f"`cloud` must hold at least two points to have a scale; got {len(cloud)}.")
+    if not is_traced(fraction) and not 0 < fraction < 1:
+        raise ValueError(f"`fraction` must lie between 0 and 1; got {fraction}.")
+    return _epsilon(cloud, as_array(fraction).astype(cloud.dtype))
+
+
+@eqx.filter_jit
+def _epsilon(cloud: Array, fraction: Array) -> Float[Array, ""]:
     cloud = cloud[:_MOST_POINTS]
-    count = cloud.shape[0]
-    if count < 2:
-        raise ValueError(f"`cloud` must hold at least two points to have a scale; got {count}.")
-    fraction = holds(fraction, 0 < fraction < 1, "`fraction` must lie between 0 and 1", fraction)
-    squares = jnp.sum((cloud[:, None] - cloud[None]) ** 2, axis=-1)
-    mean = jnp.sum(squares) / (count * (count - 1))
-    # Coinciding points have no scale: any ratios with a root will do, the result is not used.
-    ratios = jnp.where(mean > 0, squares / jnp.where(mean > 0, mean, 1), 1 - jnp.eye(count, dtype=cloud.dtype))
+    # In a power of two near its extent as unit, which is exact and keeps squares within the range of numbers.
+    extent = jnp.max(jnp.abs(cloud - cloud[:1]))
+    _, exponent = jnp.frexp(extent)
+    cloud = jnp.ldexp(cloud, -exponent)
+    squares = jnp.sum((cloud[:, None] - cloud[None, :]) ** 2, axis=-1)
+    apart = squares > 0
+    # Were all pairs as far apart as the nearest or the farthest, ε would be `alike` times their squared distance.
+    log_alike = -jnp.log(-jnp.log(fraction))
+    nearest, farthest = jnp.min(squares, where=apart, initial=jnp.inf), jnp.max(squares)
+    has_scale = (extent > 0) & jnp.isfinite(extent) & jnp.isfinite(log_alike)
 
-    def surplus(log_ratio, _):
-        seen = jnp.sum(jnp.exp(-ratios / jnp.exp(log_ratio))) - count
-        return seen / (count * (count - 1)) - fraction
+    def surplus(log_epsilon, _):
+        seen = jnp.sum(jnp.exp(-squares / jnp.exp(log_epsilon)), where=apart)
+        return jnp.where(has_scale, seen / jnp.maximum(jnp.sum(apart), 1) - fraction, 0)
 
-    bracket = {"lower": jnp.log(jnp.asarray(1e-6, cloud.dtype)), "upper": jnp.log(jnp.asarray(1e3, cloud.dtype))}
-    solver = optx.Bisection(rtol=1e-4, atol=1e-4)
-    root = optx.root_find(surplus, solver, jnp.zeros((), cloud.dtype), options=bracket, throw=False)
-    return jax.lax.stop_gradient(jnp.where(mean > 0, mean * jnp.exp(root.value), 1))
+    ends = {"lower": jnp.log(nearest) + log_alike - 1, "upper": jnp.log(farthest) + log_alike + 1}
+    ends = jax.tree.map(lambda end: jnp.where(has_scale, end, 0), ends)
+    solver = optx.Bisection(rtol=1e-4, atol=1e-4, flip=False)
+    root = optx.root_find(surplus, solver, ends["lower"], options=ends, throw=False)
+    found = jnp.where(has_scale, jnp.ldexp(jnp.exp(root.value), 2 * exponent), jnp.nan)
+    return jax.lax.stop_gradient(jnp.where((extent == 0) & jnp.isfinite(log_alike), 1, found))

@@ -6,6 +6,7 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 _Parts = TypeVar("_Parts")
@@ -16,6 +17,10 @@ _Sums = TypeVar("_Sums")
 _WHOLE = 2**26
 # Entries of a block of a larger one, few enough to stay in a processor's cache.
 _BLOCK = 2**19
+# Rounding of squared distances that exponents by a matrix product may have, by ε.
+_ROUNDING = 2.0**-12
+# Coordinates whose differences are taken at once, in one pass over the result.
+_COORDINATES = 8
 
 
 def rows_at_once(n: int, m: int, block: int | None) -> int:
@@ -32,10 +37,45 @@ def gibbs(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array
 
 
 def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
-    r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product."""
-    products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    left, right = f - jnp.sum(x**2, axis=1), g - jnp.sum(y**2, axis=1)
-    return (2 * products + left[:, None] + right[None]) / epsilon
+    r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product where that is exact enough.
+
+    The product rounds squared distances by \( \max(\|x\|^2, \|y\|^2) \) times the spacing of numbers, which must be
+    small beside ε. Far points have their costs from differences, each exact in all its digits, at a higher price.
+    """
+    x_squares, y_squares = jnp.sum(x**2, axis=1), jnp.sum(y**2, axis=1)
+    rounding = jnp.finfo(x.dtype).eps * jnp.maximum(jnp.max(x_squares), jnp.max(y_squares))
+
+    def by_products(_):
+        products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+        return 2 * products + (f - x_squares)[:, None] + (g - y_squares)[None, :]
+
+    def by_differences(_):
+        return f[:, None] + g[None, :] - square_distances(x, y)
+
+    return jax.lax.cond(anywhere(rounding > _ROUNDING * epsilon), by_differences, by_products, None) / epsilon
+
+
+def square_distances(x: Array, y: Array) -> Float[Array, "n m"]:
+    """‖x_i − y_j‖², some coordinates at a time: memory is that of the result."""
+
+    def add(sums, block):
+        return sums + sum((p[:, None] - q[None, :]) ** 2 for p, q in zip(*block, strict=True)), None
+
+    count = min(_COORDINATES, x.shape[1])
+    blocks = in_blocks(x.T, count), in_blocks(y.T, count)
+    return jax.lax.scan(add, jnp.zeros((len(x), len(y)), x.dtype), blocks)[0]
+
+
+@custom_vmap
+def anywhere(condition: Array) -> Array:
+    """The condition itself; under `vmap`, whether it holds anywhere in the batch: one branch is taken for all of it."""
+    return condition
+
+
+@anywhere.def_vmap
+def _in_batch(size: int, batched: list[bool], conditions: Array) -> tuple[Array, bool]:
+    del size, batched
+    return anywhere(jnp.any(conditions, axis=0)), False
 
 
 class Gibbs(eqx.Module):

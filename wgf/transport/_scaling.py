@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from ._gibbs import Gibbs, soft_minimum
 
@@ -43,8 +43,8 @@ def scale(
     g: Float[Array, " m"],
     epsilon: Float[Array, ""],
     *,
-    threshold: float,
-    most: int,
+    threshold: ArrayLike,
+    most: ArrayLike,
     rows: int,
 ) -> Scaled:
     """Potentials of the transport from x to y, from a first guess of them.
@@ -78,7 +78,7 @@ def scale(
     return jax.lax.while_loop(unfinished, attempt, start)[0]
 
 
-def _iterate(kernel: Gibbs, a: Array, b: Array, iterations: Array, threshold: float, most: int) -> _State:
+def _iterate(kernel: Gibbs, a: Array, b: Array, iterations: Array, threshold: ArrayLike, most: ArrayLike) -> _State:
     """Scale a kernel until its marginals are right, or the scalings come near the range of floating-point numbers."""
     tiny = jnp.finfo(a.dtype).tiny
     widest = -jnp.log(tiny) / 3

@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ._gibbs import Gibbs
 from ._scaling import Scaled
@@ -16,8 +16,8 @@ def scale_self(
     f: Float[Array, " n"],
     epsilon: Float[Array, ""],
     *,
-    threshold: float,
-    most: int,
+    threshold: ArrayLike,
+    most: ArrayLike,
     rows: int,
 ) -> Scaled:
     """The one potential of the transport of a cloud to itself, which contracts alike for every ε.

@@ -1,6 +1,6 @@
 """The debiased Sinkhorn divergence of two clouds, and along a curve of clouds."""
 
-import dataclasses
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ from .._checks import at_least
 from ._divergence import Divergence, Potentials
 from ._dual import dual_value
 from ._gibbs import rows_at_once
+from ._inputs import are_weights, as_array, check_cloud, check_initial, check_pair, check_positive, check_weights
 from ._scaling import scale
 from ._self_scaling import scale_self
 
@@ -22,7 +23,7 @@ def sinkhorn_divergence(
     epsilon: ArrayLike,
     x_weights: Float[Array, " n"] | None = None,
     y_weights: Float[Array, " m"] | None = None,
-    threshold: float = 1e-3,
+    threshold: ArrayLike = 1e-3,
     max_iterations: int = 2000,
     initial: Potentials | None = None,
     block: int | None = None,
@@ -49,18 +50,23 @@ def sinkhorn_divergence(
     are those of the converged value. Cost: O((n + m)² P + iterations · (n + m)²) time, O(n m) memory or
     O(block · (n + m)).
 
-    **Raises:** `ValueError` if `block` is below 1 or `initial` is of other sizes.
+    **Raises:** `ValueError` if the clouds are empty, not finite, or of other dimensions or types, weights are negative
+    or do not sum to 1, ε or `threshold` is not positive, a count is below 1, or `initial` is of other sizes. What is
+    known only at run time (under `jit`) is not checked: such input has not `converged`.
 
     **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*,
     AISTATS 2019.
     """
-    options = _Options(jnp.asarray(epsilon, x.dtype), threshold, max_iterations, block)
-    initial = _start(len(x), len(y), x.dtype) if initial is None else initial
-    if initial.x.shape != x.shape[:1] or initial.y.shape != y.shape[:1]:
-        got = f"{initial.x.shape} and {initial.y.shape}"
-        raise ValueError(f"`initial` must be of the clouds' sizes, {x.shape[:1]} and {y.shape[:1]}; got {got}.")
-    other = options.alone(y, y_weights, initial.y_self)
-    return options.between(x, x_weights, other, initial)
+    x, y = check_cloud("x", x), check_cloud("y", y)
+    check_pair(("x", "y"), x, y)
+    a, b = check_weights("x_weights", x_weights, x), check_weights("y_weights", y_weights, y)
+    options = Options.of(x.dtype, epsilon, threshold, max_iterations, block)
+    return _divergence(options, x, y, a, b, check_initial(initial, x, y))
+
+
+@eqx.filter_jit
+def _divergence(options: "Options", x: Array, y: Array, a: Array, b: Array, initial: Potentials) -> Divergence:
+    return options.divergence(x, y, a, b, initial)
 
 
 def divergence_curve(
@@ -70,7 +76,7 @@ def divergence_curve(
     epsilon: ArrayLike,
     weights: Float[Array, "saves n"] | None = None,
     reference_weights: Float[Array, " m"] | None = None,
-    threshold: float = 1e-3,
+    threshold: ArrayLike = 1e-3,
     max_iterations: int = 2000,
     block: int | None = None,
 ) -> Divergence:
@@ -82,25 +88,35 @@ def divergence_curve(
     rest as in [`wgf.transport.sinkhorn_divergence`][].
 
     **Returns:** [`wgf.transport.Divergence`][] with an axis of saves in all its parts.
+
+    **Raises:** `ValueError` as `sinkhorn_divergence` does.
     """
-    options = _Options(jnp.asarray(epsilon, clouds.dtype), threshold, max_iterations, block)
-    other = options.alone(reference, reference_weights, jnp.full(len(reference), jnp.nan, reference.dtype))
-    if weights is None:
-        weights = jnp.full(clouds.shape[:2], 1 / clouds.shape[1], clouds.dtype)
+    clouds, reference = check_cloud("clouds", clouds, "[saves, n, P]"), check_cloud("reference", reference)
+    check_pair(("clouds", "reference"), clouds, reference)
+    a, b = check_weights("weights", weights, clouds), check_weights("reference_weights", reference_weights, reference)
+    options = Options.of(clouds.dtype, epsilon, threshold, max_iterations, block)
+    return _curve(options, clouds, reference, a, b, check_initial(None, clouds[0], reference))
+
+
+@eqx.filter_jit
+def _curve(
+    options: "Options", clouds: Array, reference: Array, weights: Array, reference_weights: Array, start: Potentials
+) -> Divergence:
+    other = options.alone(reference, reference_weights, start.y_self)
 
     def step(potentials, cloud):
         points, weights = cloud
         found = options.between(points, weights, other, potentials)
         return found.potentials, found
 
-    return jax.lax.scan(step, _start(clouds.shape[1], len(reference), clouds.dtype), (clouds, weights))[1]
+    return jax.lax.scan(step, start, (clouds, weights))[1]
 
 
 class _Alone(eqx.Module):
-    """A cloud moved to a mean of 0, and its transport to itself."""
+    """A cloud moved to a mean of 0, and its transport to itself. The mean is the sum of two vectors."""
 
     points: Float[Array, "n dim"]
-    mean: Float[Array, " dim"]
+    mean: tuple[Float[Array, " dim"], Float[Array, " dim"]]
     weights: Float[Array, " n"]
     value: Float[Array, ""]
     potential: Float[Array, " n"]
@@ -108,32 +124,42 @@ class _Alone(eqx.Module):
     iterations: Int[Array, ""]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
+class Options(eqx.Module):
     """How to solve transport problems; ε is of the clouds' own type, which all else then is."""
 
     epsilon: Float[Array, ""]
-    threshold: float
-    most: int
-    block: int | None
+    threshold: Float[Array, ""]
+    most: Int[Array, ""]
+    block: int | None = eqx.field(static=True)
 
-    def __post_init__(self):
-        if self.block is not None:
-            at_least("block", self.block, 1)
+    @classmethod
+    def of(cls, dtype, epsilon: ArrayLike, threshold: ArrayLike, max_iterations: int, block: int | None) -> "Options":
+        """Checked options: arrays, so that other values need no other program."""
+        most = as_array(at_least("max_iterations", max_iterations, 1))
+        block = None if block is None else at_least("block", block, 1)
+        return cls(
+            check_positive("epsilon", epsilon, dtype), check_positive("threshold", threshold, dtype), most, block
+        )
 
-    def alone(self, points: Array, weights: Array | None, potential: Array) -> _Alone:
+    def divergence(self, x: Array, y: Array, a: Array, b: Array, initial: Potentials) -> Divergence:
+        """The divergence of two clouds from a first guess of their potentials."""
+        return self.between(x, a, self.alone(y, b, initial.y_self), initial)
+
+    def alone(self, points: Array, weights: Array, potential: Array) -> _Alone:
         """The cloud's transport to itself, from a first guess of the potential."""
-        if weights is None:
-            weights = jnp.full(len(points), 1 / len(points), points.dtype)
-        mean = weights @ points
-        points = points - mean[None]
+        rough = weights @ points
+        points = points - rough[None]
+        # The mean of far points is known to the spacing of their own numbers: what is left of it, to that of the rest.
+        rest = weights @ points
+        points = points - rest[None]
         rows = rows_at_once(len(points), len(points), self.block)
         fixed = jax.lax.stop_gradient((points, weights, _finite_or(0, potential), self.epsilon))
         solved = scale_self(*fixed, threshold=self.threshold, most=self.most, rows=rows)
         value = dual_value(points, points, weights, weights, solved.f, solved.g, self.epsilon, rows)
-        return _Alone(points, mean, weights, value, solved.f, solved.error <= self.threshold, solved.iterations)
+        converged = (solved.error <= self.threshold) & are_weights(weights) & (self.epsilon > 0)
+        return _Alone(points, (rough, rest), weights, value, solved.f, converged, solved.iterations)
 
-    def between(self, points: Array, weights: Array | None, other: _Alone, initial: Potentials) -> Divergence:
+    def between(self, points: Array, weights: Array, other: _Alone, initial: Potentials) -> Divergence:
         """The divergence of a cloud from another whose transport to itself is known."""
         own = self.alone(points, weights, initial.x_self)
         rows = rows_at_once(len(own.points), len(other.points), self.block)
@@ -144,17 +170,19 @@ class _Options:
         solved = scale(*fixed, threshold=self.threshold, most=self.most, rows=rows)
         value = dual_value(*problem, solved.f, solved.g, self.epsilon, rows) - (own.value + other.value) / 2
         # Means apart add their squared distance, and nothing else.
-        value = value + jnp.sum((own.mean - other.mean) ** 2)
+        value = value + jnp.sum(sum(mine - theirs for mine, theirs in zip(own.mean, other.mean, strict=True)) ** 2)
         # A NaN must not read as a value to trust, whatever the errors say.
         converged = (solved.error <= self.threshold) & own.converged & other.converged & jnp.isfinite(value)
+        converged &= _resolved(((solved.f, own.weights), (solved.g, other.weights)), self.epsilon)
         iterations = jnp.maximum(solved.iterations, jnp.maximum(own.iterations, other.iterations))
         potentials = Potentials(solved.f, solved.g, own.potential, other.potential)
         return Divergence(value, self.epsilon, converged, iterations, potentials)
 
 
-def _start(n: int, m: int, dtype) -> Potentials:
-    """No guess."""
-    return Potentials(*(jnp.full(count, jnp.nan, dtype) for count in (n, m, n, m)))
+def _resolved(potentials: Sequence[tuple[Array, Array]], epsilon: Array) -> Bool[Array, ""]:
+    """Whether potentials are so small that their sums are exact to a hundredth of ε, wherever there is mass."""
+    largest = [jnp.max(jnp.where(weights > 0, jnp.abs(f), 0)) for f, weights in potentials]
+    return sum(largest, jnp.zeros_like(epsilon)) * jnp.finfo(epsilon.dtype).eps <= 0.01 * epsilon
 
 
 def _finite_or(otherwise, potential: Array) -> Array:

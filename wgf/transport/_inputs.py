@@ -1,0 +1,91 @@
+"""Checks of clouds, weights and options, before anything is compiled.
+
+What is known only at run time is not checked here: a check inside a program keeps it out of JAX's persistent cache.
+There, bad input is a result that has not converged.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+from .._checks import is_traced, on_host
+from ._divergence import Potentials
+
+
+def as_array(value: ArrayLike) -> Array:
+    """An array of JAX; what the host has is put on a device, and nothing compiled for it."""
+    return value if isinstance(value, jax.Array) else jax.device_put(np.asarray(value))
+
+
+def check_cloud(name: str, points: ArrayLike, axes: str = "[n, P]") -> Array:
+    """Return points as an array; raise `ValueError` unless they are finite numbers of 32 or 64 bits with these axes."""
+    points = as_array(points)
+    if points.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"`{name}` must hold numbers of float32 or float64; got {points.dtype}. Convert it by astype.")
+    if points.ndim != axes.count(",") + 1 or 0 in points.shape:
+        raise ValueError(f"`{name}` must have axes {axes}, none of them empty; got shape {points.shape}.")
+    bad = ~(abs(on_host(points)) < np.inf)
+    if not is_traced(bad) and bad.any():
+        raise ValueError(f"`{name}` must be finite; got {int(bad.sum())} coordinates that are NaN or infinite.")
+    return points
+
+
+def check_pair(names: tuple[str, str], x: Array, y: Array) -> None:
+    """Raise `ValueError` unless two clouds have one dimension and one type."""
+    (first, second), dim = names, x.shape[-1]
+    if y.shape[-1] != dim:
+        raise ValueError(f"`{second}` must have points of {dim} coordinates, as `{first}` has; got {y.shape[-1]}.")
+    if y.dtype != x.dtype:
+        raise ValueError(f"`{second}` must be of {x.dtype}, as `{first}` is; got {y.dtype}. Convert one by astype.")
+
+
+def check_weights(name: str, weights: ArrayLike | None, points: Array) -> Array:
+    """Return weights, uniform by default; raise `ValueError` unless those of each cloud are >= 0 and have sum 1."""
+    shape, dtype = points.shape[:-1], points.dtype
+    if weights is None:
+        return as_array(np.full(shape, 1 / shape[-1], dtype))
+    weights = as_array(weights).astype(dtype)
+    if weights.shape != shape:
+        raise ValueError(f"`{name}` must have a weight for each point, shape {shape}; got {weights.shape}.")
+    known = on_host(weights)
+    valid = are_weights(known)
+    if not is_traced(valid) and not valid.all():
+        got = f"least weight {float(known.min()):g}, sums from {float(known.sum(axis=-1).min()):.7g} to "
+        got += f"{float(known.sum(axis=-1).max()):.7g}"
+        raise ValueError(f"`{name}` must not be negative and have sum 1; got {got}. Divide by the sum.")
+    return weights
+
+
+def are_weights(weights: Any) -> Any:
+    """Whether each row is of numbers >= 0 whose sum is 1 but for rounding."""
+    tolerance = max(float(jnp.finfo(weights.dtype).eps) ** 0.5, 1e-4)
+    return (weights >= 0).all(axis=-1) & (abs(weights.sum(axis=-1) - 1) <= tolerance)
+
+
+def check_positive(name: str, value: ArrayLike, dtype: Any) -> Array:
+    """Return a number of a type; raise `ValueError` unless it is positive and finite."""
+    if jnp.shape(value) != ():
+        raise ValueError(f"`{name}` must be one number; got an array of shape {jnp.shape(value)}.")
+    if is_traced(value):
+        return jnp.asarray(value).astype(dtype)
+    number = np.asarray(value).astype(dtype)
+    if not 0 < number < np.inf:
+        raise ValueError(f"`{name}` must be positive and finite; got {value}, which is {number} in {dtype}.")
+    return as_array(number)
+
+
+def check_initial(initial: Potentials | None, x: Array, y: Array) -> Potentials:
+    """Return potentials to start from, NaN for no guess; raise `ValueError` unless they are of the clouds' sizes."""
+    sizes = x.shape[:-1], y.shape[:-1]
+    if initial is None:
+        return Potentials(*(as_array(np.full(size, np.nan, x.dtype)) for size in sizes * 2))
+    got = initial.x.shape, initial.y.shape
+    if got != sizes or (initial.x_self.shape, initial.y_self.shape) != sizes:
+        raise ValueError(
+            f"`initial` must be of the clouds' sizes, {sizes[0]} and {sizes[1]}; got {got[0]} and {got[1]}, for the "
+            f"transports to themselves {initial.x_self.shape} and {initial.y_self.shape}."
+        )
+    return jax.tree.map(lambda leaf: leaf.astype(x.dtype), initial)
