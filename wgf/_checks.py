@@ -1,14 +1,20 @@
 """Checks of arguments: static facts raise `ValueError`, traced facts go through `eqx.error_if`."""
 
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
+
+_T = TypeVar("_T")
+ENCODER = "an encoder, e.g. wgf.encoders.Perceptron(4)"
+# Solvers, tolerances and masses lose their meaning in the rounding of shorter types.
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def is_traced(*arrays: Any) -> bool:
@@ -32,16 +38,71 @@ def on_host(array: Any) -> Any:
     return np.asarray(array) if at_hand else array
 
 
+def shown(value: Any) -> str:
+    """How an error message shows a value: as it is where that is short, else by its type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = repr(value)
+    if len(text) <= 80 and "\n" not in text:
+        return text
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    return f"an object of type {type(value).__name__}"
+
+
 def at_least(argument: str, value: int, minimum: int) -> int:
-    """Return `value` as an int; raise `ValueError` unless it is a whole number >= `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(f"`{argument}` must be a whole number of at least {minimum}; got {value!r}.")
-    return int(value)
+    """Return `value` as an `int`; raise `ValueError` unless it is a whole number >= `minimum`.
+
+    Take what is returned: under `jit` a NumPy integer is an array, whose value is not known.
+    """
+    try:
+        # `True` is no size.
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
+        raise ValueError(f"`{argument}` must be a whole number of at least {minimum}; got {shown(value)}.")
+    return number
+
+
+def instance(argument: str, value: Any, kind: type[_T], example: str) -> _T:
+    """Return `value`; raise `ValueError` unless it is an instance of `kind`, such as `example`."""
+    if isinstance(value, kind):
+        return value
+    call = f" Call the class: {value.__name__}(...)." if isinstance(value, type) and issubclass(value, kind) else ""
+    raise ValueError(f"`{argument}` must be {example}; got {shown(value)}.{call}")
+
+
+def random_key(argument: str, key: Any) -> PRNGKeyArray:
+    """Return one typed random key; raise `ValueError` unless `key` is one, typed or raw."""
+    fix = "Pass jax.random.key(0), or one of the keys of jax.random.split."
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise ValueError(f"`{argument}` must be a JAX random key; got {shown(key)}. {fix}")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and (key.dtype != np.uint32 or key.ndim == 0):
+        raise ValueError(f"`{argument}` must be a JAX random key; got {key.dtype} of shape {key.shape}. {fix}")
+    shape = key.shape if typed else key.shape[:-1]
+    if shape != ():
+        raise ValueError(f"`{argument}` must be one random key; got an array of keys of shape {shape}. {fix}")
+    return jnp.asarray(key) if typed else jax.random.wrap_key_data(jnp.asarray(key))
+
+
+def numbers(argument: str, value: Any) -> Array:
+    """Return `value` as an array; raise `ValueError` unless its entries are real numbers."""
+    try:
+        array = None if isinstance(value, str | bytes) else jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None or not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise ValueError(f"`{argument}` must be a number or an array of numbers; got {shown(value)}.")
+    if jnp.issubdtype(array.dtype, np.complexfloating):
+        raise ValueError(f"`{argument}` must be real; got {array.dtype}. Pass its real part, `.real`.")
+    return array
 
 
 def not_negative(argument: str, value: ArrayLike) -> Array:
     """Return the scalar `value` as an array; raise unless it is finite and >= 0."""
-    array = jnp.asarray(value, jnp.result_type(float))
+    array = numbers(argument, value).astype(jnp.result_type(float))
     if array.shape != ():
         raise ValueError(f"`{argument}` must be one number; got an array of shape {array.shape}.")
     known = on_host(array)
@@ -49,9 +110,18 @@ def not_negative(argument: str, value: ArrayLike) -> Array:
     return holds(array, (known >= 0) & (known < np.inf), f"`{argument}` must be finite and not negative", got)
 
 
+def positive(argument: str, value: ArrayLike) -> Array:
+    """Return the scalar `value` as an inexact array; raise unless it is finite and > 0."""
+    array = finite(argument, value)
+    if array.shape != ():
+        raise ValueError(f"`{argument}` must be one number; got an array of shape {array.shape}.")
+    got = None if is_traced(array) else array.item()
+    return holds(array, on_host(array) > 0, f"`{argument}` must be positive", got)
+
+
 def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
-    """Return `value` as an inexact array; raise if an entry is NaN or infinite."""
-    array = jnp.asarray(value)
+    """Return `value` as an inexact array; raise if an entry is no real number, NaN or infinite."""
+    array = numbers(argument, value)
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
     # What is NaN is not below anything.
@@ -75,6 +145,39 @@ def numbered(argument: str, values: Any, count: int, kind: str) -> Array:
     valid = ((known >= 0) & (known < count)).all()
     got = None if is_traced(valid) or bool(valid) else f"{known.min()} to {known.max()}"
     return holds(jnp.asarray(values), valid, rule, got)
+
+
+def floats(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
+    """Return `value` as a finite array of float32 or float64; raise if it is none and not of whole numbers."""
+    array = finite(argument, value)
+    check_float(argument, array.dtype)
+    return array
+
+
+def check_float(argument: str, dtype: Any) -> None:
+    """Raise `ValueError` unless the type is float32 or float64."""
+    if dtype in FLOATS:
+        return
+    advice = "Pass `.astype(jnp.float32)`."
+    if jnp.issubdtype(dtype, np.floating):
+        advice += (
+            " Solvers lose their steps in the rounding of shorter types. For faster products set "
+            '`jax.default_matmul_precision("bfloat16")`.'
+        )
+    raise ValueError(f"`{argument}` must be of type float32 or float64; got {dtype}. {advice}")
+
+
+def check_types(tokens: Array, particles: PyTree[Array], weights: Array) -> None:
+    """Raise `ValueError` unless tokens, particles and weights are all of float32, or all of float64."""
+    check_float("tokens", tokens.dtype)
+    for argument, leaf in [("particles", leaf) for leaf in jax.tree.leaves(particles)] + [("weights", weights)]:
+        check_float(argument, leaf.dtype)
+        if leaf.dtype != tokens.dtype:
+            raise ValueError(
+                f"`{argument}` must have the type of `tokens`, {tokens.dtype}; got {leaf.dtype}. Cast the prompts, "
+                f"`tokens.astype(jnp.{leaf.dtype})`, or the model, `jax.tree.map(lambda x: "
+                f"x.astype(jnp.{tokens.dtype}) if eqx.is_inexact_array(x) else x, model)`."
+            )
 
 
 def holds(value: Any, condition: Any, rule: str, got: Any = None) -> Any:

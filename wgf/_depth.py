@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from ._checks import is_traced, on_host
+from ._checks import is_traced, numbers, on_host
 
 # How far outside [0, 1] a depth may lie as rounding does: a few units in the last place of float32.
 SLACK = 1e-6
@@ -22,6 +22,7 @@ def check_depth(argument: str, depth: ArrayLike | Sequence[Any]) -> Array:
     # The raw argument is tested: inside `jit`, an operation turns a constant into a tracer.
     if is_traced(*jax.tree.leaves(depth)):
         return _clip(jnp.asarray(depth))
+    numbers(argument, depth)
     known = on_host(depth) if isinstance(depth, jax.Array) else np.asarray(depth)
     if not jnp.issubdtype(known.dtype, jnp.inexact):
         known = known.astype(jnp.result_type(float))

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ._checks import at_least
+from ._checks import at_least, instance, shown
 from ._mesh import PARTICLES, PROMPTS
 from .measures import AbstractMeasure, Eulerian
 from .prompts import Prompts
@@ -33,10 +33,15 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
     device holds.
     """
     shape = (at_least("prompts", prompts, 1), at_least("particles", particles, 1))
-    devices = jax.devices() if devices is None else list(devices)
-    if len(devices) != prompts * particles:
+    if devices is not None and not isinstance(devices, Sequence | np.ndarray):
+        raise ValueError(f"`devices` must be a list of devices, e.g. jax.devices()[:2]; got {shown(devices)}.")
+    devices = jax.devices() if devices is None else list(np.ravel(np.asarray(devices, object)))
+    for device in devices:
+        instance("devices", device, jax.Device, "a list of devices, e.g. jax.devices()[:2]")
+    if len(devices) != shape[0] * shape[1]:
         raise ValueError(
-            f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {prompts} x {particles}."
+            f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {shape[0]} x {shape[1]}. Give "
+            "some of them, `devices=jax.devices()[:count]`."
         )
     return Mesh(np.asarray(devices).reshape(shape), (PROMPTS, PARTICLES), axis_types=(AxisType.Auto,) * 2)
 
@@ -87,8 +92,15 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
       processes each gives the same.
     - `mesh`: of [`wgf.sharding.mesh`][], or any with axes named `prompts` and `particles`.
 
-    **Raises:** `ValueError` if the number of prompts or of particles at a depth is no multiple of the mesh's.
+    **Raises:** `ValueError` if the number of prompts or of particles at a depth is no multiple of the mesh's, or the
+    mesh has no such axes.
     """
+    instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(prompts=2)")
+    if not {PROMPTS, PARTICLES} <= set(mesh.axis_names):
+        raise ValueError(
+            f"`mesh` must have axes named {PROMPTS!r} and {PARTICLES!r}; got {mesh.axis_names}. Make it by "
+            "wgf.sharding.mesh."
+        )
 
     def put(array, *axes: str | None):
         return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*axes)))

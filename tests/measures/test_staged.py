@@ -231,7 +231,9 @@ def test_methods_with_weights_of_zero_or_below_are_refused(solver, key):
 
 
 def test_methods_that_are_not_explicit_runge_kutta_are_refused(unchecked):
-    with pytest.raises(ValueError, match="`solver` must be an explicit Runge–Kutta method of Diffrax; got Kvaerno3"):
+    with pytest.raises(
+        ValueError, match=r"`solver` must be an explicit Runge–Kutta method of Diffrax, .*; got Kvaerno3"
+    ):
         Staged(jnp.ones((4, 1, 1)), solver=diffrax.Kvaerno3())
 
 

@@ -144,7 +144,7 @@ def test_constant_steps_and_what_lies_between_are_those_of_diffrax(name, ends, k
 def test_what_models_refuse(case, key, unchecked):
     prompts, encoder, measure = case
     layered = wgf.measures.Gaussian(encoder, 0.7).layered(2, 3, key)
-    with pytest.raises(ValueError, match=r"`measure` must be wgf.measures.Layered"):
+    with pytest.raises(ValueError, match=r"`measure` must be a wgf.measures.Layered"):
         wgf.Transformer(encoder, measure)
     with pytest.raises(ValueError, match="`solver` must be a Diffrax solver"):
         wgf.AveragedODE(encoder, measure, solver="Tsit5")

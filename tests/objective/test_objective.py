@@ -128,11 +128,9 @@ def test_a_loss_of_ones_own_need_not_return_labels(case):
         ({"weight_decay": np.nan}, "`weight_decay` must be finite and not negative"),
         ({"weight_decay": np.ones(2)}, "`weight_decay` must be one number"),
         ({"readout": QueryEntry(5)}, "below the token dimension"),
-        ({"readout": QueryEntry(-1)}, "`row` must be a whole number"),
         ({"readout": QueryRows(4, 2)}, "below the token dimension"),
         ({"readout": QueryRows(0, 2)}, "`labels` must have the shape"),
         ({"readout": EveryRows(4, 2)}, "below the token dimension"),
-        ({"readout": EveryRows(0, 0)}, "`count` must be a whole number"),
         ({"loss": CrossEntropy()}, "`loss` CrossEntropy takes"),
         ({"loss": CrossEntropy(), "readout": EveryRows(0, 2)}, "`loss` CrossEntropy takes .*EveryRows"),
     ],
@@ -140,3 +138,16 @@ def test_a_loss_of_ones_own_need_not_return_labels(case):
 def test_what_does_not_fit_is_refused(case, options, message):
     with pytest.raises(ValueError, match=message):
         wgf.Objective(case[0], **options)
+
+
+@pytest.mark.parametrize(
+    ("readout", "numbers", "message"),
+    [
+        (QueryEntry, (-1,), "`row` must be a whole number of at least 0; got -1"),
+        (QueryRows, (0, 0), "`count` must be a whole number of at least 1; got 0"),
+        (EveryRows, (0.5, 1), "`start` must be a whole number of at least 0; got 0.5"),
+    ],
+)
+def test_rows_that_are_no_whole_numbers_are_refused(unchecked, readout, numbers, message):
+    with pytest.raises(ValueError, match=message):
+        readout(*numbers)

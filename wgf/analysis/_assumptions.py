@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least, finite, holds, is_traced
+from .._checks import ENCODER, at_least, instance, positive, random_key
 from .._draws import purpose
 from ..encoders import AbstractEncoder
 from ..prompts import Prompts
@@ -93,13 +93,16 @@ def check_assumptions(
 
     **Source:** arXiv:2410.23610, section 4 (partial homogeneity, growth, local Lipschitz gradients, universality).
     """
-    at_least("samples", samples, 16)
-    scale = finite("scale", scale)
-    scale = holds(scale, jnp.all(scale > 0), "`scale` must be positive", None if is_traced(scale) else scale.tolist())
+    samples = at_least("samples", samples, 16)
+    instance("encoder", encoder, AbstractEncoder, ENCODER)
+    instance("prompts", prompts, Prompts, "a wgf.prompts.Prompts")
+    scale, key = positive("scale", scale), random_key("key", key)
     keys = jax.random.split(purpose(key, "analysis.check_assumptions"), 4)
     sample_key, row_key, segment_key, mean_key = keys
     dtype = prompts.tokens.dtype
     particles = jax.tree.map(lambda leaf: (scale * leaf).astype(dtype), encoder.sample(sample_key, (samples,)))
+    # The mean raises where the encoder does not fit the prompts.
+    jax.eval_shape(encoder.mean, particles, jnp.ones(samples, dtype), prompts.tokens)
     tokens = prompts.tokens[jax.random.choice(row_key, prompts.batch, (samples,), p=prompts.weights)]
     homogeneity, partial = _homogeneity(encoder, particles, tokens)
     return Assumptions(

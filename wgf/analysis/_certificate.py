@@ -10,7 +10,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least, finite, holds, is_traced
+from .._checks import at_least, instance, positive, random_key
 from .._depth import check_depth
 from .._draws import purpose
 from ..measures import coordinates
@@ -83,8 +83,10 @@ def certificate(
 
     **Source:** arXiv:2410.23610, section 4 and its optimality conditions.
     """
-    at_least("starts", starts, 2)
-    at_least("max_steps", max_steps, 1)
+    starts, max_steps = at_least("starts", starts, 2), at_least("max_steps", max_steps, 1)
+    instance("objective", objective, Objective, "a wgf.Objective")
+    instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
+    key = random_key("key", key)
     depths = _depths(model, depths)
     radius = _radius(model, radius)
     return _certificate(objective, model, key, depths, radius, starts, max_steps)
@@ -165,13 +167,14 @@ def _depths(model: AbstractModel, depths: ArrayLike | Sequence[float] | None) ->
         own = model.measure.depths
         chosen = np.unique(np.linspace(0, own.shape[0] - 1, min(8, own.shape[0])).round().astype(int))
         return own[chosen]
-    return jnp.atleast_1d(check_depth("depths", depths))
+    depths = jnp.atleast_1d(check_depth("depths", depths))
+    if depths.ndim != 1:
+        raise ValueError(f"`depths` must be a vector of depths in [0, 1]; got shape {depths.shape}.")
+    return depths
 
 
 def _radius(model: AbstractModel, radius: ArrayLike | None) -> Float[Array, ""]:
     if radius is None:
         norms = jnp.linalg.norm(coordinates(model.measure.particles), axis=-1)
         return jnp.maximum(4 * jnp.max(norms), 4)
-    radius = finite("radius", radius)
-    got = None if is_traced(radius) else radius.tolist()
-    return holds(radius, jnp.all(radius > 0), "`radius` must be positive", got)
+    return positive("radius", radius)

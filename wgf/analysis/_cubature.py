@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._checks import at_least
+from .._checks import at_least, instance
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure
@@ -63,6 +63,10 @@ def cubature(
     or less and particles of many dimensions: there it takes the fewest evaluations of heads of all that
     benchmarks/work_precision.py compares.
     """
+    instance("objective", objective, Objective, "a wgf.Objective")
+    instance("pilot", pilot, FlowSolution, "a solution of wgf.flow")
+    instance("base", base, AbstractMeasure, "a measure over depth, e.g. of wgf.measures.Gaussian")
+    width, tied = at_least("width", width, 1), at_least("tied", tied, 1)
     _check(pilot, base, width, tied)
     paired = _in_pairs(pilot.models.encoder, base.particles)
     features = np.asarray(_ride(objective, pilot, base.particles, paired), np.float64)
@@ -80,7 +84,7 @@ def _check(pilot: FlowSolution, base: AbstractMeasure, width: int, tied: int) ->
     nodes = pilot.model_at(0).measure.depths
     if base.depths.shape != nodes.shape or not np.allclose(base.depths, nodes, atol=1e-6):
         raise ValueError(f"`base` must have the pilot's depth nodes, {nodes}; got {base.depths}.")
-    if at_least("width", width, 1) % at_least("tied", tied, 1):
+    if width % tied:
         raise ValueError(f"`width` must be a multiple of `tied`, {tied}; got {width}.")
     if width > base.width:
         raise ValueError(f"`width` must be at most the width of the base, {base.width}; got {width}.")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from .._checks import instance, random_key
 from ..flows import RESULTS, FlowSolution
 from ..objective import Objective
 from ._assumptions import check_assumptions
@@ -49,6 +50,9 @@ def diagnose(
 
     **Source:** arXiv:2410.23610, sections 3 and 4, for what each assumption is needed for.
     """
+    instance("objective", objective, Objective, "a wgf.Objective")
+    instance("solution", solution, FlowSolution, "a solution of wgf.flow")
+    key = random_key("key", key)
     if diverged := _diverged(solution):
         return (diverged,)
     findings = [_growing_gap(gap)] if gap is not None else []

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from .._checks import at_least
+from .._checks import at_least, instance, positive
 from .._finite import finite_rows
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure, Eulerian, coordinates
@@ -100,6 +100,10 @@ def gap(
 
     **Source:** arXiv:2410.23610, section 3; arXiv:2403.12887 for the distance.
     """
+    _check_flow("finite", finite)
+    _check_flow("limit", limit.pooled if isinstance(limit, Replicates) else limit)
+    if mesh is not None:
+        instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
     replicates = limit if isinstance(limit, Replicates) else None
     reference = limit.pooled if isinstance(limit, Replicates) else limit
     if finite.taus.shape != reference.taus.shape or not np.array_equal(finite.taus, reference.taus):
@@ -109,12 +113,11 @@ def gap(
             f"`limit` must have outputs on the prompts of `finite`, {finite.outputs.shape}; got "
             f"{reference.outputs.shape}."
         )
-    at_least("most_depths", most_depths, 1)
+    most_depths = at_least("most_depths", most_depths, 1)
     tracers = _match(finite.models, reference.models)
     if tracers is None and isinstance(reference.models.measure, Eulerian):
         raise ValueError("`limit` must carry the finite model's tracers where its measure is on a grid: no sample is.")
-    if epsilon is None:
-        epsilon = _epsilon(reference.models.measure)
+    epsilon = _epsilon(reference.models.measure) if epsilon is None else positive("epsilon", epsilon)
     count = None if replicates is None else replicates.count
     twins = None if tracers is None else reference.models.tracers[tracers]
     compared = _Compared(finite.models.measure, reference.models.measure, twins, jnp.asarray(epsilon))
@@ -137,6 +140,11 @@ def gap(
         coupling=coupling,
         noise=None if replicates is None else _noise(replicates, coupling is not None, spread),
     )
+
+
+def _check_flow(argument: str, solution: FlowSolution) -> None:
+    instance(argument, solution, FlowSolution, "a solution of wgf.flow")
+    instance(argument, solution.models, AbstractModel, "the flow of a wgf.Transformer or a wgf.AveragedODE")
 
 
 @eqx.filter_jit

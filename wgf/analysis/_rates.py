@@ -100,7 +100,7 @@ def fit_rates(
         raise ValueError(f"`gaps` must hold at least 6 sizes and 3 seeds; got {gaps.shape}.")
     if not (np.isfinite(gaps) & (gaps > 0)).all():
         raise ValueError("`gaps` must be positive and finite; got one that is not.")
-    at_least("resamples", resamples, 2)
+    resamples = at_least("resamples", resamples, 2)
     draws = np.random.default_rng(seed).integers(gaps.shape[1], size=(resamples, gaps.shape[1]))
     means = [np.sqrt(np.mean(gaps[:, draw] ** 2, axis=1)) for draw in draws]
     gap = np.sqrt(np.mean(gaps**2, axis=1))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from .._checks import is_traced, on_host
+from .._checks import instance, is_traced, on_host, shown
+from .._same import same
 from ..flows import RESULTS, FlowSolution, flow
 from ..models import AbstractModel
 from ..objective import Objective
@@ -180,19 +181,25 @@ def _side_by_side(samples: Sequence[tuple[PyTree[Array], Array]]) -> tuple[PyTre
 
 
 def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
+    if not isinstance(models, Sequence):
+        raise ValueError(f"`models` must be a list of models; got {shown(models)}.")
     models = tuple(models)
+    for model in models:
+        instance("models", model, AbstractModel, "a list of wgf.Transformer or wgf.AveragedODE")
     if len(models) < 2:
         raise ValueError(f"`models` must hold at least two replicates, to tell how they differ; got {len(models)}.")
     if any(model.tracers for model in models):
         raise ValueError("`models` must carry no tracers of their own; give these as `tracers`, for the pooled flow.")
     first, *others = (eqx.filter_eval_shape(lambda m: m, model) for model in models)
     for number, other in enumerate(others, start=1):
-        if not eqx.tree_equal(first, other):
+        if not same(first, other):
             raise ValueError(
                 f"`models` must differ in the values of their arrays alone; got {other} as replicate {number} beside "
                 f"{first}."
             )
-    return models
+    # Copies of functions are other objects in the structure of a model: all have that of the first.
+    structure = jax.tree.structure(models[0])
+    return tuple(jax.tree.unflatten(structure, jax.tree.leaves(model)) for model in models)
 
 
 @eqx.filter_jit

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._checks import ENCODER, instance
 from .._draws import purpose
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 
@@ -28,13 +29,17 @@ class Average(AbstractFusedEncoder, AbstractOddEncoder):
 
     Particles are [`wgf.encoders.Pair`][]s. The reflection is that of both halves.
 
-    **Raises:** `ValueError` from `reflect` if a half has no reflection.
+    **Raises:** `ValueError` if a half is no encoder; from `reflect`, if it has no reflection.
 
     **Source:** arXiv:2410.23610, equation 2.4 and section 3.1.
     """
 
     f: AbstractEncoder
     h: AbstractEncoder
+
+    def __check_init__(self):
+        instance("f", self.f, AbstractEncoder, ENCODER)
+        instance("h", self.h, AbstractEncoder, ENCODER)
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Pair:
         """Draw both halves independently."""

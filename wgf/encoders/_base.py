@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._chunks import mean_in_chunks
+from ._fit import check_arguments, check_call, check_fused, check_particles
 
 Tokens = Float[Array, "token_dim length"]
 Batch = Float[Array, "batch token_dim length"]
@@ -56,10 +57,22 @@ class AbstractEncoder(eqx.Module):
 
         **Returns:** `[B, D, N+1]`. Cost: M·B evaluations of `__call__`, in chunks whose size depends on those of the
         arguments ([`wgf.encoders.Chunked`][] sets it by hand), or the fused form where the encoder has one.
+
+        **Raises:** `ValueError` if arguments differ in type, particles are not the encoder's, or `__call__` does not
+        map `[D, N+1]` to `[D, N+1]` of the same type.
         """
+        check_arguments(self, particles, weights, tokens)
         if isinstance(self, AbstractFusedEncoder):
-            return self.fused_mean(particles, weights, tokens)
+            # Encoders within others are checked by their own means.
+            if not any(isinstance(part, AbstractEncoder) for part in vars(self).values()):
+                check_call(self, particles, tokens)
+            return check_fused(self, self.fused_mean(particles, weights, tokens), tokens)
+        check_call(self, particles, tokens)
         return mean_in_chunks(functools.partial(plain_mean, self), particles, weights, tokens)
+
+    def check_particles(self, particles: PyTree[Array], axes: int) -> None:
+        """Raise `ValueError` unless particles with so many leading axes have the structure and shapes of `sample`'s."""
+        check_particles(self, particles, axes)
 
 
 class AbstractFusedEncoder(AbstractEncoder):

@@ -3,7 +3,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least
+from .._checks import ENCODER, at_least, instance
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 from ._chunks import mean_in_chunks
 
@@ -30,7 +30,7 @@ class Chunked(AbstractFusedEncoder, AbstractOddEncoder):
     prompts: int | None = eqx.field(static=True)
 
     def __init__(self, encoder: AbstractEncoder, *, particles: int | None = None, prompts: int | None = None):
-        self.encoder = encoder
+        self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
         self.particles = None if particles is None else at_least("particles", particles, 1)
         self.prompts = None if prompts is None else at_least("prompts", prompts, 1)
 

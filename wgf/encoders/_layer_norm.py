@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._checks import ENCODER, finite, instance
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 
 
@@ -27,9 +28,10 @@ class LayerNorm(AbstractFusedEncoder, AbstractOddEncoder):
     epsilon: float = eqx.field(static=True)
 
     def __init__(self, encoder: AbstractEncoder, *, epsilon: float = 1e-5):
-        if not epsilon > 0:
+        number = finite("epsilon", epsilon)
+        if number.shape != () or not number > 0:
             raise ValueError(f"`epsilon` must be positive; got {epsilon!r}.")
-        self.encoder = encoder
+        self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
         self.epsilon = float(epsilon)
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> PyTree[Array]:

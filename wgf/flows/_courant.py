@@ -5,6 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._checks import finite, instance
 from ._around import AbstractAround
 
 
@@ -21,6 +22,8 @@ class CourantController(AbstractAround):
     - `inner`: the controller that bounds the error, e.g. `diffrax.PIDController`.
     - `aim`: the Courant number that long steps are cut to, between 0 and 1.
 
+    **Raises:** `ValueError` if `inner` is no adaptive controller or `aim` lies elsewhere.
+
     **Source:** S. Gottlieb, C.-W. Shu, E. Tadmor, *Strong stability-preserving high-order time discretization
     methods*, SIAM Review 43 (2001), sections 2 and 4.
     """
@@ -29,8 +32,12 @@ class CourantController(AbstractAround):
     aim: float = eqx.field(static=True)
 
     def __init__(self, inner: diffrax.AbstractAdaptiveStepSizeController, aim: float = 0.9):
-        self.inner = inner
-        self.aim = aim
+        example = "an adaptive step size controller of Diffrax, e.g. diffrax.PIDController(1e-4, 1e-6)"
+        self.inner = instance("inner", inner, diffrax.AbstractAdaptiveStepSizeController, example)
+        number = finite("aim", aim)
+        if number.shape != () or not 0 < number <= 1:
+            raise ValueError(f"`aim` must lie above 0 and be at most 1; got {aim!r}.")
+        self.aim = float(aim)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         """Begin as the inner controller does."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import numbers
 from ..objective import Objective
 
 
@@ -95,7 +96,11 @@ def value_and_outputs(
     """Q and the outputs it was computed from: none, where the objective is a plain function of the model."""
     if isinstance(objective, Objective):
         return objective.value_and_outputs(model)
-    q = objective(model)
+    q = numbers("objective", objective(model))
+    if q.shape != () or not jnp.issubdtype(q.dtype, jnp.floating):
+        raise ValueError(
+            f"`objective` must return one real number; got {q.dtype} of shape {q.shape}. Sum or average it."
+        )
     return q, jnp.zeros(0, q.dtype)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least
+from .._checks import at_least, instance
 from .._mesh import on_own_mesh
 from ._problem import Problem, pose
 from ._solution import RESULTS, FlowSolution, raise_if, translate
@@ -93,6 +93,9 @@ def flow(
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3; for σ > 0, S. Mei, A. Montanari, P.-M. Nguyen, *A mean field
     view of the landscape of two-layer neural networks*, PNAS 115 (2018).
     """
+    instance("adjoint", adjoint, diffrax.AbstractAdjoint, "a Diffrax adjoint, e.g. diffrax.DirectAdjoint()")
+    example = "a Diffrax progress meter, e.g. diffrax.TqdmProgressMeter()"
+    instance("progress_meter", progress_meter, diffrax.AbstractProgressMeter, example)
     problem = pose(
         objective,
         model,

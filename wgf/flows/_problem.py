@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._checks import finite, holds, is_traced, not_negative
+from .._checks import finite, holds, instance, is_traced, not_negative, positive, random_key
 from .._finite import finite_rows
 from ..objective import Objective
 from ._dynamics import AbstractDynamics, prompt_weights, real_dtype
@@ -19,7 +19,7 @@ from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
 from ._state import State, field, start
 from ._survey import survey
-from ._velocity import dynamics_of, evaluate, tracers_of
+from ._velocity import check_posed, dynamics_of, evaluate, tracers_of
 
 
 class Problem(eqx.Module):
@@ -126,13 +126,19 @@ def pose(
 
     **Raises:** `ValueError` as described there.
     """
+    check_posed(objective, model)
     if tracers_of(model) and not isinstance(objective, Objective):
         raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
+    if solver is not None:
+        instance("solver", solver, diffrax.AbstractSolver, "a Diffrax solver, e.g. diffrax.Tsit5()")
+    if controller is not None:
+        example = "a step size controller of Diffrax, e.g. diffrax.PIDController(1e-4, 1e-6)"
+        instance("controller", controller, diffrax.AbstractStepSizeController, example)
     dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
+    checked = not_negative("temperature", temperature).astype(dtype)
     # Asked of the argument itself: under `jit` a constant that has been through an operation is as good as unknown.
-    hot = _is_hot(temperature)
-    temperature = not_negative("temperature", temperature).astype(dtype)
+    hot, temperature = _is_hot(temperature), checked
     dynamics = dynamics_of(model, temperature)
     noisy = hot and dynamics.noise(model) is not None
     if noisy:
@@ -150,11 +156,11 @@ def pose(
         model=model,
         taus=taus,
         temperature=temperature,
-        key=key if noisy else None,
+        key=random_key("key", key) if noisy else None,
         solver=dynamics.solver() if solver is None else solver,
         controller=controller,
-        dt0=None if dt0 is None else jnp.asarray(dt0, dtype),
-        steady=None if steady is None else _check_positive("steady", steady).astype(dtype),
+        dt0=None if dt0 is None else positive("dt0", dt0).astype(dtype),
+        steady=None if steady is None else positive("steady", steady).astype(dtype),
     )
 
 
@@ -183,14 +189,11 @@ def _is_hot(temperature: float | Array) -> bool:
 
 
 def _dtype(model: PyTree):
-    parameters = dynamics_of(model).parameters(model)
-    if not jax.tree.leaves(parameters):
-        raise ValueError(f"`model` must hold at least one array of real or complex numbers to move; got {model!r}.")
-    return real_dtype(parameters)
+    return real_dtype(dynamics_of(model).parameters(model))
 
 
 def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
-    rtol, atol = (_check_positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
+    rtol, atol = (positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
     return dynamics.controller(rtol, atol, _StateNorm(dynamics.norm(model)), taus)
 
 
@@ -200,9 +203,3 @@ def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
         raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")
     got = None if is_traced(taus) else taus.tolist()
     return holds(taus, jnp.all(jnp.diff(taus) > 0), "`taus` must increase", got)
-
-
-def _check_positive(argument: str, value: ArrayLike) -> Array:
-    value = finite(argument, value)
-    got = None if is_traced(value) else value.tolist()
-    return holds(value, jnp.all(value > 0), f"`{argument}` must be positive", got)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from tqdm import tqdm
 
-from .._checks import at_least
+from .._checks import at_least, numbers, shown
 from .._mesh import on_own_mesh
 from ._chunk import Part, advance, begin
 from ._host import on_host
@@ -83,10 +83,14 @@ def run(
 
     Not for `jit`, `vmap` or `grad`: that is what `flow` is for. Cost: that of `flow`, and one velocity a part.
     """
-    at_least("chunk", chunk, 1)
-    for name, value in (("time_limit", time_limit), ("checkpoint_every", checkpoint_every), ("max_steps", max_steps)):
-        if value is not None and not value > 0:
-            raise ValueError(f"`{name}` must be positive; got {value}.")
+    chunk = at_least("chunk", chunk, 1)
+    max_steps = None if max_steps is None else at_least("max_steps", max_steps, 1)
+    for name, value in (
+        ("time_limit", np.inf if time_limit is None else time_limit),
+        ("checkpoint_every", checkpoint_every),
+    ):
+        if numbers(name, value).shape != () or not value > 0:
+            raise ValueError(f"`{name}` must be a positive number of seconds; got {shown(value)}.")
     deadline = None if time_limit is None else time.monotonic() + time_limit
     problem = pose(
         objective,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least
+from .._checks import at_least, random_key, shown
 from .._draws import purpose
 from .._finite import finite_rows
 from .._mesh import on_own_mesh
@@ -18,7 +18,7 @@ from ._eulerian import FiniteVolume
 from ._extra_arguments import update as optimiser_update
 from ._solution import RESULTS, TrainSolution, raise_if
 from ._survey import repeat_model, survey
-from ._velocity import dynamics_of, evaluate
+from ._velocity import check_posed, dynamics_of, evaluate
 
 
 @on_own_mesh
@@ -60,16 +60,23 @@ def train(
     with an objective that draws no batches, or the model's measure is on a grid; `eqx.EquinoxRuntimeError` if the run
     stops being finite and `throw=True`.
     """
+    check_posed(objective, model)
+    if isinstance(optimiser, type) or not all(callable(getattr(optimiser, name, None)) for name in ("init", "update")):
+        raise ValueError(
+            f"`optimiser` must be an Optax gradient transformation, e.g. optax.adam(1e-2); got {shown(optimiser)}."
+        )
     steps = at_least("steps", steps, 1)
     save_every = steps if save_every is None else at_least("save_every", save_every, 1)
     if steps % save_every:
         raise ValueError(f"`save_every` must divide `steps` = {steps}; got {save_every}.")
-    if batch is not None and (at_least("batch", batch, 1) and key is None):
+    batch = None if batch is None else at_least("batch", batch, 1)
+    if batch is not None and key is None:
         raise ValueError("`key` must be given with `batch`, to draw prompts; got None.")
     if batch is not None and not hasattr(objective, "minibatch"):
         raise ValueError(f"`objective` must have a method `minibatch(key, size)` for `batch`; got {objective!r}.")
     if isinstance(dynamics_of(model), FiniteVolume):
         raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
+    key = None if key is None else random_key("key", key)
     solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
     return raise_if(solution, solution.result == RESULTS.not_finite) if throw else solution
 

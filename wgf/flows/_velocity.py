@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._checks import check_float, instance, shown
 from .._mesh import on_own_mesh
 from .._outline import outline
 from ..measures import Eulerian, Layered, at_coordinates, coordinates
@@ -35,6 +36,8 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \),
       with \( \nabla_z Q = \partial_x Q + i\,\partial_y Q \) for complex z = x + iy.
 
+    **Raises:** `ValueError` if `objective` is no function, or `model` holds nothing that can move.
+
     **Returns:** the velocities, of the structure and shapes of `model.measure.particles` (of any other module: of its
     inexact arrays; of a [`wgf.measures.Eulerian`][] measure: the rates of its weights). Particles of weight zero get
     the velocity that a particle of vanishing mass has.
@@ -43,6 +46,7 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
+    check_posed(objective, model)
     dynamics = dynamics_of(model)
     return dynamics.unpack(evaluate(dynamics, objective, model).velocity, dynamics.parameters(model))
 
@@ -62,6 +66,24 @@ def dynamics_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractDynamics
     return Lagrangian()
 
 
+def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> None:
+    """Raise `ValueError` unless the objective is a function, and the model holds arrays of one type that can move."""
+    if isinstance(objective, type) or not callable(objective):
+        raise ValueError(
+            f"`objective` must be a function of the model, e.g. wgf.Objective(prompts); got {shown(objective)}."
+        )
+    if isinstance(model, AbstractModel):
+        model.check()
+    moved = jax.tree.leaves(dynamics_of(model).parameters(model))
+    if not moved:
+        raise ValueError(f"`model` must hold at least one array of real or complex numbers to move; got {shown(model)}.")
+    types = sorted({str(leaf.dtype) for leaf in moved})
+    if len(types) > 1:
+        raise ValueError(f"`model` must hold arrays of one type to move; got {types}. Cast them with `.astype`.")
+    if jnp.issubdtype(moved[0].dtype, jnp.floating):
+        check_float("model", moved[0].dtype)
+
+
 @outline
 def evaluate(dynamics: AbstractDynamics, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
     """Evaluate Q and its velocity field at a model."""
@@ -79,6 +101,8 @@ def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[
     **Returns:** for each of `model.tracers` a PyTree of the structure and shapes of its particles. Cost: one forward
     and one backward solve, and one gradient of the encoder for each tracer and prompt.
     """
+    instance("objective", objective, Objective, "a wgf.Objective")
+    instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
     if not model.tracers:
         return ()
     moved = strip_velocity(objective, model, strips([measure.particles for measure in model.tracers]))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import finite, holds, is_traced, on_host
+from .._checks import check_float, finite, floats, holds, is_traced, on_host
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 
@@ -62,6 +62,19 @@ class AbstractMeasure(eqx.Module):
         r"""\( \int_0^1 \int \|\theta\|^2 \rho(d\theta, t)\,dt = \sum_{ij} w_i a_{ij} \|\theta_{ij}\|^2 \)."""
         return jnp.sum(self.masses * square_norms(self.particles, self.weights))
 
+    def check(self) -> None:
+        """Raise `ValueError` unless the particles are of one type, float32 or float64, with the axes of the weights."""
+        particles, weights = self.particles, self.weights
+        shapes = {leaf.shape[:2] for leaf in jax.tree.leaves(particles)}
+        if shapes != {weights.shape}:
+            raise ValueError(
+                f"`particles` must have the leading axes [depth, width] of the weights, {weights.shape}; got "
+                f"{sorted(shapes)}. Take one model of many, as of a solution, by `solution.model_at(index)`."
+            )
+        _check_one_type(particles)
+        for leaf in jax.tree.leaves(particles):
+            check_float("particles", leaf.dtype)
+
     def with_particles(self: _Measure, particles: PyTree[Array]) -> _Measure:
         """The same measure with other particles of the same structure and shapes."""
         return eqx.tree_at(lambda measure: measure.particles, self, particles)
@@ -97,15 +110,22 @@ def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> 
 
 
 def check_particles(particles: PyTree[ArrayLike], axes: str) -> tuple[PyTree[Array], tuple[int, int]]:
-    """Return the particles as arrays with their two leading sizes; raise `ValueError` if these do not agree."""
-    particles = jax.tree.map(lambda leaf: finite("particles", leaf), particles)
+    """Return the particles as arrays with their two leading sizes; raise `ValueError` if these or types differ."""
+    particles = jax.tree.map(lambda leaf: floats("particles", leaf), particles)
     shapes = {leaf.shape[:2] for leaf in jax.tree.leaves(particles)}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or 0 in shape:
         found = sorted({leaf.shape for leaf in jax.tree.leaves(particles)})
         raise ValueError(
             f"`particles` must be arrays that share leading axes {axes}, none of them 0; got shapes {found}."
         )
+    _check_one_type(particles)
     return particles, shape
+
+
+def _check_one_type(particles: PyTree[Array]) -> None:
+    types = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(particles)})
+    if len(types) > 1:
+        raise ValueError(f"`particles` must be arrays of one type; got {types}. Cast them with `.astype`.")
 
 
 def check_weights(weights: ArrayLike | None, particles: PyTree[Array]) -> Float[Array, "depth width"]:
@@ -127,4 +147,4 @@ def check_weights(weights: ArrayLike | None, particles: PyTree[Array]) -> Float[
     sums = known.sum(axis=1)
     valid = (known >= 0).all() & (abs(sums - 1) < 1e-4).all()
     got = None if is_traced(valid) else f"least weight {float(known.min())}, sums {sums.tolist()}"
-    return holds(weights, valid, "`weights` must be non-negative with sum 1 at each depth", got)
+    return holds(weights, valid, "`weights` must be non-negative with sum 1 at each depth (divide by their sum)", got)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from .._checks import at_least, finite, holds, is_traced, on_host
+from .._checks import ENCODER, at_least, finite, holds, instance, is_traced, on_host, random_key, shown
 from .._draws import purpose
 from ..encoders import AbstractEncoder
 from ._equal_eighths import EqualEighths
@@ -35,9 +35,8 @@ class AbstractInitialLaw(eqx.Module):
 
         **Arguments:** `depth` L ≥ 1, `width` M ≥ 1, a random `key`. **Raises:** `ValueError` if one is below 1.
         """
-        at_least("depth", depth, 1)
-        at_least("width", width, 1)
-        return Layered(_samples(self, key, "measures.layered", depth, width))
+        depth, width = at_least("depth", depth, 1), at_least("width", width, 1)
+        return Layered(_samples(self, random_key("key", key), "measures.layered", depth, width))
 
     def spectral(self, nodes: int, width: int, key: PRNGKeyArray, *, rule: Rule = "gauss") -> Spectral:
         """The measure of the limit: one sample, shared by all depth nodes, so that the flow stays smooth in depth.
@@ -45,9 +44,9 @@ class AbstractInitialLaw(eqx.Module):
         **Arguments:** `nodes` ≥ 1 (2 for `"lobatto"`), `width` M ≥ 1, a random `key`, the quadrature `rule`.
         **Raises:** `ValueError` if a count is too small or the rule unknown.
         """
-        at_least("width", width, 1)
+        nodes, width = at_least("nodes", nodes, 1), at_least("width", width, 1)
         quadrature(nodes, rule)
-        return Spectral(_shared_sample(self, key, nodes, width), rule=rule)
+        return Spectral(_shared_sample(self, random_key("key", key), nodes, width), rule=rule)
 
     def staged(
         self,
@@ -70,8 +69,9 @@ class AbstractInitialLaw(eqx.Module):
 
         **Raises:** `ValueError` if a count is too small or the solver unfit.
         """
-        at_least("width", width, 1)
+        width, steps = at_least("width", width, 1), at_least("steps", steps, 1)
         nodes = len(stage_nodes(solver, steps)[0])
+        key = random_key("key", key)
         if joint:
             particles = _joint_sample(self, key, nodes, width)
         else:
@@ -126,13 +126,13 @@ class Gaussian(AbstractInitialLaw):
         scale: ArrayLike = 1.0,
         sampling: AbstractSampling = Independent(),  # noqa: B008 (an immutable module)
     ):
-        self.encoder = encoder
+        self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
         self.scale = _check_scale(scale)
-        self.sampling = sampling
+        self.sampling = instance("sampling", sampling, AbstractSampling, "a sampling, e.g. wgf.measures.Sobol()")
 
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
         """Draw `width` particles."""
-        return _scaled(self.scale, self.sampling(key, self.encoder, width))
+        return _scaled(self.scale, self.sampling(random_key("key", key), self.encoder, at_least("width", width, 1)))
 
     def eulerian(
         self, nodes: int, cells: Sequence[int], lower: ArrayLike, upper: ArrayLike, *, rule: Rule = "gauss"
@@ -151,8 +151,8 @@ class Gaussian(AbstractInitialLaw):
         number.
         """
         dim, unravel = particle_space(self.encoder)
-        if len(cells) != dim:
-            raise ValueError(f"`cells` must count cells along each of {dim} coordinates; got {tuple(cells)}.")
+        if not isinstance(cells, Sequence | np.ndarray) or len(cells) != dim:
+            raise ValueError(f"`cells` must count cells along each of {dim} coordinates; got {shown(cells)}.")
         if self.scale.shape != ():
             raise ValueError(f"`scale` must be one number for a law on a grid; got shape {self.scale.shape}.")
         low, high = (
@@ -176,16 +176,16 @@ class EncoderLaw(AbstractInitialLaw):
     scale: Array
 
     def __init__(self, encoder: AbstractEncoder, scale: ArrayLike = 1.0):
-        self.encoder = encoder
+        self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
         self.scale = _check_scale(scale)
 
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
         """Draw `width` particles by `encoder.sample`."""
-        return _scaled(self.scale, self.encoder.sample(key, (width,)))
+        return _scaled(self.scale, self.encoder.sample(random_key("key", key), (at_least("width", width, 1),)))
 
 
 def _check_scale(scale: ArrayLike) -> Array:
-    scale = jnp.asarray(scale, jnp.result_type(float))
+    scale = finite("scale", scale).astype(jnp.result_type(float))
     known = on_host(scale)
     got = None if is_traced(scale) else scale.tolist()
     return holds(scale, ((known > 0) & (known < np.inf)).all(), "`scale` must be positive and finite", got)

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from scipy.stats import norm, qmc
 
+from .._checks import instance
 from .._draws import draw_flat, purpose
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 
@@ -79,6 +80,9 @@ class SignPairs(AbstractSampling):
 
     base: AbstractSampling = Independent()
 
+    def __check_init__(self):
+        _check_base(self.base)
+
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width / 2` pairs; particles 2j and 2j + 1 are reflections of each other."""
         if not isinstance(encoder, AbstractOddEncoder):
@@ -109,6 +113,9 @@ class SignOrbits(AbstractSampling):
 
     flips: tuple[tuple[str, ...], ...] = eqx.field(static=True)
     base: AbstractSampling = Independent()
+
+    def __check_init__(self):
+        _check_base(self.base)
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width / 2^n` orbits, the members of each next to one another."""
@@ -144,6 +151,9 @@ class Whitened(AbstractSampling):
 
     base: AbstractSampling = Independent()
 
+    def __check_init__(self):
+        _check_base(self.base)
+
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` particles by `base` and whiten them."""
         dim, unravel = particle_space(encoder)
@@ -152,6 +162,10 @@ class Whitened(AbstractSampling):
         points = _vectors(self.base(key, encoder, width))
         values, vectors = jnp.linalg.eigh(points.T @ points / width)
         return jax.vmap(unravel)(points @ (vectors / jnp.sqrt(values)[None]) @ vectors.T)
+
+
+def _check_base(base: AbstractSampling) -> None:
+    instance("base", base, AbstractSampling, "a sampling, e.g. wgf.measures.Sobol()")
 
 
 def _interleave(first: Array, second: Array) -> Array:

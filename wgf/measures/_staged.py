@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import at_least
+from .._checks import at_least, instance
 from .._depth import check_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 from ._equal_eighths import EqualEighths
@@ -67,7 +67,7 @@ class Staged(AbstractMeasure):
                 f"{type(solver).__name__}; got {nodes}."
             )
         self.solver = solver
-        self.steps = steps
+        self.steps = at_least("steps", steps, 1)
 
     @property
     def depths(self) -> Float[Array, " depth"]:
@@ -87,10 +87,11 @@ class Staged(AbstractMeasure):
 
 def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The different stage times of a depth solve from 0 to 1, increasing, and the weight of each."""
-    at_least("steps", steps, 1)
-    tableau = solver.tableau if isinstance(solver, diffrax.AbstractERK) else None
+    steps = at_least("steps", steps, 1)
+    example = "an explicit Runge–Kutta method of Diffrax, e.g. wgf.measures.EqualEighths()"
+    tableau = instance("solver", solver, diffrax.AbstractERK, example).tableau
     if not isinstance(tableau, diffrax.ButcherTableau):
-        raise ValueError(f"`solver` must be an explicit Runge–Kutta method of Diffrax; got {type(solver).__name__}.")
+        raise ValueError(f"`solver` must be {example}; got {type(solver).__name__}, which has several tableaux.")
     # A last stage without weight serves error control alone, and the depth solve leaves it out.
     stages = tableau.num_stages - int(tableau.b_sol[-1] == 0)
     within = np.concatenate([[0.0], tableau.c])[:stages]

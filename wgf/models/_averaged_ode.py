@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import at_least
+from .._checks import ENCODER, at_least, instance
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
 from ._adjoint import AbstractAdjoint
-from ._base import AbstractModel, Batch, check_depths
+from ._base import AbstractModel, Batch, check_depths, check_tokens
 from ._dense import DenseOutput, of_diffrax
 from ._over_prompts import over_prompts
 from ._runge_kutta import Field, march, march_densely
@@ -60,13 +60,15 @@ class AveragedODE(AbstractModel):
         steps: int | None = None,
         controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),  # noqa: B008
     ):
+        example = "a step size controller of Diffrax, e.g. diffrax.PIDController(1e-4, 1e-6)"
+        instance("controller", controller, diffrax.AbstractStepSizeController, example)
         adaptive = not isinstance(controller, diffrax.ConstantStepSize)
+        measure = instance("measure", measure, AbstractMeasure, "a measure over depth, e.g. of wgf.measures.Gaussian")
         if isinstance(measure, Staged):
             solver, steps = _staged_solver(measure, solver, steps, adaptive)
         solver = diffrax.Tsit5() if solver is None else solver
-        if not isinstance(solver, diffrax.AbstractSolver):
-            raise ValueError(f"`solver` must be a Diffrax solver, e.g. diffrax.Tsit5(); got {solver!r}.")
-        self.encoder = encoder
+        instance("solver", solver, diffrax.AbstractSolver, "a Diffrax solver, e.g. diffrax.Tsit5()")
+        self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
         self.measure = measure
         self.tracers = ()
         self.solver = solver
@@ -75,7 +77,7 @@ class AveragedODE(AbstractModel):
 
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` from depth 0 to 1."""
-        solver = self._tabulated()
+        tokens, solver = check_tokens(self, tokens), self._tabulated()
         if solver is not None:
             return over_prompts(lambda model, tokens: march(model.field, solver, model.steps, tokens), self, tokens)
         ys = self._solve(self.field, tokens, 0, 1, diffrax.SaveAt(t1=True), diffrax.DirectAdjoint()).ys
@@ -87,7 +89,7 @@ class AveragedODE(AbstractModel):
 
         **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
         """
-        depths = check_depths(depths)
+        tokens, depths = check_tokens(self, tokens), check_depths(depths)
         return jax.vmap(self._dense(self.field, tokens, 0, 1).evaluate)(depths)
 
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "DenseAdjoint":
@@ -95,6 +97,7 @@ class AveragedODE(AbstractModel):
 
         Accuracy: that of the solver and its interpolation at the model's own `steps`.
         """
+        tokens = check_tokens(self, tokens)
         forward = self._dense(self.field, tokens, 0, 1)
 
         def pull(depth, costates):

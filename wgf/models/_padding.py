@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .._checks import at_least, on_host
+from .._checks import at_least, instance, on_host
 from ._transformer import Transformer
 
 
@@ -38,9 +38,8 @@ def pad(model: Transformer, depth: int, width: int) -> Transformer:
     Cost of a velocity: that of L layers of `width` particles. Worth it where a flow takes longer to compile than to
     run.
     """
-    layers, count = model.measure.weights.shape
-    at_least("depth", depth, layers)
-    at_least("width", width, count)
+    layers, count = instance("model", model, Transformer, "a wgf.Transformer").measure.weights.shape
+    depth, width = at_least("depth", depth, layers), at_least("width", width, count)
     missing = ((0, depth - layers), (0, width - count))
 
     def fill(leaf: Array, **options: Any) -> Any:
@@ -62,6 +61,8 @@ def unpad(model: Transformer, depth: int, width: int) -> Transformer:
 
     **Returns:** the models of that size.
     """
+    instance("model", model, Transformer, "a wgf.Transformer that was padded")
+    depth, width = at_least("depth", depth, 1), at_least("width", width, 1)
     axis = model.measure.weights.ndim - 2
     corner = (*(slice(None),) * axis, slice(depth), slice(width))
     particles = jax.tree.map(lambda leaf: _on_device(on_host(leaf)[corner]), model.measure.particles)

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
+from .._checks import ENCODER, instance
 from .._depth import check_depth
 from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
 from ._adjoint import AbstractAdjoint
-from ._base import AbstractModel, Batch, check_depths
+from ._base import AbstractModel, Batch, check_depths, check_tokens
 from ._over_prompts import over_prompts
 
 
@@ -44,16 +45,14 @@ class Transformer(AbstractModel):
     layers: Int[Array, "*saves"] | None
 
     def __init__(self, encoder: AbstractEncoder, measure: Layered):
-        if not isinstance(measure, Layered):
-            raise ValueError(f"`measure` must be wgf.measures.Layered; got {type(measure).__name__}.")
-        self.encoder = encoder
-        self.measure = measure  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
+        self.measure = instance("measure", measure, Layered, "a wgf.measures.Layered")  # pyright: ignore[reportIncompatibleVariableOverride]
         self.tracers = ()
         self.layers = None
 
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
-        return over_prompts(Transformer._push, self, tokens)
+        return over_prompts(Transformer._push, self, check_tokens(self, tokens))
 
     def _push(self, tokens: Batch) -> Batch:
         # Checkpoints of substeps, not layers: an encoder that keeps only its inputs then runs forward once.
@@ -81,7 +80,7 @@ class Transformer(AbstractModel):
         **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
         """
         depths = check_depths(depths)
-        states = self._substates(tokens)
+        states = self._substates(check_tokens(self, tokens))
         count = states.shape[0] - 1
         place = depths * count
         below = jnp.clip(jnp.floor(place), 0, count - 1).astype(int)
@@ -90,6 +89,7 @@ class Transformer(AbstractModel):
 
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "LayerAdjoint":
         """The exact adjoint of the discrete layers, substep by substep."""
+        tokens = check_tokens(self, tokens)
         states = self._substates(tokens)
         parts = len(substeps(self.encoder))
         before = states[:-1].reshape(-1, parts, *tokens.shape)
@@ -167,6 +167,7 @@ class LayerAdjoint(AbstractAdjoint):
         prompt_weights: Float[Array, " batch"],
     ) -> Float[Array, ""]:
         """Pair each substep's encoder with the state before and the adjoint after it: the exact discrete gradient."""
+        self.model.encoder.check_particles(particles, 1)
         parts = substeps(self.model.encoder)
         start = len(parts) * self.model.measure.layer(depth)
         total = jnp.zeros((), self.states.dtype)

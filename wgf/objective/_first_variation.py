@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._checks import numbers
 from .._depth import check_depth
 from ..models import AbstractAdjoint
 
@@ -30,14 +31,14 @@ class FirstVariation(eqx.Module):
 
         **Raises:** `ValueError` if t is known and leaves [0, 1].
         """
-        return self._value(particle, check_depth("depth", depth))
+        return self._value(_arrays("particle", particle), _one_depth(depth))
 
     def gradient(self, particles: PyTree[Array], depth: ArrayLike) -> PyTree[Array]:
         """The gradients in θ at many particles (leading axis `[count]`) of one depth, in one sweep.
 
         **Raises:** `ValueError` if t is known and leaves [0, 1].
         """
-        return self._gradient(particles, check_depth("depth", depth))
+        return self._gradient(_arrays("particles", particles), _one_depth(depth))
 
     # The depth is an array: no program is compiled for each of its values.
     @eqx.filter_jit
@@ -54,3 +55,14 @@ class FirstVariation(eqx.Module):
         paired = self.adjoint.pairing(particles, masses, depth, self.prompt_weights)
         squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(particles))
         return paired + self.weight_decay / 2 * squares
+
+
+def _arrays(argument: str, particles: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda leaf: numbers(argument, leaf), particles)
+
+
+def _one_depth(depth: ArrayLike) -> Float[Array, ""]:
+    depth = check_depth("depth", depth)
+    if depth.shape != ():
+        raise ValueError(f"`depth` must be one number; got an array of shape {depth.shape}. Use `jax.vmap` for many.")
+    return depth

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from .._checks import not_negative
+from .._checks import instance, not_negative
 from .._draws import purpose
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
@@ -46,9 +46,11 @@ class Objective(eqx.Module):
         loss: AbstractLoss = HalfSquaredError(),  # noqa: B008 (an immutable module)
         readout: AbstractReadout | None = None,
     ):
+        prompts = instance("prompts", prompts, Prompts, "a wgf.prompts.Prompts")
         self.weight_decay = not_negative("weight_decay", weight_decay).astype(prompts.tokens.dtype)
-        self.loss = loss
-        self.readout = QueryEntry(prompts.label_row) if readout is None else readout
+        self.loss = instance("loss", loss, AbstractLoss, "a loss, e.g. wgf.objective.CrossEntropy()")
+        readout = QueryEntry(prompts.label_row) if readout is None else readout
+        self.readout = instance("readout", readout, AbstractReadout, "a readout, e.g. wgf.objective.QueryEntry(0)")
         self.readout.check(prompts.token_dim)
         labels = self.loss.check(jax.eval_shape(self.readout, prompts.tokens).shape, prompts.labels)
         checked = labels is not None and labels is not prompts.labels

@@ -30,13 +30,16 @@ class QueryEntry(AbstractReadout):
 
     row: int = eqx.field(static=True)
 
+    def __init__(self, row: int):
+        self.row = at_least("row", row, 0)
+
     def __call__(self, tokens: Batch) -> Float[Array, " batch"]:
         """Read one number a prompt."""
         return tokens[:, self.row, -1]
 
     def check(self, token_dim: int) -> None:
-        """Raise `ValueError` unless 0 <= row < D."""
-        if at_least("row", self.row, 0) >= token_dim:
+        """Raise `ValueError` unless row < D."""
+        if self.row >= token_dim:
             raise ValueError(f"`readout` must read a row below the token dimension {token_dim}; got {self.row}.")
 
 
@@ -45,6 +48,9 @@ class QueryRows(AbstractReadout):
 
     start: int = eqx.field(static=True)
     count: int = eqx.field(static=True)
+
+    def __init__(self, start: int, count: int):
+        self.start, self.count = at_least("start", start, 0), at_least("count", count, 1)
 
     def __call__(self, tokens: Batch) -> Float[Array, "batch classes"]:
         """Read `count` numbers a prompt."""
@@ -65,6 +71,9 @@ class EveryRows(AbstractReadout):
     start: int = eqx.field(static=True)
     count: int = eqx.field(static=True)
 
+    def __init__(self, start: int, count: int):
+        self.start, self.count = at_least("start", start, 0), at_least("count", count, 1)
+
     def __call__(self, tokens: Batch) -> Float[Array, "batch classes length"]:
         """Read `count` numbers a column."""
         return tokens[:, self.start : self.start + self.count]
@@ -75,6 +84,5 @@ class EveryRows(AbstractReadout):
 
 
 def _check_rows(start: int, count: int, token_dim: int) -> None:
-    end = at_least("start", start, 0) + at_least("count", count, 1)
-    if end > token_dim:
+    if (end := start + count) > token_dim:
         raise ValueError(f"`readout` must read rows below the token dimension {token_dim}; got up to {end}.")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite, holds, is_traced, on_host
+from .._checks import at_least, finite, floats, holds, is_traced, on_host
 from .._draws import purpose
 
 
@@ -47,9 +47,9 @@ class Prompts(eqx.Module):
         batch, dim, _ = self.tokens.shape
         self.labels = _check_labels(labels, batch, self.tokens.dtype)
         self.weights = _check_weights(weights, batch, self.tokens.dtype)
-        if not 0 <= at_least("label_row", label_row, 0) < dim:
+        self.label_row = at_least("label_row", label_row, 0)
+        if self.label_row >= dim:
             raise ValueError(f"`label_row` must be a row of the tokens, 0 to {dim - 1}; got {label_row}.")
-        self.label_row = label_row
 
     @property
     def batch(self) -> int:
@@ -84,7 +84,7 @@ class Prompts(eqx.Module):
 
 
 def _check_tokens(tokens: ArrayLike) -> Array:
-    tokens = finite("tokens", tokens)
+    tokens = floats("tokens", tokens)
     if tokens.ndim != 3 or 0 in tokens.shape:
         raise ValueError(f"`tokens` must have shape [B, D, N+1], none of them 0; got shape {tokens.shape}.")
     if tokens.shape[2] < 2:
