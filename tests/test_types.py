@@ -209,7 +209,7 @@ CLASSES = {
         lambda: wgf.train("x", finite(), optax.sgd(0.1), steps=1),
     ),
     "model": (
-        "`model` must hold at least one array of real numbers to move; got the class Transformer",
+        "`model` must hold at least one array of real or complex numbers to move; got the class Transformer",
         lambda: wgf.flow(risk(), wgf.Transformer, TAUS),
     ),
     "outer solver": (

@@ -1,5 +1,6 @@
 """Which of the theory's assumptions an encoder meets on given prompts, by measurement."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._checks import ENCODER, at_least, instance, positive, random_key
+from .._compiled import compiled
 from .._draws import purpose
 from ..encoders import AbstractEncoder
 from ..prompts import Prompts
@@ -109,12 +111,18 @@ def check_assumptions(
         homogeneity=homogeneity,
         joint=_degree(encoder, particles, tokens, lambda _: True),
         partial=partial,
-        token_growth=_growth(lambda s: eqx.filter_vmap(encoder)(particles, s * tokens)),
-        particle_growth=_growth(lambda s: eqx.filter_vmap(encoder)(_scaled(particles, s), tokens)),
+        token_growth=_growth(lambda s: _outputs(encoder, particles, s * tokens)),
+        particle_growth=_growth(lambda s: _outputs(encoder, _scaled(particles, s), tokens)),
         worst=_worst(encoder, particles, tokens, segment_key),
         mean=_mean(encoder, particles, prompts, mean_key),
         least_eigenvalue=_least_eigenvalue(encoder, particles, prompts),
     )
+
+
+@compiled
+def _outputs(encoder: AbstractEncoder, particles: PyTree[Array], tokens: Array) -> Float[Array, "samples dim length"]:
+    """What each particle does to a prompt of its own."""
+    return eqx.filter_vmap(encoder)(particles, tokens)
 
 
 def _scaled(particles: PyTree[Array], factor: float, chosen: Callable[[str], bool] = lambda _: True) -> PyTree[Array]:
@@ -132,8 +140,8 @@ def _degree(encoder, particles, tokens, chosen: Callable[[str], bool], *, linear
     """The degree of the part of g that depends on the chosen leaves; with `linear`, odd degrees of either sign."""
 
     def part(factor):
-        moved = eqx.filter_vmap(encoder)(_scaled(particles, factor, chosen), tokens)
-        return np.asarray(moved - eqx.filter_vmap(encoder)(_scaled(particles, 0.0, chosen), tokens), np.float64)
+        moved = _outputs(encoder, _scaled(particles, factor, chosen), tokens)
+        return np.asarray(moved - _outputs(encoder, _scaled(particles, 0.0, chosen), tokens), np.float64)
 
     whole, double = part(1.0), part(2.0)
     size, eps = np.abs(whole).max(), float(jnp.finfo(tokens.dtype).eps)
@@ -160,7 +168,7 @@ def _homogeneity(encoder, particles, tokens) -> tuple[dict[str, float | None], t
     for name in ones:
         if _degree(encoder, particles, tokens, lambda leaf, more=(*together, name): leaf in more) == 1:
             together = (*together, name)
-    without = eqx.filter_vmap(encoder)(_scaled(particles, 0.0, lambda leaf: leaf in together), tokens)
+    without = _outputs(encoder, _scaled(particles, 0.0, lambda leaf: leaf in together), tokens)
     # g must vanish with these leaves: a part of g that none of them scales breaks the homogeneity.
     return degrees, together if together and float(jnp.abs(without).max()) == 0 else ()
 
@@ -174,26 +182,24 @@ def _growth(scaled: Callable[[float], Array]) -> float:
     return float(np.polyfit(np.log(factors), np.log(norms), 1)[0])
 
 
-def _gradients(encoder, particles) -> Callable[[Array, Array], Float[Array, "samples dim"]]:
-    """Vectors of particles, and a prompt for each, to the gradients of ⟨g(T, θ), R⟩ with one R of entries ±1."""
-    flatten = jax.vmap(lambda particle: ravel_pytree(particle)[0])
-    unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], particles))[1]
+@compiled
+def _gradients(
+    encoder: AbstractEncoder, like: PyTree[Array], theta: Float[Array, "samples dim"], tokens: Array
+) -> Float[Array, "samples dim"]:
+    """Of ⟨g(T, θ), R⟩ with one R of entries ±1, at vectors of particles as `like`, and a prompt for each."""
+    unravel = ravel_pytree(like)[1]
 
-    def paired(particle, tokens):
-        output = encoder(particle, tokens)
+    def paired(vector, tokens):
+        output = encoder(unravel(vector), tokens)
         signs = jnp.cos(jnp.pi * jnp.arange(output.size, dtype=output.dtype)).reshape(output.shape)
         return jnp.sum(signs * output)
 
-    @jax.jit
-    def gradients(theta, tokens):
-        return flatten(jax.vmap(jax.grad(paired))(jax.vmap(unravel)(theta), tokens))
-
-    return gradients
+    return jax.vmap(jax.grad(paired))(theta, tokens)
 
 
 def _worst(encoder, particles, tokens, key) -> Lipschitz:
     """Halve random segments, keeping the half over which the gradient changes more: jumps are closed in on."""
-    gradients = _gradients(encoder, particles)
+    gradients = functools.partial(_gradients, encoder, _first(particles))
     left, step = _segments(particles, key)
     right = left + step
     at_left, at_right = gradients(left, tokens), gradients(right, tokens)
@@ -212,19 +218,32 @@ def _worst(encoder, particles, tokens, key) -> Lipschitz:
 
 def _mean(encoder, particles, prompts: Prompts, key) -> Lipschitz:
     """Shrink random segments around their particles, and average the quotient over particles and prompts."""
-    gradients = _gradients(encoder, particles)
     start, step = _segments(particles, key)
+    distances = [jnp.asarray(2.0**-level, start.dtype) for level in range(1, 8)]
+    return _fit([float(_quotient(encoder, _first(particles), prompts, start, step, r)) for r in distances])
 
-    @jax.jit
-    def quotient(r):
-        def of_prompt(prompt):
-            tokens = jnp.broadcast_to(prompt, (start.shape[0], *prompt.shape))
-            change = gradients(start + r / 2 * step, tokens) - gradients(start - r / 2 * step, tokens)
-            return jnp.mean(jnp.linalg.norm(change, axis=1)) / r
 
-        return prompts.expect(jax.lax.map(of_prompt, prompts.tokens))
+@compiled
+def _quotient(
+    encoder: AbstractEncoder,
+    like: PyTree[Array],
+    prompts: Prompts,
+    start: Float[Array, "samples dim"],
+    step: Float[Array, "samples dim"],
+    distance: Float[Array, ""],
+) -> Float[Array, ""]:
+    """The mean change of the gradient over segments of one length, relative to it."""
 
-    return _fit([float(quotient(jnp.asarray(2.0**-level, start.dtype))) for level in range(1, 8)])
+    def of_prompt(prompt):
+        tokens = jnp.broadcast_to(prompt, (start.shape[0], *prompt.shape))
+        ends = (_gradients(encoder, like, start + side * distance / 2 * step, tokens) for side in (1, -1))
+        return jnp.mean(jnp.linalg.norm(jnp.subtract(*ends), axis=1)) / distance
+
+    return prompts.expect(jax.lax.map(of_prompt, prompts.tokens))
+
+
+def _first(particles: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda leaf: leaf[0], particles)
 
 
 def _segments(particles, key) -> tuple[Array, Array]:
@@ -251,7 +270,13 @@ def _fit(quotients: list[float]) -> Lipschitz:
 def _least_eigenvalue(encoder, particles, prompts: Prompts) -> float:
     """Of the Gram matrix at the query over distinct prompts."""
     distinct = jnp.asarray(np.unique(np.asarray(prompts.tokens), axis=0))
-    features = jax.vmap(lambda tokens: jax.vmap(lambda particle: encoder(particle, tokens)[:, -1])(particles))(distinct)
+    features = _features(encoder, particles, distinct)
     # Singular values of the features, not eigenvalues of their product: squares would end at rounding too early.
     singular = np.linalg.svd(np.asarray(features).reshape(distinct.shape[0], -1), compute_uv=False)
     return float((singular[-1] / singular[0]) ** 2) if singular[0] > 0 else 0.0
+
+
+@compiled
+def _features(encoder: AbstractEncoder, particles: PyTree[Array], tokens: Array) -> Float[Array, "batch samples dim"]:
+    """What each particle puts into the query of each prompt."""
+    return jax.vmap(lambda prompt: jax.vmap(lambda particle: encoder(particle, prompt)[:, -1])(particles))(tokens)

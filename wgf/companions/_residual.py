@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._compiled import compiled
 from .._draws import purpose
 
 Tokens = Float[Array, "prompts length dim"]
@@ -130,13 +131,14 @@ class ResidualTransformer(eqx.Module):
 
     def __call__(self, tokens: Tokens, temperature: ArrayLike = 1.0) -> Tokens:
         """The last layer's output, for prompts `[prompts, length, dim]`."""
-        return self._scan(tokens, temperature)[0]
+        return self._scan(tokens, jnp.asarray(temperature))[0]
 
     def attended(self, tokens: Tokens, temperature: ArrayLike = 1.0) -> Float[Array, "depth prompts length dim"]:
         """The attention layer's output B of every layer."""
-        return self._scan(tokens, temperature)[1]
+        return self._scan(tokens, jnp.asarray(temperature))[1]
 
-    def _scan(self, tokens: Tokens, temperature: ArrayLike):
+    @compiled
+    def _scan(self, tokens: Tokens, temperature: Float[Array, ""]):
         dynamic, static = eqx.partition(self.blocks, eqx.is_array)
 
         def layer(tokens, dynamic):

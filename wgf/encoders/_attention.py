@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._compiled import compiled
 from .._draws import purpose
 from ._attention_kernel import sum_of_heads
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
@@ -66,6 +67,7 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
             scores = jnp.where(self.mask(tokens.shape[1]), scores, -jnp.inf)
         return particle.value @ tokens @ jax.nn.softmax(scores, axis=0)
 
+    @compiled
     def fused_mean(self, particles: Head, weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """The average over heads, in tiles that stay in the cache."""
         # Weights go into the values, in which the encoder is linear: the gradient of a head is then its

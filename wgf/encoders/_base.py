@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._compiled import compiled
 from ._chunks import mean_in_chunks
 from ._fit import check_arguments, check_call, check_fused, check_particles
 
@@ -46,6 +47,7 @@ class AbstractEncoder(eqx.Module):
     def __call__(self, particle: PyTree[Array], tokens: Tokens) -> Tokens:
         r"""Evaluate \( g(T, \theta) \) for one particle and one prompt `[D, N+1]`."""
 
+    @compiled
     def mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:
         r"""Average over particles, \( \sum_j a_j \, g(T_b, \theta_j) \), for every prompt b.
 
@@ -94,6 +96,7 @@ class AbstractOddEncoder(AbstractEncoder):
         """
 
 
+@compiled
 def plain_mean(
     encoder: AbstractEncoder, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch
 ) -> Batch:

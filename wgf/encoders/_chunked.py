@@ -4,6 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import ENCODER, at_least, instance
+from .._compiled import compiled
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 from ._chunks import mean_in_chunks
 
@@ -42,6 +43,7 @@ class Chunked(AbstractFusedEncoder, AbstractOddEncoder):
         """Apply the encoder."""
         return self.encoder(particle, tokens)
 
+    @compiled
     def fused_mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """Add up the encoder's means over chunks."""
         return mean_in_chunks(

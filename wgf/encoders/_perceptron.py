@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
+from .._compiled import compiled
 from .._draws import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
 from ._contract import contract
@@ -67,6 +68,7 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
             drive = drive + particle.bias
         return particle.w_out[:, None] * self.activation(drive)[None]
 
+    @compiled
     def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """The average over neurons: a hidden layer of width M, in tiles."""
         bias = () if particles.bias is None else (particles.bias,)

@@ -76,7 +76,9 @@ def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> 
         model.check()
     moved = jax.tree.leaves(dynamics_of(model).parameters(model))
     if not moved:
-        raise ValueError(f"`model` must hold at least one array of real or complex numbers to move; got {shown(model)}.")
+        raise ValueError(
+            f"`model` must hold at least one array of real or complex numbers to move; got {shown(model)}."
+        )
     types = sorted({str(leaf.dtype) for leaf in moved})
     if len(types) > 1:
         raise ValueError(f"`model` must hold arrays of one type to move; got {types}. Cast them with `.astype`.")

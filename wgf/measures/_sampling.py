@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from scipy.stats import norm, qmc
 
 from .._checks import instance
+from .._compiled import compiled
 from .._draws import draw_flat, purpose
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 
@@ -47,6 +48,7 @@ class Sobol(AbstractSampling):
     `scipy.stats.qmc`.
     """
 
+    @compiled
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` scrambled Sobol points."""
         dim, unravel = particle_space(encoder)

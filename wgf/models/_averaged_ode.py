@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import ENCODER, at_least, instance
+from .._compiled import compiled
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
 from ._adjoint import AbstractAdjoint
@@ -75,6 +76,7 @@ class AveragedODE(AbstractModel):
         self.steps = at_least("steps", (256 if adaptive else 3) if steps is None else steps, 1)
         self.controller = controller
 
+    @compiled
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` from depth 0 to 1."""
         tokens, solver = check_tokens(self, tokens), self._tabulated()
@@ -89,9 +91,15 @@ class AveragedODE(AbstractModel):
 
         **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
         """
-        tokens, depths = check_tokens(self, tokens), check_depths(depths)
+        return self._trajectory(check_tokens(self, tokens), check_depths(depths))
+
+    @compiled
+    def _trajectory(
+        self, tokens: Batch, depths: Float[Array, " depths"]
+    ) -> Float[Array, "depths batch token_dim length"]:
         return jax.vmap(self._dense(self.field, tokens, 0, 1).evaluate)(depths)
 
+    @compiled
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "DenseAdjoint":
         """Solve T forward, then p backward along it, both with the solver's own dense output.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from .._checks import ENCODER, instance
+from .._compiled import compiled
 from .._depth import check_depth
 from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
@@ -50,6 +51,7 @@ class Transformer(AbstractModel):
         self.tracers = ()
         self.layers = None
 
+    @compiled
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
         return over_prompts(Transformer._push, self, check_tokens(self, tokens))
@@ -79,14 +81,20 @@ class Transformer(AbstractModel):
 
         **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
         """
-        depths = check_depths(depths)
-        states = self._substates(check_tokens(self, tokens))
+        return self._trajectory(check_tokens(self, tokens), check_depths(depths))
+
+    @compiled
+    def _trajectory(
+        self, tokens: Batch, depths: Float[Array, " depths"]
+    ) -> Float[Array, "depths batch token_dim length"]:
+        states = self._substates(tokens)
         count = states.shape[0] - 1
         place = depths * count
         below = jnp.clip(jnp.floor(place), 0, count - 1).astype(int)
         share = (place - below)[:, None, None, None].astype(states.dtype)
         return (1 - share) * states[below] + share * states[below + 1]
 
+    @compiled
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "LayerAdjoint":
         """The exact adjoint of the discrete layers, substep by substep."""
         tokens = check_tokens(self, tokens)

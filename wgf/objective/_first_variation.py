@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import numbers
+from .._compiled import compiled
 from .._depth import check_depth
 from ..models import AbstractAdjoint
 
@@ -41,11 +42,11 @@ class FirstVariation(eqx.Module):
         return self._gradient(_arrays("particles", particles), _one_depth(depth))
 
     # The depth is an array: no program is compiled for each of its values.
-    @eqx.filter_jit
+    @compiled
     def _value(self, particle: PyTree[Array], depth: Float[Array, ""]) -> Float[Array, ""]:
         return self._total(jax.tree.map(lambda leaf: leaf[None], particle), depth, 1)
 
-    @eqx.filter_jit
+    @compiled
     def _gradient(self, particles: PyTree[Array], depth: Float[Array, ""]) -> PyTree[Array]:
         count = jax.tree.leaves(particles)[0].shape[0]
         return jax.grad(self._total)(particles, depth, count)

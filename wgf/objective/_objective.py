@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._checks import instance, not_negative
+from .._compiled import compiled
 from .._draws import purpose
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
@@ -56,27 +57,33 @@ class Objective(eqx.Module):
         checked = labels is not None and labels is not prompts.labels
         self.prompts = eqx.tree_at(lambda p: p.labels, prompts, labels) if checked else prompts
 
+    @compiled
     def __call__(self, model: AbstractModel) -> Float[Array, ""]:
         """The objective Q of a model."""
         return self.value_and_outputs(model)[0]
 
+    @compiled
     def value_and_outputs(self, model: AbstractModel) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
         """The objective Q, and the outputs it was computed from."""
         outputs = self.outputs(model)
         return self.score(outputs) + self.penalty(model), outputs
 
+    @compiled
     def risk(self, model: AbstractModel) -> Float[Array, ""]:
         """The risk R of a model, the mean loss over μ."""
         return self.score(self.outputs(model))
 
+    @compiled
     def score(self, outputs: Float[Array, "batch *classes"]) -> Float[Array, ""]:
         """The risk of given outputs."""
         return self.prompts.expect(self.loss(outputs, self.prompts.labels))
 
+    @compiled
     def penalty(self, model: AbstractModel) -> Float[Array, ""]:
         """The weight decay's part of Q, λ/2 times the second moment."""
         return self.weight_decay / 2 * model.measure.second_moment()
 
+    @compiled
     def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:
         """What the model answers to each prompt: the readout of its final tokens."""
         return self.readout(model(self.prompts.tokens))
@@ -86,6 +93,7 @@ class Objective(eqx.Module):
         drawn = self.prompts.draw(purpose(key, "objective.Objective.minibatch"), size)
         return eqx.tree_at(lambda objective: objective.prompts, self, drawn)
 
+    @compiled
     def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
         r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).
 
@@ -94,11 +102,11 @@ class Objective(eqx.Module):
 
         **Source:** arXiv:2410.23610, section 3.2.
         """
+        return model.adjoint(self.prompts.tokens, self._terminal)
 
-        def terminal(tokens):
-            return jax.grad(lambda t: jnp.sum(self.loss(self.readout(t), self.prompts.labels)))(tokens)
-
-        return model.adjoint(self.prompts.tokens, terminal)
+    def _terminal(self, tokens: Float[Array, "batch token_dim length"]) -> Float[Array, "batch token_dim length"]:
+        """∂ℓ/∂T(1) of every prompt."""
+        return jax.grad(lambda tokens: jnp.sum(self.loss(self.readout(tokens), self.prompts.labels)))(tokens)
 
     def first_variation(self, model: AbstractModel) -> FirstVariation:
         r"""The first variation δQ/δρ at a model, a function of `(particle, t)`.

@@ -7,6 +7,7 @@ from jax.scipy.special import entr
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, finite, holds, is_traced, numbered, on_host
+from .._compiled import compiled
 from .._draws import purpose
 from ._stationary import always_reached, context_kernel, stationary_law
 
@@ -75,7 +76,10 @@ class MarkovChain(eqx.Module):
 
         **Raises:** `ValueError` if a count is below 1.
         """
-        batch, length = at_least("batch", batch, 1), at_least("length", length, 1)
+        return self._sample(key, at_least("batch", batch, 1), at_least("length", length, 1))
+
+    @compiled
+    def _sample(self, key: PRNGKeyArray, batch: int, length: int) -> Int[Array, "batch length"]:
         states, contexts = self.states, self.states**self.order
         start_key, key = jax.random.split(purpose(key, "prompts.MarkovChain.sample"))
         start = _draw(jnp.cumsum(self.stationary().ravel())[None], jax.random.uniform(start_key, (batch,)))
