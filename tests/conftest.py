@@ -17,6 +17,8 @@ import jaxtyping
 import matplotlib as mpl
 import pytest
 
+# What broadcasts over axes that it does not name is a mistake more often than not: the library broadcasts none.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 mpl.use("Agg")
 
 

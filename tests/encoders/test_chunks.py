@@ -23,7 +23,7 @@ class Direction(AbstractEncoder):
 
     def __call__(self, particle, tokens):
         unit = particle / jnp.linalg.norm(particle)
-        return unit[:, None] * (unit @ (tokens / jnp.linalg.norm(tokens)))
+        return unit[:, None] * (unit @ (tokens / jnp.linalg.norm(tokens)))[None]
 
 
 def arguments(encoder, width, batch, dim, length, seed=0):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, regression, relative
+from helpers import Matrix, bound, regression, relative
 from hypothesis import example, given, settings, strategies as st
 
 import wgf
@@ -107,7 +107,7 @@ def test_trajectories_have_one_sided_slopes_at_the_ends(problem, name):
         return models[name].trajectory(objective.prompts.tokens, depth[None])[0, 0, 0, 0]
 
     slopes = jax.jit(jax.vmap(jax.grad(place)))(jnp.array([0.0, 1e-7, 1.0 - 1e-7, 1.0]))
-    np.testing.assert_allclose(slopes[::3], slopes[1:3], rtol=1e-5)
+    np.testing.assert_allclose(slopes[::3], slopes[1:3], rtol=bound(1e-5, 1e-4))
 
 
 def test_certificates_have_the_rule(key):
@@ -132,7 +132,9 @@ SOLVERS = {
     "eighths": wgf.measures.EqualEighths(),
     "three eighths": wgf.measures.ThreeEighths(),
 }
-TYPES = {"float32": (jnp.float32, 2e-5), "float64": (jnp.float64, 1e-11)}
+# The least precise first; the last is that of the references.
+TYPES = {"float32": (np.float32, bound(2e-5, 4e-5))} | ({"float64": (np.float64, 1e-11)} if bound(True, False) else {})
+FINEST = list(TYPES)[-1]
 MATRIX = np.random.default_rng(0).normal(size=(3, 3)) / 2
 START = np.random.default_rng(1).normal(size=(2, 3, 2))
 COUNT = 9
@@ -145,7 +147,7 @@ def swirl(depth, tokens):
 
 @functools.cache
 def by_diffrax(solver, falling):
-    """Diffrax's own dense output in float64 at `COUNT` depths, of any number of steps: one program a solver."""
+    """Diffrax's own dense output at `COUNT` depths, of any number of steps: one program for each solver."""
 
     @jax.jit
     def solve(steps, depths):
@@ -187,7 +189,7 @@ def ends_and_neighbours(dtype):
     st.lists(st.floats(0, 1), min_size=COUNT - 6, max_size=COUNT - 6),
 )
 def test_dense_output_is_diffrax_own_within_and_has_numbers_at_the_ends(solver, steps, kind, falling, inside):
-    dtype, bound = TYPES[kind]
+    dtype, most = TYPES[kind]
     depths = np.array([*ends_and_neighbours(dtype), *np.asarray(inside, dtype)], dtype)
     ends = (1, 0) if falling else (0, 1)
 
@@ -198,7 +200,7 @@ def test_dense_output_is_diffrax_own_within_and_has_numbers_at_the_ends(solver, 
     found = evaluated(jnp.asarray(START, dtype), depths)
     assert found.dtype == dtype
     expected = by_diffrax(solver, falling)(steps, depths.astype(float).clip(0, 1))
-    assert relative(found.astype(float), expected) < bound
+    assert relative(found.astype(expected.dtype), expected) < most
 
 
 @functools.cache
@@ -209,14 +211,14 @@ def limit_problem(kind):
     encoder = Matrix(prompts.token_dim)
     law = wgf.measures.Gaussian(encoder, 0.5)
     arrays = (prompts, law.spectral(2, 3, key), law.layered(4, 2, key))
-    prompts, spectral, layered = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == float else x, arrays)
+    prompts, spectral, layered = jax.tree.map(lambda x: x.astype(dtype), arrays)
     return wgf.Objective(prompts, 1e-2), encoder, spectral, wgf.Transformer(encoder, layered)
 
 
 @functools.cache
 def adjoint_by_diffrax(solver):
-    """T(t) and p(t) in float64 by Diffrax alone, of any number of steps."""
-    objective, encoder, spectral, _ = limit_problem("float64")
+    """T(t) and p(t) by Diffrax alone, in float64 where there is one, of any number of steps."""
+    objective, encoder, spectral, _ = limit_problem(FINEST)
     field = wgf.AveragedODE(encoder, spectral).field
 
     def solve(field, start, t0, t1, steps):
@@ -253,8 +255,8 @@ def adjoint_by_diffrax(solver):
 @settings(max_examples=3, deadline=None)
 @given(st.sampled_from(list(SOLVERS)), st.integers(1, 12), st.sampled_from(list(TYPES)))
 def test_adjoint_tracers_and_first_variation_have_numbers_at_all_depths(solver, steps, kind):
-    """Against tokens and costates of Diffrax in float64; of a linear encoder g(T, W) = W T, ∇ δQ/δρ = E p Tᵀ + λ W."""
-    dtype, bound = TYPES[kind]
+    """Against tokens and costates of Diffrax; of a linear encoder g(T, W) = W T, ∇ δQ/δρ = E p Tᵀ + λ W."""
+    dtype, most = TYPES[kind]
     objective, encoder, spectral, finite = limit_problem(kind)
     model = wgf.AveragedODE(encoder, spectral, solver=SOLVERS[solver], steps=steps).with_tracers(finite)
     depths = np.array([*ends_and_neighbours(dtype), 0.25, 0.5, 0.75], dtype)
@@ -269,15 +271,15 @@ def test_adjoint_tracers_and_first_variation_have_numbers_at_all_depths(solver, 
 
     fields, values, velocity = all_of_it(objective, model)
     tokens, costates = expected = adjoint_by_diffrax(solver)(steps, depths.astype(float).clip(0, 1))
-    assert relative(fields, expected) < bound
+    assert relative(fields, expected) < most
     decay, weights = 1e-2, np.asarray(objective.prompts.weights, float)
     w = np.asarray(particles, float)
     pairs = np.einsum("b,tbdn,tben->tde", weights, costates, tokens)
     np.testing.assert_allclose(
-        values, np.einsum("tde,de->t", pairs, w[0, 0]) + decay / 2 * np.sum(w[0, 0] ** 2), rtol=50 * bound, atol=bound
+        values, np.einsum("tde,de->t", pairs, w[0, 0]) + decay / 2 * np.sum(w[0, 0] ** 2), rtol=50 * most, atol=most
     )
     at_layers = pairs[[0, 6, 7, 8]][:, None] + decay * w
-    assert relative(np.asarray(velocity, float), -at_layers) < 10 * bound
+    assert relative(np.asarray(velocity, float), -at_layers) < 10 * most
 
 
 @pytest.mark.parametrize("controller", [diffrax.ConstantStepSize(), diffrax.PIDController(1e-3, 1e-5)])

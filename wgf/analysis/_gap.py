@@ -236,6 +236,6 @@ def _transports(
         return potentials, (excess, spread)
 
     shapes, _ = jax.eval_shape(at_tau, None, jax.tree.map(lambda leaf: leaf[0], dynamic))
-    # Not a number: no guess.
-    unknown = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
+    # Infinite: no guess.
+    unknown = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.inf, leaf.dtype), shapes)
     return jax.lax.scan(at_tau, unknown, dynamic)[1]
