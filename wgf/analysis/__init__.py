@@ -1,5 +1,6 @@
 """Analysis: what two solutions, or one, tell."""
 
+from .. import _precision
 from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions
 from ._certificate import Certificate as Certificate, certificate as certificate
 from ._cubature import cubature as cubature
@@ -15,3 +16,5 @@ from ._replicates import (
     flow_replicates as flow_replicates,
     pool as pool,
 )
+
+_precision.export(globals())

@@ -13,12 +13,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 from .._checks import at_least, instance, positive, random_key
 from .._depth import check_depth
 from .._draws import purpose
+from .._precision import Module
 from ..measures import coordinates
 from ..models import AbstractModel
 from ..objective import FirstVariation, Objective
 
 
-class Certificate(eqx.Module):
+class Certificate(Module):
     r"""How far δQ/δρ falls below its own mean, at each depth.
 
     - `depths`: `[depths]`.

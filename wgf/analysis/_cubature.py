@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import at_least, instance
+from .._precision import Module
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure
@@ -92,7 +93,7 @@ def _check(pilot: FlowSolution, base: AbstractMeasure, width: int, tied: int) ->
         raise ValueError("`base` must have positive weights, and no tracers, where particles are kept; got a zero.")
 
 
-class _Fields(eqx.Module):
+class _Fields(Module):
     """Tokens and adjoint at one training time, at each depth node."""
 
     tokens: Float[Array, "nodes batch token_dim length"]

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from scipy.stats import t as student_law
 
+from .._precision import Module
 
-class Estimate(eqx.Module):
+
+class Estimate(Module):
     r"""A functional Y of a law, at a sample of R independent parts, with the error that the parts betray.
 
     Let \( Y_r \) be its value at part r alone, \( \bar Y \) their mean, s their standard deviation and Y the value at

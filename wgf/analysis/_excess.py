@@ -1,12 +1,12 @@
 """The Sinkhorn divergence of a finite model's particles from the limit's, with its noise floor."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._precision import Module
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
 
@@ -16,7 +16,7 @@ _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]
 _NARROW, _SHALLOW = 128, 8
 
 
-class Clouds(eqx.Module):
+class Clouds(Module):
     """A finite model's clouds, filled up to a shape that models of many sizes share: one program compares them all.
 
     - `depths`, `depth_weights`: of the layers compared, and as many of weight zero as fill them up.

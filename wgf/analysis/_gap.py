@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._checks import at_least, instance, positive
 from .._finite import finite_rows
+from .._precision import Module
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure, Eulerian, coordinates
 from ..models import AbstractModel
@@ -21,7 +22,7 @@ from ._replicates import Replicates
 _Scalars = tuple[Array, Array, Array]
 
 
-class Gap(eqx.Module):
+class Gap(Module):
     r"""How far a finite model is from the limit at each saved τ.
 
     - `taus`: `[saves]`.
@@ -198,7 +199,7 @@ def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
     return matches[0] if matches else None
 
 
-class _Compared(eqx.Module):
+class _Compared(Module):
     finite: AbstractMeasure
     limit: AbstractMeasure
     twins: AbstractMeasure | None

@@ -4,10 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._precision import Module
 from ._estimate import student_quantile
 
 
-class Resolved(eqx.Module):
+class Resolved(Module):
     """Whether each gap stands out of the noise, `[saves]` each; None where the noise of that gap is unknown."""
 
     objective: Bool[Array, " saves"]
@@ -17,7 +18,7 @@ class Resolved(eqx.Module):
     excess: Bool[Array, " saves"] | None
 
 
-class Noise(eqx.Module):
+class Noise(Module):
     r"""The limit's own error as it appears in each gap: one root mean square, from R replicates, `[saves]` each.
 
     The limit's sample is independent of the finite model's, so that squares add: the expected square of a measured gap

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._checks import instance, is_traced, on_host, shown
+from .._precision import Module
 from .._same import same
 from ..flows import RESULTS, FlowSolution, flow
 from ..models import AbstractModel
@@ -22,7 +23,7 @@ _Model = TypeVar("_Model", bound=AbstractModel)
 _Tree = TypeVar("_Tree")
 
 
-class Replicates(eqx.Module):
+class Replicates(Module):
     r"""The flow of R pooled replicates, and of each of them alone.
 
     - `pooled`: the flow of the model whose particles are those of all replicates: the solution to use.
@@ -152,7 +153,7 @@ def flow_each(
     def solve(model):
         return flow(objective, model, taus, throw=False, **options)
 
-    if any(is_traced(leaf) for leaf in jax.tree.leaves(models)) or jax.default_backend() != "cpu":
+    if not _all_on_cpu(models):
         return eqx.filter_vmap(solve)(_stack(models))
     solutions = [solve(model) for model in models]
     known = jax.tree.map(lambda leaf: on_host(leaf) if eqx.is_array(leaf) else leaf, solutions)
@@ -162,6 +163,12 @@ def flow_each(
     return jax.tree.map(
         lambda *leaves: jax.device_put(np.stack(leaves)) if isinstance(leaves[0], np.ndarray) else leaves[0], *known
     )
+
+
+def _all_on_cpu(models: Sequence[AbstractModel]) -> bool:
+    """Whether all arrays are known, and lie on CPUs."""
+    leaves = [leaf for leaf in jax.tree.leaves(models) if eqx.is_array(leaf)]
+    return not is_traced(*leaves) and all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
 
 
 def pool(models: Sequence[_Model]) -> _Model:

@@ -3,6 +3,7 @@
 Plain Equinox modules; objectives are modules called on a model, so that [`wgf.flow`][] and [`wgf.train`][] move them.
 """
 
+from .. import _precision
 from ._canonical_markov import CanonicalMarkov as CanonicalMarkov, CanonicalRisk as CanonicalRisk
 from ._conditioning import (
     Spectrum as Spectrum,
@@ -19,3 +20,5 @@ from ._residual import (
     SmoothLeakyReLU as SmoothLeakyReLU,
     SquareLoss as SquareLoss,
 )
+
+_precision.export(globals())

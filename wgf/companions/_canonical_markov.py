@@ -2,12 +2,12 @@
 
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._checks import finite, holds, is_traced
+from .._precision import Module
 from ..prompts import MarkovChain
 
 # The saddle, and the energy of the level set through it.
@@ -15,7 +15,7 @@ SADDLE_W = -1 / math.sqrt(2)
 SADDLE_ENERGY = -(1 + math.log(2)) / 2
 
 
-class CanonicalMarkov(eqx.Module):
+class CanonicalMarkov(Module):
     r"""A one-layer Transformer of rank one, \( \mathrm{logit}(x_{n+1} = 1) = e^2 (1 + 2 w |w|)(x_n - \tfrac12) + b \).
 
     The tied embedding has size e; the two matrices of the feed-forward layer have size |w| each, and the sign of w is
@@ -48,7 +48,7 @@ class CanonicalMarkov(eqx.Module):
         return self.e**2 - self.w**2 - jnp.sign(self.w) * jnp.log(jnp.abs(self.w))
 
 
-class CanonicalRisk(eqx.Module):
+class CanonicalRisk(Module):
     r"""The expected next-token loss of a [`wgf.companions.CanonicalMarkov`][] on a binary chain, at the optimal bias,
 
     \[ Q(e, w) = \min_b \sum_{x, y} \pi_x P(y|x)\, \log\big(1 + e^{-(2y-1)(a (x - 1/2) + b)}\big), \qquad

@@ -1,13 +1,13 @@
 """What the theory of residual connections says of a model: singular values, and the linear rate they guarantee."""
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from .._precision import Module
 from ._residual import ResidualTransformer, SquareLoss
 
 
-class Spectrum(eqx.Module):
+class Spectrum(Module):
     """The least and the greatest singular value of a matrix, `[...]` each, and their ratio."""
 
     least: Float[Array, "*shape"]

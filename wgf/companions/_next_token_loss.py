@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,12 +9,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, numbered
 from .._draws import purpose
+from .._precision import Module
 from ..prompts import MarkovChain
 
 BinaryModel = Callable[[Int[Array, "batch length"]], Float[Array, "batch length"]]
 
 
-class NextTokenLoss(eqx.Module):
+class NextTokenLoss(Module):
     r"""The mean cross-entropy of next symbols, \( -\frac{1}{BN} \sum_{b,n} \log P_\theta(x_{n+1} | x_1 \dots x_n) \).
 
     An objective for [`wgf.flow`][] and [`wgf.train`][], on models that map symbols `[B, N]` to logits `[B, N]`. With

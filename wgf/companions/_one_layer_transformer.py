@@ -7,10 +7,11 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, finite, is_traced, numbered
 from .._draws import purpose
+from .._precision import Module
 from ..encoders import Causal
 
 
-class OneLayerTransformer(eqx.Module):
+class OneLayerTransformer(Module):
     r"""Embedding, causal attention, ReLU feed-forward and a logit for the next symbol of a binary sequence:
 
     \[ T_n = x_n \epsilon + p_n, \quad

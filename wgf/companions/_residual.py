@@ -10,11 +10,12 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from .._checks import at_least
 from .._compiled import compiled
 from .._draws import purpose
+from .._precision import Module
 
 Tokens = Float[Array, "prompts length dim"]
 
 
-class SmoothLeakyReLU(eqx.Module):
+class SmoothLeakyReLU(Module):
     r"""The activation \( \sigma(x) = \gamma x + (1 - \gamma)(\log(1 + e^x) - \log 2) \).
 
     What the theory asks of an activation: \( \gamma \le \sigma' \le 1 \), \( |\sigma(x)| \le |x| \) and a Lipschitz
@@ -38,7 +39,7 @@ class SmoothLeakyReLU(eqx.Module):
         return self.slope * x + (1 - self.slope) * (jax.nn.softplus(x) - math.log(2))
 
 
-class Block(eqx.Module):
+class Block(Module):
     r"""One layer, on a prompt X `[length, dim]` whose rows are tokens:
 
     \[ B = r X + \mathrm{softmax}\Bigl(\frac{X W_Q (X W_K)^\top}{T \sqrt d}\Bigr) X W_V, \qquad
@@ -76,7 +77,7 @@ class Block(eqx.Module):
         return tokens if self.residual else jnp.zeros_like(tokens)
 
 
-class ResidualTransformer(eqx.Module):
+class ResidualTransformer(Module):
     r"""A stack of blocks \( X \mapsto F \), all with or all without residual connections.
 
     Every entry of a matrix with n rows is drawn from N(0, s²/n), s = 1 for W_Q, W_K and W_1, s = `branch_scale` for W_V
@@ -153,7 +154,7 @@ def _real(value: ArrayLike) -> Array:
     return jnp.asarray(value, jnp.result_type(float))
 
 
-class SquareLoss(eqx.Module):
+class SquareLoss(Module):
     r"""The objective \( L = \tfrac12 \sum_s \|F(X_s) - Y_s\|_F^2 \), called on a model.
 
     **Arguments:**

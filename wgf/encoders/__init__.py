@@ -1,5 +1,6 @@
 """Encoders: what one particle does to the tokens of a prompt."""
 
+from .. import _precision
 from ._attention import Head as Head, SoftmaxAttention as SoftmaxAttention
 from ._average import Average as Average, Pair as Pair
 from ._base import (
@@ -26,3 +27,5 @@ from ._mask import (
 )
 from ._perceptron import Neuron as Neuron, Perceptron as Perceptron
 from ._zero import Zero as Zero
+
+_precision.export(globals())

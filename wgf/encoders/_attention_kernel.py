@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._precision import custom_jvp
 from ._base import Batch
 from ._contract import contract, isolated
 from ._tiles import tiled_sum
@@ -41,9 +42,11 @@ def sum_of_heads(
     """
     length = tokens.shape[2]
     heads = (value, key.transpose(0, 2, 1), query.transpose(0, 2, 1))
-    looped = jax.default_backend() == "cpu" and 1 < length <= 32 and max(key.shape[1:]) < 16
-    tile, most = (_by_loops, 64) if looped else (_by_products, 32)
-    return tiled_sum(functools.partial(tile, seen=seen), heads, tokens, numbers=length**2, most_particles=most)
+    products = functools.partial(_by_products, seen=seen)
+    if 1 < length <= 32 and max(key.shape[1:]) < 16:
+        loops = functools.partial(_by_loops, seen=seen)
+        return tiled_sum(loops, heads, tokens, numbers=length**2, most_particles=64, elsewhere=products)
+    return tiled_sum(products, heads, tokens, numbers=length**2, most_particles=32)
 
 
 def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
@@ -78,7 +81,7 @@ def _by_loops(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     return moved + jnp.einsum("ed,dbj->ebj", jnp.sum(value, axis=2), first)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _attended(tokens: Others, keys: Keys, queries: Queries, hidden: Hidden | None) -> Means:
     """The mean of the tokens under the softmax of each query. `hidden` is added to scores: 0 or −∞."""
     return _means(tokens, *_exponentials(keys, queries, hidden))[0]
@@ -109,7 +112,7 @@ def _with_ones(tokens: Others) -> Float[Array, "rows prompts keys"]:
     return jnp.concatenate([tokens, jnp.ones_like(tokens[:1])])
 
 
-@jax.custom_jvp
+@custom_jvp
 def _exponentials(keys: Keys, queries: Queries, hidden: Hidden | None) -> tuple[Scores, Each]:
     """Of each query's scores less the largest, which keeps them finite: for the keys, and for the first token."""
     largest = _largest(keys, queries, hidden)

@@ -3,12 +3,12 @@
 import abc
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._compiled import compiled
+from .._precision import Module
 from ._chunks import mean_in_chunks
 from ._fit import check_arguments, check_call, check_fused, check_particles
 
@@ -16,7 +16,7 @@ Tokens = Float[Array, "token_dim length"]
 Batch = Float[Array, "batch token_dim length"]
 
 
-class AbstractEncoder(eqx.Module):
+class AbstractEncoder(Module):
     r"""The action \( g(T, \theta) \) of one particle θ on the tokens T of one prompt.
 
     Subclass it with `sample` and `__call__`; all else follows: batching, the average over particles, gradients, both

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ._shares import Batch, sum_of_shares
-from ._tiles import fold, piece, sum_of_tiles, tile_sizes
+from ._tiles import by_platform, fold, piece, sum_of_tiles, tile_sizes
 
 Mean = Callable[[PyTree[Array], Float[Array, " width"], Batch], Batch]
 
@@ -36,13 +36,15 @@ def mean_in_chunks(
       arrays lie in its cache.
     """
 
-    def total(laws, tokens):
-        particles, weights = laws
+    def sizes(width: int, tokens: Batch, cpu: bool) -> tuple[int, int]:
+        batch, dim, length = tokens.shape
+        facts = {"most_particles": most_particles or _MOST_PARTICLES, "dtype": tokens.dtype, "cpu": cpu}
+        m, b = tile_sizes(width, batch, numbers=dim * length, **facts)
+        m = m if most_particles is None else piece(width, most_particles)
+        return m, b if most_prompts is None else piece(batch, most_prompts)
+
+    def sums(m, b, particles, weights, tokens):
         (batch, dim, length), width = tokens.shape, weights.shape[0]
-        most = most_particles or _MOST_PARTICLES
-        auto = tile_sizes(width, batch, numbers=dim * length, most_particles=most, dtype=tokens.dtype)
-        m = auto[0] if most_particles is None else piece(width, most_particles)
-        b = auto[1] if most_prompts is None else piece(batch, most_prompts)
         if (m, b) == (width, batch):
             return mean(particles, weights, tokens)
         strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m, "edge"), 1, 0), particles)
@@ -50,5 +52,10 @@ def mean_in_chunks(
         blocks = jnp.moveaxis(fold(tokens, 0, b, "edge"), 1, 0)
         sums = sum_of_tiles(lambda block, strip: mean(strip[0], strip[1], block), strips, blocks)
         return jnp.moveaxis(sums, 0, 1).reshape(-1, dim, length)[:batch]
+
+    def total(laws, tokens):
+        particles, weights = laws
+        ways = (sizes(weights.shape[0], tokens, cpu) for cpu in (True, False))
+        return by_platform(sums, *ways, particles, weights, tokens)
 
     return sum_of_shares(total, (particles, weights), tokens)

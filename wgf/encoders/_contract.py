@@ -14,6 +14,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+from .._precision import default_precision
+
 # Sums of at most this many terms are written out; a matrix product does longer ones.
 _MOST_TERMS = 16
 # Of more terms a matrix product adds up parts, for the sake of its accuracy.
@@ -26,9 +28,14 @@ def contract(spec: str, *operands: Array) -> Array:
     The letter m stands for particles and comes last wherever it appears. On a CPU a short sum is written
     out term by term, so that XLA makes plain loops along m, which vectorise; products of 5 by 2 matrices do
     not. A sum of two operands over prompts or particles becomes one matrix product. Derivatives are
-    contractions again, in both modes and to any order: that is why this is a primitive of JAX.
+    contractions again, in both modes and to any order: that is why this is a primitive of JAX. The default precision
+    is that of the call, as for JAX's own products.
     """
-    return _contract.bind(*operands, spec=spec)
+    return _bind(spec, default_precision(), *operands)
+
+
+def _bind(spec: str, at: str | None, *operands: Array) -> Array:
+    return _contract.bind(*operands, spec=spec, precision=at)
 
 
 def isolated(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -66,25 +73,26 @@ def _sizes(letters: Sequence[str], operands: Sequence[Array | ShapedArray]) -> d
 
 
 @_contract.def_abstract_eval
-def _abstract(*operands, spec):
+def _abstract(*operands, spec, precision):
+    del precision
     letters, result = _letters(spec)
     sizes = _sizes(letters, operands)
     return ShapedArray(tuple(sizes[letter] for letter in result), operands[0].dtype)
 
 
-def _jvp(primals, tangents, *, spec):
+def _jvp(primals, tangents, *, spec, precision):
     parts = [
-        contract(spec, *primals[:place], tangent, *primals[place + 1 :])
+        _bind(spec, precision, *primals[:place], tangent, *primals[place + 1 :])
         for place, tangent in enumerate(tangents)
         if not isinstance(tangent, ad.Zero)
     ]
-    return contract(spec, *primals), functools.reduce(jnp.add, parts)
+    return _bind(spec, precision, *primals), functools.reduce(jnp.add, parts)
 
 
 ad.primitive_jvps[_contract] = _jvp
 
 
-def _transposed(cotangent, *operands, spec):
+def _transposed(cotangent, *operands, spec, precision):
     """The cotangent of the one operand that is not known, in which the contraction is linear."""
     letters, result = _letters(spec)
     place = next(i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
@@ -93,29 +101,35 @@ def _transposed(cotangent, *operands, spec):
     if isinstance(cotangent, ad.Zero):
         found = ad.Zero(operands[place].aval.to_ct_aval())
     else:
-        found = contract(_spec([*others, result], letters[place]), *known, cotangent)
+        found = _bind(_spec([*others, result], letters[place]), precision, *known, cotangent)
     return [found if i == place else None for i in range(len(operands))]
 
 
 ad.primitive_transposes[_contract] = _transposed
 
 
-def _batched(args, axes, *, spec):
+def _batched(args, axes, *, spec, precision):
     letters, result = _letters(spec)
     new = next(letter for letter in string.ascii_uppercase if letter not in spec)
     letters = [each if axis is None else new + each for each, axis in zip(letters, axes, strict=True)]
     moved = [arg if axis is None else jnp.moveaxis(arg, axis, 0) for arg, axis in zip(args, axes, strict=True)]
-    return contract(_spec(letters, new + result), *moved), 0
+    return _bind(_spec(letters, new + result), precision, *moved), 0
 
 
 batching.primitive_batchers[_contract] = _batched
 
 
-def _einsum(*operands, spec):
-    return jnp.einsum(spec, *operands)
+def _einsum(*operands, spec, precision):
+    return jnp.einsum(spec, *operands, precision=precision)
 
 
-def _loops(*operands, spec):
+def _loops(*operands, spec, precision):
+    # Traced as the program is lowered, outside of the call.
+    with jax.default_matmul_precision(precision):
+        return _by_particles(spec, *operands)
+
+
+def _by_particles(spec: str, *operands: Array) -> Array:
     letters, result = _letters(spec)
     sizes = _sizes(letters, operands)
     summed = "".join(letter for letter in sizes if letter not in result)

@@ -58,8 +58,11 @@ class Convolution(AbstractOddEncoder):
 
     def __call__(self, particle: ConvolutionalNeuron, tokens: Tokens) -> Tokens:
         """Apply one neuron to one prompt."""
-        window = ((self.reach, self.reach),)
-        filtered = jax.lax.conv_general_dilated(tokens[None], particle.w_in[None], (1,), window)[0, 0]
+        # A product, not a convolution of JAX: to one of these XLA gives TF32 on a GPU, whatever precision it asks for.
+        length = tokens.shape[1]
+        padded = jnp.pad(tokens, ((0, 0), (self.reach, self.reach)))
+        windows = jnp.stack([padded[:, start : start + length] for start in range(2 * self.reach + 1)], axis=1)
+        filtered = jnp.einsum("ds,dsn->n", particle.w_in, windows)
         return particle.w_out[:, None] * self.activation(filtered + particle.bias)[None]
 
     def reflect(self, particle: ConvolutionalNeuron) -> ConvolutionalNeuron:

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from .._checks import at_least
+from .._precision import Module
 
 
-class AbstractMask(eqx.Module):
+class AbstractMask(Module):
     """Which keys each query of a prompt may attend to, by their positions alone."""
 
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,17 @@ from ._shares import Batch, sum_of_shares
 _TILE, _TILE_ELSEWHERE = 2**22, 2**29
 
 
+Tile = Callable[..., Float[Array, "token_dim prompts length"]]
+
+
 def tiled_sum(
-    tile: Callable[..., Float[Array, "token_dim prompts length"]],
+    tile: Tile,
     particles: PyTree[Float[Array, "..."]],
     tokens: Batch,
     *,
     numbers: int,
     most_particles: int,
+    elsewhere: Tile | None = None,
 ) -> Batch:
     r"""Add up what all particles do to all prompts, tile by tile.
 
@@ -36,22 +41,45 @@ def tiled_sum(
     - `tokens`: `[B, D, N+1]`.
     - `numbers`: how many numbers a tile's largest array has for each prompt and particle.
     - `most_particles`: the most particles m of a tile on a CPU.
+    - `elsewhere`: what takes the place of `tile` on other backends; default None, the same.
     """
 
-    def total(particles, tokens):
-        batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[0]
-        m, b = tile_sizes(width, batch, numbers=numbers, most_particles=most_particles, dtype=tokens.dtype)
+    def sums(tile, sizes, particles, tokens):
+        m, b = sizes
         strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m), 0, -1), particles)
         blocks = fold(tokens, 0, b).transpose(1, 2, 0, 3)
         sums = sum_of_tiles(tile, strips, blocks)
-        return sums.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[:batch]
+        return sums.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[: len(tokens)]
+
+    def total(particles, tokens):
+        batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[0]
+        facts = {"numbers": numbers, "most_particles": most_particles, "dtype": tokens.dtype}
+        on_cpu, other = (tile_sizes(width, batch, cpu=cpu, **facts) for cpu in (True, False))
+        return by_platform(sums, (tile, on_cpu), (elsewhere or tile, other), particles, tokens)
 
     return sum_of_shares(total, particles, tokens)
 
 
-def tile_sizes(width: int, batch: int, *, numbers: int, most_particles: int, dtype: DTypeLike) -> tuple[int, int]:
+def by_platform(compute: Callable[..., Array], cpu: tuple[Any, ...], other: tuple[Any, ...], *args: Any) -> Array:
+    """`compute(*cpu, *args)` in a program for a CPU, `compute(*other, *args)` in one for another backend.
+
+    JAX traces both and lowers one, where they differ. The backward pass makes all anew from `args`: it would else hold
+    the intermediate arrays of both.
+    """
+    if cpu == other:
+        return compute(*cpu, *args)
+
+    def chosen(*args):
+        ways = (functools.partial(compute, *facts) for facts in (cpu, other))
+        return jax.lax.platform_dependent(*args, cpu=next(ways), default=next(ways))
+
+    return jax.checkpoint(chosen, prevent_cse=False)(*args)
+
+
+def tile_sizes(
+    width: int, batch: int, *, numbers: int, most_particles: int, dtype: DTypeLike, cpu: bool
+) -> tuple[int, int]:
     """The particles and prompts of a tile: near equal pieces, on a CPU of few enough bytes to stay in the cache."""
-    cpu = jax.default_backend() == "cpu"
     most = (_TILE if cpu else _TILE_ELSEWHERE) // (numbers * jnp.dtype(dtype).itemsize)
     m = piece(width, most_particles if cpu else max(1, most))
     return m, piece(batch, max(1, most // m))

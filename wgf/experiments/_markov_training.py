@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from .._precision import Module
 from ..companions import NextTokenLoss, OneLayerTransformer
 from ..encoders import Average, Causal, Perceptron, SoftmaxAttention
 from ..flows import flow, train
@@ -195,7 +196,7 @@ def train_mean_field(
     return Trained(tuple(rows), (chain,), np.stack(excess))
 
 
-class _Logits(eqx.Module):
+class _Logits(Module):
     """A model of one-hot tokens as one of binary symbols: the logit of 1 is the difference of its first two rows."""
 
     model: Transformer

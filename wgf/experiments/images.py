@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from .. import plot
 from .._checks import at_least
+from .._precision import Module
 from ..encoders import Average, LayerNorm, Perceptron, SoftmaxAttention
 from ..flows import train
 from ..measures import Gaussian
@@ -272,7 +273,7 @@ def vision_objective(prompts: Prompts, weight_decay: float | Array = 0.0) -> Obj
     return Objective(prompts, weight_decay, loss=CrossEntropy(), readout=readout)
 
 
-class _Sampled(eqx.Module):
+class _Sampled(Module):
     """An objective that is all of the training set where a minibatch is drawn, and one minibatch where it is surveyed.
 
     `train` surveys its objective with a gradient, which over 50,000 images would cost as much as an epoch.

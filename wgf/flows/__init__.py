@@ -1,5 +1,6 @@
 """Flows: the velocity field, gradient flow in continuous time, and training by optimisers."""
 
+from .. import _precision
 from ._chebyshev import RKC as RKC
 from ._courant import CourantController as CourantController
 from ._flow import flow as flow
@@ -14,3 +15,5 @@ from ._solution import (
 )
 from ._train import train as train
 from ._velocity import tracer_velocity as tracer_velocity, velocity as velocity
+
+_precision.export(globals())

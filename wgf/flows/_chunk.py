@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._finite import all_finite
+from .._precision import Module
 from ._problem import Problem
 from ._resumable import resumable
 from ._solution import RESULTS, translate
@@ -16,7 +17,7 @@ from ._state import State
 from ._velocity import evaluate
 
 
-class Stage(eqx.Module):
+class Stage(Module):
     """Where a flow stands between two steps: all that its future depends on, and its count of steps."""
 
     tau: Float[Array, ""]
@@ -28,7 +29,7 @@ class Stage(eqx.Module):
     stats: dict[str, Int[Array, ""]]
 
 
-class Part(eqx.Module):
+class Part(Module):
     """What a part of a flow brought.
 
     - `stage`: where the flow stands.

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import numbers
+from .._precision import Module
 from ..objective import Objective
 
 
-class Evaluation(eqx.Module):
+class Evaluation(Module):
     """One value and gradient of Q.
 
     - `objective`: Q.
@@ -31,7 +31,7 @@ class Evaluation(eqx.Module):
     courant: Float[Array, ""]
 
 
-class AbstractDynamics(eqx.Module):
+class AbstractDynamics(Module):
     """The steepest descent of Q in one geometry."""
 
     @abc.abstractmethod

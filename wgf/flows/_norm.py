@@ -1,13 +1,13 @@
 """The error norm of the flow's step size control."""
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._precision import Module
 from ..measures import coordinates
 
 
-class ParticleNorm(eqx.Module):
+class ParticleNorm(Module):
     r"""The worst particle's error, \( \max_{ij : a_{ij} > 0} \mathrm{RMS}(\theta_{ij}) \) over the coordinates of each.
 
     A root mean square over all particles would let a few fast ones be arbitrarily wrong in a large crowd. Particles of

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._checks import finite, holds, instance, is_traced, not_negative, positive, random_key
 from .._finite import finite_rows
+from .._precision import Module
 from ..objective import Objective
 from ._dynamics import AbstractDynamics, prompt_weights, real_dtype
 from ._langevin import check_noise, noise_term
@@ -22,7 +23,7 @@ from ._survey import survey
 from ._velocity import check_posed, dynamics_of, evaluate, tracers_of
 
 
-class Problem(eqx.Module):
+class Problem(Module):
     """An objective, the model where its flow starts, the times to save at, and the means to solve it."""
 
     dynamics: AbstractDynamics
@@ -164,7 +165,7 @@ def pose(
     )
 
 
-class _StateNorm(eqx.Module):
+class _StateNorm(Module):
     """The norm of the parameters alone: tracers and the dissipated objective have no say in the steps."""
 
     norm: Callable[[list[Array]], Float[Array, ""]]
@@ -173,7 +174,7 @@ class _StateNorm(eqx.Module):
         return self.norm(state.parameters)
 
 
-class _Steady(eqx.Module):
+class _Steady(Module):
     """The event that the dissipation is down at a threshold."""
 
     threshold: Float[Array, ""]

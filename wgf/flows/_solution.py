@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import is_traced
+from .._precision import Module
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
 
@@ -58,7 +59,7 @@ def translate(result: diffrax.RESULTS) -> RESULTS:
     return RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
 
 
-class AbstractSolution(eqx.Module):
+class AbstractSolution(Module):
     """Models along a run, with their objective, risk and dissipation."""
 
     models: eqx.AbstractVar[PyTree]

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._precision import Module
 from ._dynamics import AbstractDynamics, real_dtype
 from ._strips import joined, strips
 from ._velocity import evaluate, strip_velocity, tracers_of
 
 
-class State(eqx.Module):
+class State(Module):
     """Parameters, tracers, and the integrals so far of the dissipation and of the Courant numbers a unit of time.
 
     In few arrays, for a solver does its arithmetic on each of them, and each such operation takes time to compile:

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._precision import Module
 from ._dynamics import AbstractDynamics, risk
 from ._velocity import evaluate
 
 
-class Survey(eqx.Module):
+class Survey(Module):
     """What a row of models amounts to, each with leading axis `[saves]`."""
 
     objective: Float[Array, "*saves"]

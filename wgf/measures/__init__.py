@@ -1,5 +1,6 @@
 """The measure ρ(θ, t) over particles and depth, and the initial laws ρ₀."""
 
+from .. import _precision
 from ._base import AbstractMeasure as AbstractMeasure, at_coordinates as at_coordinates, coordinates as coordinates
 from ._equal_eighths import EqualEighths as EqualEighths
 from ._eulerian import Eulerian as Eulerian
@@ -21,3 +22,5 @@ from ._sampling import (
 from ._spectral import Spectral as Spectral
 from ._staged import Staged as Staged
 from ._three_eighths import ThreeEighths as ThreeEighths
+
+_precision.export(globals())

@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import check_float, finite, floats, holds, is_traced, on_host
+from .._precision import Module
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 
 
-class AbstractMeasure(eqx.Module):
+class AbstractMeasure(Module):
     r"""A measure \( \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}} \), uniform in depth t ∈
     [0, 1].
 

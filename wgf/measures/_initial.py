@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._checks import ENCODER, at_least, finite, holds, instance, is_traced, on_host, random_key, shown
 from .._draws import purpose
+from .._precision import Module
 from ..encoders import AbstractEncoder
 from ._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
@@ -23,7 +24,7 @@ from ._spectral import Rule, Spectral, quadrature
 from ._staged import Staged, stage_nodes
 
 
-class AbstractInitialLaw(eqx.Module):
+class AbstractInitialLaw(Module):
     """A law ρ₀ of particles, the same at every depth."""
 
     @abc.abstractmethod

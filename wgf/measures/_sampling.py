@@ -14,10 +14,11 @@ from scipy.stats import norm, qmc
 from .._checks import instance
 from .._compiled import compiled
 from .._draws import draw_flat, purpose
+from .._precision import Module
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 
 
-class AbstractSampling(eqx.Module):
+class AbstractSampling(Module):
     """A way to place `width` particles whose coordinates are standard normal."""
 
     @abc.abstractmethod

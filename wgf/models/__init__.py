@@ -1,7 +1,10 @@
 """Models: how a measure pushes prompts through depth."""
 
+from .. import _precision
 from ._adjoint import AbstractAdjoint as AbstractAdjoint
 from ._averaged_ode import AveragedODE as AveragedODE
 from ._base import AbstractModel as AbstractModel
 from ._padding import pad as pad, unpad as unpad
 from ._transformer import Transformer as Transformer
+
+_precision.export(globals())

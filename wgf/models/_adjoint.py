@@ -2,13 +2,14 @@
 
 import abc
 
-import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from .._precision import Module
 
 Batch = Float[Array, "batch token_dim length"]
 
 
-class AbstractAdjoint(eqx.Module):
+class AbstractAdjoint(Module):
     r"""Tokens T(t) and their adjoint p(t) for every prompt, at any depth.
 
     \( \dot p = -\int [D_T g(T, \theta)]^\top p \,\rho(d\theta, t) \), \( p(1) = \partial\,\mathrm{loss}/\partial

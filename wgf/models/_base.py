@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import check_types, instance, numbers
 from .._depth import check_depth
+from .._precision import Module
 from .._same import same
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
@@ -19,7 +20,7 @@ Batch = Float[Array, "batch token_dim length"]
 _Model = TypeVar("_Model", bound="AbstractModel")
 
 
-class AbstractModel(eqx.Module):
+class AbstractModel(Module):
     r"""A map of prompts \( H \mapsto T_\rho(H, 1) \), given by an encoder and a measure over depth.
 
     What moves under the flow are `measure.particles`, and with them the `tracers`: measures of no mass, at depths of

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from .._depth import check_depth
+from .._precision import Module
 
 Batch = Float[Array, "batch token_dim length"]
 
 
-class DenseOutput(eqx.Module):
+class DenseOutput(Module):
     r"""Tokens at every depth, interpolated within the step \( [t_i, t_{i+1}] \) that holds it.
 
     What `diffrax.DenseInterpolation` is, in two points different. A depth that rounding has put outside of the solve is

@@ -1,5 +1,6 @@
 """The objective: readout, loss, weight decay; risk R, objective Q, first variation δQ/δρ."""
 
+from .. import _precision
 from ._first_variation import FirstVariation as FirstVariation
 from ._loss import (
     AbstractLoss as AbstractLoss,
@@ -13,3 +14,5 @@ from ._readout import (
     QueryEntry as QueryEntry,
     QueryRows as QueryRows,
 )
+
+_precision.export(globals())

@@ -1,6 +1,5 @@
 """The first variation δQ/δρ of the objective."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -8,10 +7,11 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._checks import numbers
 from .._compiled import compiled
 from .._depth import check_depth
+from .._precision import Module
 from ..models import AbstractAdjoint
 
 
-class FirstVariation(eqx.Module):
+class FirstVariation(Module):
     r"""What Q gains for each unit of mass put on θ at depth t,
 
     \[ \frac{\delta Q}{\delta \rho}(\theta, t)

@@ -2,15 +2,15 @@
 
 import abc
 
-import equinox as eqx
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from .._checks import numbered
+from .._precision import Module
 
 
-class AbstractLoss(eqx.Module):
+class AbstractLoss(Module):
     """A loss for each prompt."""
 
     @abc.abstractmethod

@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from .._checks import instance, not_negative
 from .._compiled import compiled
 from .._draws import purpose
+from .._precision import Module
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
 from ._first_variation import FirstVariation
@@ -15,7 +16,7 @@ from ._loss import AbstractLoss, HalfSquaredError
 from ._readout import AbstractReadout, QueryEntry
 
 
-class Objective(eqx.Module):
+class Objective(Module):
     r"""The regularised risk of a model on a data measure,
 
     \[ Q(\rho) = E_\mu\, \ell\big(\mathrm{Read}\,T_\rho(H, 1),\, y\big)

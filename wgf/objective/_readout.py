@@ -6,11 +6,12 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._checks import at_least
+from .._precision import Module
 
 Batch = Float[Array, "batch token_dim length"]
 
 
-class AbstractReadout(eqx.Module):
+class AbstractReadout(Module):
     """A map of final tokens `[B, D, N+1]` to outputs `[B]`, `[B, C]` or, at every position, `[B, C, N+1]`."""
 
     @abc.abstractmethod

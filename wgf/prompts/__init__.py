@@ -1,5 +1,6 @@
 """The data measure μ: weighted sets of prompts."""
 
+from .. import _precision
 from ._cifar import cifar10 as cifar10
 from ._csv import read_csv as read_csv
 from ._images import (
@@ -13,3 +14,5 @@ from ._next_token import next_tokens as next_tokens, symbol_tokens as symbol_tok
 from ._prompts import Prompts as Prompts
 from ._regression import linear_regression as linear_regression
 from ._table import diabetes as diabetes, from_table as from_table
+
+_precision.export(globals())

@@ -1,6 +1,5 @@
 """Markov chains of any order over a finite alphabet, as a source of token sequences."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
@@ -9,10 +8,11 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 from .._checks import at_least, finite, holds, is_traced, numbered, on_host
 from .._compiled import compiled
 from .._draws import purpose
+from .._precision import Module
 from ._stationary import always_reached, context_kernel, stationary_law
 
 
-class MarkovChain(eqx.Module):
+class MarkovChain(Module):
     r"""A stationary Markov chain of order k over S states, \( P(x_{n+1} = j \mid x_{n-k+1}, \dots, x_n) \).
 
     **Arguments:**

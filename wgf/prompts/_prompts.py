@@ -8,9 +8,10 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, finite, floats, holds, is_traced, on_host
 from .._draws import purpose
+from .._precision import Module
 
 
-class Prompts(eqx.Module):
+class Prompts(Module):
     r"""A weighted set of prompts, the data measure \( \mu = \sum_b \mu_b \delta_{(H_b, y_b)} \).
 
     The columns of a prompt H are its tokens; the last column is the query, whose label is hidden (0 in row

@@ -1,7 +1,10 @@
 """Transport: how far apart two laws, or two measures over depth, are."""
 
+from .. import _precision
 from ._conditional import conditional_divergence as conditional_divergence
 from ._coupling import coupling_distance as coupling_distance
 from ._divergence import Divergence as Divergence, Excess as Excess, Potentials as Potentials
 from ._epsilon import epsilon_from_scale as epsilon_from_scale
 from ._sinkhorn import divergence_curve as divergence_curve, sinkhorn_divergence as sinkhorn_divergence
+
+_precision.export(globals())

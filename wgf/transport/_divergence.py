@@ -1,10 +1,11 @@
 """What a Sinkhorn divergence reports."""
 
-import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int
 
+from .._precision import Module
 
-class Potentials(eqx.Module):
+
+class Potentials(Module):
     """The dual potentials of a divergence's three transport problems, in units of squared distance.
 
     Of the clouds moved to a mean of 0 each. Those of a few steps ago are where to start from.
@@ -19,7 +20,7 @@ class Potentials(eqx.Module):
     y_self: Float[Array, "*batch m"]
 
 
-class Divergence(eqx.Module):
+class Divergence(Module):
     """A debiased Sinkhorn divergence and whether to trust it.
 
     - `value`: S_ε, in units of squared distance.
@@ -39,7 +40,7 @@ class Divergence(eqx.Module):
     potentials: Potentials
 
 
-class Excess(eqx.Module):
+class Excess(Module):
     """A divergence beside its noise floor: what sampling alone would show.
 
     - `value`: the divergence of the two clouds.

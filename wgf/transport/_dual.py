@@ -3,15 +3,15 @@
 import functools
 
 import equinox.internal as eqxi
-import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float
 
+from .._precision import custom_jvp
 from ._gibbs import Gibbs
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(7,))
+@functools.partial(custom_jvp, nondiff_argnums=(7,))
 def dual_value(
     x: Array, y: Array, a: Array, b: Array, f: Array, g: Array, epsilon: Array, rows: int
 ) -> Float[Array, ""]:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from .._precision import Module
+
 _Parts = TypeVar("_Parts")
 _Out = TypeVar("_Out")
 _Sums = TypeVar("_Sums")
@@ -78,7 +80,7 @@ def _in_batch(size: int, batched: list[bool], conditions: Array) -> tuple[Array,
     return anywhere(jnp.any(conditions, axis=0)), False
 
 
-class Gibbs(eqx.Module):
+class Gibbs(Module):
     r"""\( K_{ij} = e^{(f_i + g_j - \|x_i - y_j\|^2) / \varepsilon} \): of a plan, the density with respect to the
     product of its marginals.
 

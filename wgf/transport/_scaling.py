@@ -2,18 +2,18 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from .._precision import Module
 from ._gibbs import Gibbs, soft_minimum
 
 # How often the relaxation is chosen anew.
 _PERIOD = 4
 
 
-class Scaled(eqx.Module):
+class Scaled(Module):
     """Potentials, the L1 error of the plan's two marginals, and how many iterations led there."""
 
     f: Float[Array, " n"]

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._checks import at_least
+from .._precision import Module
 from ._divergence import Divergence, Potentials
 from ._dual import dual_value
 from ._gibbs import rows_at_once
@@ -112,7 +112,7 @@ def _curve(
     return jax.lax.scan(step, start, (clouds, weights))[1]
 
 
-class _Alone(eqx.Module):
+class _Alone(Module):
     """A cloud moved to a mean of 0, and its transport to itself. The mean is the sum of two vectors."""
 
     points: Float[Array, "n dim"]
@@ -124,7 +124,7 @@ class _Alone(eqx.Module):
     iterations: Int[Array, ""]
 
 
-class Options(eqx.Module):
+class Options(Module):
     """How to solve transport problems; ε is of the clouds' own type, which all else then is."""
 
     epsilon: Float[Array, ""]
