@@ -137,7 +137,9 @@ def header() -> dict:
 def stored(name: str, folder: Path = RESULTS) -> list[Table]:
     """The tables of `name`.json in the folder; none where there is no such file."""
     path = folder / f"{name}.json"
-    tables = [Table(**fields) for fields in json.loads(path.read_text())["tables"]] if path.exists() else []
+    tables = (
+        [Table(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))["tables"]] if path.exists() else []
+    )
     return [dataclasses.replace(old, checks=[Check(**fields) for fields in old.checks]) for old in tables]
 
 
@@ -151,7 +153,7 @@ def write(name: str, title: str, tables: Sequence[Table], folder: Path = RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     about = {**header(), **facts}
     report = {**about, "tables": [dataclasses.asdict(table) for table in tables]}
-    (folder / f"{name}.json").write_text(json.dumps(report, indent=1, default=_plain) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1, default=_plain) + "\n", encoding="utf-8")
     versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
     lines = [
         f"# {title}",
@@ -159,11 +161,14 @@ def write(name: str, title: str, tables: Sequence[Table], folder: Path = RESULTS
         f"{about['date'][:10]}, {about['cores']} cores of {about['machine']}, Python {about['python']}, {versions}.",
         "",
     ]
-    (folder / f"{name}.md").write_text("\n".join([*lines, *(table.markdown() for table in tables)]))
+    text = "\n".join([*lines, *(table.markdown() for table in tables)])
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def _git(*command: str) -> str:
-    done = subprocess.run(["git", *command], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *command], cwd=Path(__file__).parents[1], capture_output=True, encoding="utf-8", check=False
+    )
     return done.stdout.strip()
 
 

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _options import output_folder
 
 MESHES = ((1, 1), (2, 1), (1, 2), (4, 1), (1, 4), (2, 2), (2, 4))
 SIZE, QUICK = (8, 1024, 128), (2, 32, 8)
@@ -32,7 +33,9 @@ def main() -> int:
     """Measure every mesh; print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny problem on few meshes, to see that all runs")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="the folder to write to")
+    parser.add_argument(
+        "--output", type=output_folder, default=Path(__file__).parent / "results", help="the folder to write to"
+    )
     parser.add_argument("--mesh", help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = QUICK if options.quick else SIZE
@@ -44,8 +47,8 @@ def main() -> int:
     found = {mesh: apart(mesh, options.quick) for mesh in (MESHES[:3] if options.quick else MESHES)}
     table = tabulate(found, size, options.quick)
     claims = summary([table])
-    print(table.text(), claims.text(), sep="\n\n")
     write("devices", "Work per device", [claims, table], options.output, quick=options.quick)
+    print(table.text(), claims.text(), sep="\n\n")
     return int(not all(check.holds for check in table.checks))
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _options import output_folder
 from _problems import Regression
 from _report import RESULTS, Check, Table, in_place, slope, stored, summary, write
 
@@ -44,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder to write to")
+    parser.add_argument("--output", type=output_folder, default=RESULTS, help="the folder to write to")
     parser.add_argument("--velocity", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.velocity:
@@ -54,12 +55,12 @@ def main() -> int:
     tables: list[Table] = []
     for name in options.only:
         for table in PARTS[name](options.quick):
-            print(table.text(), end="\n\n", flush=True)
             tables.append(table)
+            kept = in_place(old, tables)
+            claims = summary(kept)
+            write("growth", "Growth", [claims, *kept], options.output, quick=options.quick)
+            print(table.text(), end="\n\n", flush=True)
             jax.clear_caches()
-        kept = in_place(old, tables)
-        claims = summary(kept)
-        write("growth", "Growth", [claims, *kept], options.output, quick=options.quick)
     print(claims.text())
     return int(not options.quick and not all(check.holds for table in tables for check in table.checks))
 
@@ -114,7 +115,9 @@ def largest(size: dict[str, int]) -> int:
     """Print seconds of a velocity, and the process's peak MiB: run in a process of its own."""
     compiled, arguments, scratch = compiled_velocity(size)
     seconds = median_seconds(compiled, arguments, 3)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     print(seconds, int(peak.split()[1]) / 1024, scratch)
     return 0
 

@@ -65,19 +65,19 @@ def main():
     parser.add_argument("--repeats", type=int, default=7, help="timed calls of each variant")
     parser.add_argument("--output", type=Path, default=RESULTS / "rhs.json")
     options = parser.parse_args()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     sizes = QUICK if options.quick else SIZES
     report = {**header(), "rates": machine_rates(), "runs": [], "errors": errors(sizes[0], 1 if options.quick else 6)}
     report["versions"] |= {"torch": torch.__version__} if torch is not None else {}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     if options.sizes:
-        report["runs"] = json.loads(options.output.read_text())["runs"]
+        report["runs"] = json.loads(options.output.read_text(encoding="utf-8"))["runs"]
     for number, size in enumerate(sizes, start=1):
         for dtype in ("float32", "float64"):
             if options.sizes is None or number in options.sizes:
                 found = run(size, dtype, options.repeats, report["rates"])
                 runs = {(*r["size"].values(), r["dtype"]): r for r in [*report["runs"], found]}
                 report["runs"] = list(runs.values())
-                options.output.write_text(json.dumps(report, indent=1) + "\n")
+                options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def floor(size: tuple[int, ...], dtype: str, rates: dict[str, float]) -> float:

@@ -30,6 +30,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _options import output_folder
 from _report import RESULTS, Check, Table, in_place, stored, summary, write
 from _sinkhorn_peers import VARIANTS, potentials, worst_error
 
@@ -54,7 +55,7 @@ def main():
     parser.add_argument(
         "--patience", type=float, default=60, help="seconds of a call after which a program is left out"
     )
-    parser.add_argument("--folder", type=Path, default=RESULTS)
+    parser.add_argument("--folder", type=output_folder, default=RESULTS)
     parser.add_argument("--peak", nargs=5, metavar=("PROGRAM", "N", "DIM", "DTYPE", "KNOB"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="ot")
@@ -91,8 +92,8 @@ def compare(sizes, saves: int, repeats: int, search: "Search", goal: float, memo
         columns = ("n", "dim", "dtype", "program", "seconds", "by wgf", "MiB", "knob", "L1 error", "value")
         title = f"{saves} divergence{'s' * (saves > 1)} in {dim} dimensions"
         tables.append(Table(title, columns, rows, "by wgf: seconds as a multiple of wgf's.", checks))
-        print(tables[-1].text(), flush=True)
         keep(tables[-1], folder)
+        print(tables[-1].text(), flush=True)
     return tables
 
 
@@ -200,7 +201,9 @@ def peak(name: str, n: str, dim: str, dtype: str, knob: str) -> float:
     with jax.enable_x64(dtype == "float64"):
         VARIANTS[name][0](*clouds(int(n), int(dim), dtype, 1), float(knob))
     # Linux hands a child its parent's `ru_maxrss`; this one is its own.
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 1024
 
 

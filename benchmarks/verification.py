@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
 
 if "--quick" in sys.argv:
     # Small problems run for milliseconds: what counts is the time to compile.
@@ -20,6 +19,7 @@ if "--quick" in sys.argv:
 import jax
 from _depth_tables import depth_tables
 from _eulerian_tables import eulerian_tables
+from _options import output_folder
 from _outer_tables import outer_tables
 from _precision_tables import precision_tables
 from _report import RESULTS, Table, in_place, stored, summary, write
@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small problems and fewer cases, under a minute")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder to write to")
+    parser.add_argument("--output", type=output_folder, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
     # Parts alone keep the tables of the others, all but the claims.
     old = [] if options.quick else stored("verification", options.output)[1:]
@@ -50,14 +50,14 @@ def main() -> int:
     for name in options.only:
         start = time.perf_counter()
         for table in PARTS[name](options.quick):
-            print(table.text(), end="\n\n", flush=True)
             tables.append(table)
+            seconds[name] = round(time.perf_counter() - start, 1)
+            kept = in_place(old, tables)
+            claims = summary(kept)
+            write("verification", "Verification", [claims, *kept], options.output, quick=options.quick, seconds=seconds)
+            print(table.text(), end="\n\n", flush=True)
             # Each compiled program holds dozens of memory maps, of which Linux allows a process 65,530 in all.
             jax.clear_caches()
-        seconds[name] = round(time.perf_counter() - start, 1)
-        kept = in_place(old, tables)
-        claims = summary(kept)
-        write("verification", "Verification", [claims, *kept], options.output, quick=options.quick, seconds=seconds)
     print(claims.text())
     print("seconds:", seconds)
     return int(not all(check.holds for table in tables for check in table.checks))

@@ -31,6 +31,7 @@ if "--quick" in sys.argv:
 
 import jax
 import numpy as np
+from _options import output_folder
 from _report import RESULTS, Table, header
 from _work_jobs import WHITENED, Job, Problem, jobs, problems, same, solve, staged
 from matplotlib.figure import Figure
@@ -48,14 +49,14 @@ def main() -> int:
     options = _options()
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"work_precision{'_quick' * options.quick}.json"
-    report = json.loads(path.read_text()) if path.exists() else {}
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, problem in problems().items():
         if not options.draw and options.problem in name:
             _measure_all(name, problem, report, path, options)
+    figure(report).savefig(path.with_suffix(".png"), dpi=130)
     for name, found in report.items():
         if PLAIN in variants(found):
             print(needed(name, found).text(), every_run(name, found).text(), sep="\n\n", end="\n\n")
-    figure(report).savefig(path.with_suffix(".png"), dpi=130)
     return 0
 
 
@@ -81,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="only variants whose name holds this text")
     parser.add_argument("--missing", action="store_true", help="only jobs without numbers")
     parser.add_argument("--draw", action="store_true", help="measure nothing: table and figure of what is there")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to read from and write to")
+    parser.add_argument("--results", type=output_folder, default=RESULTS, help="the folder to read from and write to")
     options = parser.parse_args()
     if options.quick and not options.problem:
         options.problem = "P = 8"
@@ -89,7 +90,7 @@ def _options() -> argparse.Namespace:
 
 
 def _write(path: Path, report: dict) -> None:
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(problem: Problem, job: Job, truth: np.ndarray) -> dict:

@@ -1,5 +1,6 @@
 """Tiny runs of the benchmark scripts: each prints its table and writes its numbers with where they come from."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -24,10 +25,22 @@ def script(name, *options):
     return done.stdout
 
 
+@pytest.mark.parametrize("path", ["file", "file/inside", "~nobody-has-this-name/x"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, "argv", ["devices.py", "--output", path])
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module("devices").main()
+    assert stop.value.code == 2
+    assert f"argument --output: must be a folder that can be made and written; got {path} (" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_rhs(tmp_path):
     shown = script("rhs", "--repeats", "1", "--output", str(tmp_path / "rhs.json"))
-    report = json.loads((tmp_path / "rhs.json").read_text())
+    report = json.loads((tmp_path / "rhs.json").read_text(encoding="utf-8"))
     assert set(report) >= ABOUT
     assert shown.count("float64") >= len(report["runs"]) / 2
     for run in report["runs"]:
@@ -38,7 +51,7 @@ def test_rhs(tmp_path):
 @pytest.mark.slow
 def test_growth(tmp_path):
     shown = script("growth", "--only", "speed", "memory", "compilation", "--output", str(tmp_path))
-    report = json.loads((tmp_path / "growth.json").read_text())
+    report = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))
     assert set(report) >= ABOUT
     assert [table["title"] in shown for table in report["tables"]] == [True] * 6
     speeds = next(table for table in report["tables"] if table["title"] == "One velocity")
@@ -48,7 +61,7 @@ def test_growth(tmp_path):
 @pytest.mark.slow
 def test_devices(tmp_path):
     script("devices", "--output", str(tmp_path))
-    report = json.loads((tmp_path / "devices.json").read_text())
+    report = json.loads((tmp_path / "devices.json").read_text(encoding="utf-8"))
     assert set(report) >= ABOUT
     one, *others = report["tables"][1]["rows"]
     assert one[-1] == 0, "one device sends nothing"
@@ -58,7 +71,7 @@ def test_devices(tmp_path):
 @pytest.mark.slow
 def test_sinkhorn(tmp_path):
     shown = script("sinkhorn", "--repeats", "1", "--folder", str(tmp_path))
-    report = json.loads((tmp_path / "sinkhorn.json").read_text())
+    report = json.loads((tmp_path / "sinkhorn.json").read_text(encoding="utf-8"))
     assert set(report) >= ABOUT
     assert [table["title"] in shown for table in report["tables"]] == [True] * 4
     for table in report["tables"]:

@@ -1,15 +1,22 @@
 import dataclasses
+import errno
 import gc
+import os
+import re
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from stubbed import TABLE, Stub
 
 from wgf import cli
 from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig
+from wgf.experiments._config_file import save_config
 from wgf.experiments._data import load_prompts
-from wgf.experiments._results import save_config
 
 QUICK = [
     "limit",
@@ -27,21 +34,37 @@ QUICK = [
 ]
 
 
+FILES = ["config.json", "limit.png", "result.npz", "table.txt"]
+
+
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
-    """The configs that the command would run; the runs themselves are left out."""
+    """The configs that the command would run, without their folders; the runs themselves are left out."""
     configs = []
 
-    class Stub:
-        def __init__(self, config):
-            configs.append(config)
+    def run(config):
+        configs.append(dataclasses.replace(config, out=None))
+        return Stub(config)
 
-        def table(self):
-            return "the table"
-
-    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, Stub))
-    monkeypatch.setattr(cli, "save", lambda name, result: tmp_path / "folder")
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, run))
+    monkeypatch.chdir(tmp_path)
     return configs
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(capsys, *command):
+    """The one line that a command ends with that was typed wrongly."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(map(str, command)))
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("wgf: ")
+    return line
 
 
 def write(folder, rows=8):
@@ -78,7 +101,10 @@ def test_the_help_of_rerun_mentions_its_arguments(capsys):
 def test_limit_alone_runs_the_defaults(ran, capsys, tmp_path):
     cli.main(["limit"])
     assert ran == [LimitConfig()]
-    assert capsys.readouterr().out == f"the table\nresults: {tmp_path / 'folder'}\n"
+    (folder,) = (tmp_path / "results").iterdir()
+    assert capsys.readouterr().out == f"{TABLE}\nresults: {folder.relative_to(tmp_path)}\n"
+    assert names(folder) == FILES
+    assert (folder / "table.txt").read_text(encoding="utf-8") == TABLE + "\n"
 
 
 def test_options_reach_the_config(ran):
@@ -113,10 +139,9 @@ def test_rerun_runs_the_saved_config_into_the_folder_given(ran, tmp_path):
     save_config(tmp_path, "limit", LimitConfig(seed=5, sizes=((1, 2),)))
     cli.main(["rerun", str(tmp_path), "--out", str(tmp_path / "new")])
     cli.main(["rerun", str(tmp_path / "config.json")])
-    assert ran == [
-        LimitConfig(seed=5, sizes=((1, 2),), out=tmp_path / "new"),
-        LimitConfig(seed=5, sizes=((1, 2),)),
-    ]
+    assert ran == [LimitConfig(seed=5, sizes=((1, 2),))] * 2
+    assert names(tmp_path / "new") == FILES
+    assert len(names(tmp_path / "results")) == 1
 
 
 def test_an_unknown_option_ends_with_usage(capsys):
@@ -157,52 +182,64 @@ def test_an_unknown_option_ends_with_usage(capsys):
         (["--rtol", "0"], "wgf: `rtol` must be positive; got 0.0"),
     ],
 )
-def test_an_option_that_cannot_be_used_ends_with_one_line(options, text, monkeypatch, tmp_path):
+def test_an_option_that_cannot_be_used_ends_with_one_line(options, text, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=text) as stop:
-        cli.main([*QUICK, *options])
-    assert "\n" not in stop.value.code
+    assert re.search(text, refusal(capsys, *QUICK, *options))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_csv_without_a_target_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="wgf: `target` must name the column to predict where `data` is a CSV file"):
-        cli.main([*QUICK, "--data", str(write(tmp_path))])
+def test_a_csv_without_a_target_ends_with_one_line(tmp_path, capsys):
+    line = refusal(capsys, *QUICK, "--data", write(tmp_path))
+    assert "`target` must name the column to predict where `data` is a CSV file" in line
 
 
-def test_a_csv_with_an_unknown_target_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"wgf: `target` must be a column of .*, one of \['a', 'b', 'y'\]; got 'z'"):
-        cli.main([*QUICK, "--data", str(write(tmp_path)), "--target", "z"])
+def test_a_csv_with_an_unknown_target_ends_with_one_line(tmp_path, capsys):
+    line = refusal(capsys, *QUICK, "--data", write(tmp_path), "--target", "z")
+    assert re.search(r"wgf: `target` must be a column of .*, one of \['a', 'b', 'y'\]; got 'z'", line)
 
 
-def test_a_csv_with_a_cell_that_is_no_number_ends_with_one_line(tmp_path):
+def test_a_csv_with_a_cell_that_is_no_number_ends_with_one_line(tmp_path, capsys):
     path = write(tmp_path)
-    path.write_text(path.read_text() + "1,2,many\n")
-    with pytest.raises(SystemExit, match="wgf: `path`: line 10, column 'y' must be a finite number; got 'many'"):
-        cli.main([*QUICK, "--data", str(path), "--target", "y"])
+    path.write_text(path.read_text(encoding="utf-8") + "1,2,many\n", encoding="utf-8")
+    line = refusal(capsys, *QUICK, "--data", path, "--target", "y")
+    assert "wgf: `path`: line 10, column 'y' must be a finite number; got 'many'" in line
 
 
-def test_a_rerun_without_a_config_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match=r"wgf: `config` must be a config.json or the folder of a run"):
-        cli.main(["rerun", str(tmp_path)])
+def test_a_rerun_without_a_config_ends_with_one_line(tmp_path, capsys):
+    assert "`config` must be a config.json or the folder of a run; got" in refusal(capsys, "rerun", tmp_path)
 
 
-def test_a_rerun_of_an_unknown_experiment_ends_with_one_line(tmp_path):
-    save_config(tmp_path, "voyage", LimitConfig())
-    with pytest.raises(SystemExit, match=r"wgf: `config` must name an experiment of \[.*'limit'.*\]; got 'voyage'"):
-        cli.main(["rerun", str(tmp_path)])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "`config` must be readable JSON; got PATH: Expecting value: line 1 column 1 (char 0)."),
+        ('{"seed": 1}', '`config` must name its experiment, as in {"experiment": "limit", ...}; got PATH without one.'),
+        ('{"experiment": "voyage"}', f"PATH: `experiment` must be one of {sorted(EXPERIMENTS)}; got 'voyage'."),
+        ('{"experiment": "limit", "depth": 3}', "PATH: `config` must have fields of "),
+        ('{"experiment": "limit", "seed": 1.5}', "PATH: `seed` must be a whole number; got 1.5."),
+        ('{"experiment": "limit", "batch": 0}', "PATH: `batch` must be a whole number of at least 1; got 0."),
+    ],
+)
+def test_a_rerun_names_the_file_and_the_field_that_is_wrong(text, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert refusal(capsys, "rerun", "a.json").startswith("wgf: " + message.replace("PATH", "a.json"))
+    assert names(tmp_path) == ["a.json"]
 
 
-def test_a_rerun_of_a_config_with_an_unknown_field_ends_with_one_line(tmp_path):
-    (tmp_path / "config.json").write_text('{"experiment": "limit", "depth": 3}')
-    with pytest.raises(SystemExit, match=r"wgf: `config` must have fields of .*got \['depth'\] besides"):
-        cli.main(["rerun", str(tmp_path)])
+def test_a_rerun_writes_to_the_folder_that_its_file_names(ran, tmp_path):
+    (tmp_path / "config.json").write_text('{"experiment": "limit", "out": "here"}', encoding="utf-8")
+    cli.main(["rerun", "config.json"])
+    cli.main(["rerun", "config.json", "--out", "there"])
+    assert names(tmp_path) == ["config.json", "here", "there"]
 
 
-def test_a_rerun_of_a_file_that_is_no_json_ends_with_one_line(tmp_path):
-    (tmp_path / "config.json").write_text("not json")
-    with pytest.raises(SystemExit, match="wgf: "):
-        cli.main(["rerun", str(tmp_path)])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_a_seed_beyond_the_keys_of_jax_is_refused_before_the_run(name, seed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "wgf: `seed` must be a whole number" in refusal(capsys, name, "--seed", seed)
+    assert names(tmp_path) == []
 
 
 def test_an_option_beside_the_data_does_not_hide_other_errors(monkeypatch):
@@ -212,6 +249,225 @@ def test_an_option_beside_the_data_does_not_hide_other_errors(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
     with pytest.raises(RuntimeError, match="a fault of the program"):
         cli.main(["limit"])
+
+
+@pytest.mark.parametrize("broken", ["", "/inside", "/inside/it"])
+def test_a_folder_that_cannot_be_made_is_refused_before_the_run(broken, ran, tmp_path, capsys):
+    """Also for root, whom no permissions stop."""
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    line = refusal(capsys, "limit", "--out", f"file{broken}")
+    assert f"`out` must be a folder that can be made and written; got file{broken} (" in line
+    assert not ran
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc, where no folder can be made")
+def test_a_folder_in_a_file_system_of_the_kernel_is_refused_before_the_run(ran, capsys):
+    assert "got /proc/x ([Errno" in refusal(capsys, "limit", "--out", "/proc/x")
+    assert "got /proc ([Errno" in refusal(capsys, "limit", "--out", "/proc")
+    assert not ran
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_folder_whose_files_cannot_be_replaced_is_refused_before_the_run(file, ran, tmp_path, capsys):
+    (tmp_path / "out" / file).mkdir(parents=True)
+    assert re.search(f"got out \\(.*{file}'\\)", refusal(capsys, "limit", "--out", "out"))
+    assert not ran
+
+
+def test_results_may_replace_those_of_an_earlier_run(ran, tmp_path):
+    cli.main(["limit", "--out", "out"])
+    (tmp_path / "out" / "table.txt").write_text("old", encoding="utf-8")
+    cli.main(["limit", "--out", "out"])
+    assert (tmp_path / "out" / "table.txt").read_text(encoding="utf-8") == TABLE + "\n"
+    assert names(tmp_path / "out") == FILES
+
+
+def test_without_a_place_for_the_default_folder_nothing_runs(ran, tmp_path, capsys):
+    (tmp_path / "results").write_text("a file", encoding="utf-8")
+    assert "`out` must be a folder that can be made and written; got results (" in refusal(capsys, "limit")
+    assert not ran
+
+
+def test_a_tilde_is_the_home_directory(ran, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    cli.main(["limit", "--out=~/a"])
+    assert names(tmp_path / "home" / "a") == FILES
+    cli.main(["rerun", "~/a", "--out", "~/b"])
+    assert names(tmp_path / "home") == ["a", "b"]
+    assert names(tmp_path) == ["home"]
+    assert len(ran) == 2
+
+
+def test_data_may_lie_in_the_home_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write(tmp_path)
+    monkeypatch.chdir("/")
+    folder = ["--out", tmp_path / "out"]
+    assert "`target` must name the column" in refusal(capsys, *QUICK, *folder, "--data", "~/table.csv")
+    assert f"got {tmp_path / 'a'} without" in refusal(capsys, "images", *folder, "--data", "cifar10", "--root", "~/a")
+
+
+def test_the_home_directory_of_nobody_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in ("--out", "--data"):
+        line = refusal(capsys, *QUICK, option, "~nobody-has-this-name/x")
+        assert f"`{option[2:]}` must begin with the home directory of a user; got ~nobody-has-this-name/x" in line
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_fails_leaves_no_empty_folders(error, monkeypatch, tmp_path):
+    def fail(config):
+        raise error
+
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    for options in ([], ["--out", "a/b/c"], ["--out", "old"], ["--out", "old/new"]):
+        with pytest.raises(error):
+            cli.main(["limit", *options])
+    assert names(tmp_path) == ["old"]
+    assert names(tmp_path / "old") == []
+
+
+def test_a_run_that_fails_keeps_what_it_has_written(monkeypatch, tmp_path):
+    def fail(config):
+        (config.out / "part").touch()
+        raise RuntimeError
+
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
+    with pytest.raises(RuntimeError):
+        cli.main(["limit", "--out", str(tmp_path / "a" / "b")])
+    assert names(tmp_path / "a" / "b") == ["part"]
+
+
+def test_where_results_cannot_be_saved_the_table_is_printed(monkeypatch, tmp_path, capsys):
+    def block(config):
+        (config.out / "result.npz").mkdir()
+        return Stub(config)
+
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, block))
+    with pytest.raises(SystemExit, match=f"wgf: the results could not be saved in {tmp_path}: .*result.npz"):
+        cli.main(["limit", "--out", str(tmp_path)])
+    assert capsys.readouterr().out == TABLE + "\n"
+
+
+def test_of_many_processes_only_the_first_has_a_folder(ran, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    cli.main(["limit", "--out", "/proc/x"])
+    assert len(ran) == 1
+    assert capsys.readouterr().out == ""
+    assert names(tmp_path) == []
+
+
+def test_processes_join_before_one_of_them_makes_the_folder(ran, monkeypatch, tmp_path):
+    started = []
+
+    def start(text):
+        started.append((text, names(tmp_path)))
+
+    monkeypatch.setattr(cli, "start_processes", start)
+    cli.main(["limit", "--distributed", "auto"])
+    assert started == [("auto", [])]
+    assert ran == [LimitConfig(distributed="auto")]
+
+
+def test_a_file_name_that_is_no_text_reaches_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(Stub, "table", lambda self: "data \udcff.csv")
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, Stub))
+    cli.main(["limit", "--out", str(tmp_path)])
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == "data \\udcff.csv\n"
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Commands in processes of their own, all at once: exit code, standard output and error, folder."""
+    place = tmp_path_factory.mktemp("processes")
+    script = Path(__file__).with_name("stubbed.py")
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(script.parents[1]), os.environ.get("PYTHONPATH", "")]),
+    }
+
+    def start(name, *, shell="", encoding="utf-8", **options):
+        command = f'"{sys.executable}" "{script}" limit --out {name} {shell}'
+        return subprocess.Popen(
+            ["bash", "-c", f"set -o pipefail; {command}"],
+            cwd=place,
+            env={**environment, "PYTHONIOENCODING": encoding},
+            stderr=subprocess.PIPE,
+            **options,
+        )
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    started = {
+        "cp1252": start("cp1252", encoding="cp1252", stdout=subprocess.PIPE),
+        "full": start("full", stdout=subprocess.PIPE, shell="> /dev/full"),
+        "closed": start("closed", stdout=writer),
+        "head": start("head", stdout=subprocess.PIPE, shell="| head -1"),
+    }
+    os.close(writer)
+    ended = {name: process.communicate(timeout=300) for name, process in started.items()}
+    return {name: (started[name].returncode, out, told(err), place / name) for name, (out, err) in ended.items()}
+
+
+def told(err):
+    """The lines of standard error without those of JAX, e.g. on cards that a machine lacks."""
+    return [line for line in err.decode().splitlines() if not line.startswith(("WARNING:jax", "ERROR:jax"))]
+
+
+def test_characters_that_a_terminal_lacks_are_escaped(processes):
+    code, out, err, folder = processes["cp1252"]
+    assert (code, err) == (0, [])
+    assert out.decode("cp1252").splitlines() == ["tau \\u03c4", "slope 1.0 ± 0.1, R² 0.9", "results: cp1252"]
+    assert names(folder) == FILES
+    assert (folder / "table.txt").read_text(encoding="utf-8") == TABLE + "\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_results_are_saved_where_standard_output_is_full(processes):
+    code, _, err, folder = processes["full"]
+    assert code == 1
+    reason = os.strerror(errno.ENOSPC)
+    assert err == [f"wgf: standard output cannot be written: {reason}. The results are in full."]
+    assert names(folder) == FILES
+
+
+def test_a_closed_pipe_ends_the_command_quietly_with_its_results_saved(processes):
+    code, _, err, folder = processes["closed"]
+    assert (code, err) == (141, [])
+    assert names(folder) == FILES
+
+
+def test_the_first_line_alone_may_be_read(processes):
+    code, out, err, folder = processes["head"]
+    # The table may be written before `head` closes the pipe.
+    assert code in (0, 141)
+    assert (out.decode(), err) == ("tau τ\n", [])
+    assert names(folder) == FILES
+
+
+def test_the_help_ends_quietly_at_a_closed_pipe(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--help"])
+    assert stop.value.code == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_results_are_saved_without_any_standard_output(ran, monkeypatch, tmp_path):
+    """Python has no stream where the shell has closed it, `>&-`."""
+    monkeypatch.setattr(sys, "stdout", None)
+    cli.main(["limit", "--out", "here"])
+    assert names(tmp_path / "here") == FILES
 
 
 @pytest.mark.parametrize("name", ["synthetic", "diabetes"])

@@ -91,7 +91,7 @@ def test_verification_holds_all_its_claims(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    report = json.loads((tmp_path / "verification.json").read_text())
+    report = json.loads((tmp_path / "verification.json").read_text(encoding="utf-8"))
     assert len(report["tables"]) >= 9
     assert all(check["low"] <= check["value"] <= check["high"] for t in report["tables"] for check in t["checks"])
-    assert (tmp_path / "verification.md").read_text().count("\n## ") >= 9
+    assert (tmp_path / "verification.md").read_text(encoding="utf-8").count("\n## ") >= 9

@@ -121,6 +121,16 @@ def test_one_device_is_a_mesh_too(key):
     np.testing.assert_array_equal(home.tokens, prompts.tokens)
 
 
+def test_processes_that_have_joined_do_not_join_again(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: bool(joined))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *address, **numbers: joined.append((*address, numbers)))
+    for _ in range(2):
+        wgf.sharding.start_processes("localhost:1,2,0")
+    wgf.sharding.start_processes("auto")
+    assert joined == [("localhost:1", {"num_processes": 2, "process_id": 0})]
+
+
 def test_errors_name_the_rule():
     with pytest.raises(ValueError, match=r"`prompts` x `particles` must be the number of devices, 1; got 4 x 2"):
         wgf.sharding.mesh(prompts=4, particles=2, devices=jax.devices()[:1])

@@ -43,7 +43,7 @@ def test_a_quick_run_measures_writes_and_draws(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Evaluations of heads for a relative error") == 1
-    report = json.loads((tmp_path / "work_precision_quick.json").read_text())
+    report = json.loads((tmp_path / "work_precision_quick.json").read_text(encoding="utf-8"))
     found = report["attention, P = 8"]
     first, *_, last = found["runs"]
     assert first["evaluations"] == (4 * found["steps"] + 3) * 4 * 8

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from .experiments import EXPERIMENTS, config_from, load_config, save
+from ._standard_output import standard_output
+from .experiments import EXPERIMENTS, Result, config_from, load_config, reserved, save
+from .sharding import start_processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +27,17 @@ class RerunConfig:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Parse the command line, run the experiment, print its table and the folder of its results."""
+    """Parse the command line, run the experiment, save its results, print its table and the folder of its results."""
     args = list(sys.argv[1:] if args is None else args)
-    config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
+    with standard_output():
+        config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
     try:
         with _seldom_collected():
             run(config)
     except ValueError as error:
-        # What a user typed is at fault: say so in one line, without a traceback.
-        raise SystemExit(f"wgf: {error}") from error
+        # What a user typed is at fault: say so in one line, without a traceback, with the exit code of wrong usage.
+        print(f"wgf: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 @contextmanager
@@ -50,19 +54,59 @@ def _seldom_collected() -> Iterator[None]:
 
 
 def run(config: Any) -> None:
-    """Run one command."""
+    """Run one command: a config dataclass of an experiment, or a `RerunConfig`.
+
+    The results folder is made before anything is computed, and the results are saved before anything is printed.
+
+    **Raises:** `ValueError` if an option, the results folder or the `config.json` of a rerun cannot be used;
+    `SystemExit` if the results cannot be saved or printed.
+    """
+    file = config.config if isinstance(config, RerunConfig) else None
     if isinstance(config, RerunConfig):
-        name, fields = load_config(config.config)
-        if name not in EXPERIMENTS:
-            raise ValueError(f"`config` must name an experiment of {sorted(EXPERIMENTS)}; got {name!r}.")
-        config = dataclasses.replace(config_from(EXPERIMENTS[name].config, fields), out=config.out)
+        config = _stored(config)
     name = next(name for name, experiment in EXPERIMENTS.items() if isinstance(config, experiment.config))
-    result = EXPERIMENTS[name].run(config)
+    if getattr(config, "distributed", None) is not None:
+        start_processes(config.distributed)
     if jax.process_index() != 0:
-        # Of many processes that computed one result, the first one tells it.
+        # Of many processes that compute one result, the first one tells it.
+        EXPERIMENTS[name].run(config)
         return
-    print(result.table())
-    print(f"results: {save(name, result)}")
+    with reserved(config.out, name) as folder, _about(file):
+        result = EXPERIMENTS[name].run(dataclasses.replace(config, out=folder))
+    _tell(name, result, folder)
+
+
+def _stored(rerun: RerunConfig) -> Any:
+    """The config that a `config.json` holds."""
+    name, fields = load_config(rerun.config)
+    with _about(rerun.config):
+        if name not in EXPERIMENTS:
+            raise ValueError(f"`experiment` must be one of {sorted(EXPERIMENTS)}; got {name!r}.")
+        config = config_from(EXPERIMENTS[name].config, fields)
+    return config if rerun.out is None else dataclasses.replace(config, out=rerun.out)
+
+
+@contextmanager
+def _about(file: Path | None) -> Iterator[None]:
+    """Errors name the file that the options are from, if they are from one."""
+    try:
+        yield
+    except ValueError as error:
+        if file is None:
+            raise
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _tell(name: str, result: Result, folder: Path) -> None:
+    """Save, then print; where saving fails, the table at least is seen."""
+    try:
+        save(name, result)
+    except (OSError, ValueError) as error:
+        with standard_output():
+            print(result.table())
+        raise SystemExit(f"wgf: the results could not be saved in {folder}: {error}") from error
+    with standard_output(f"The results are in {folder}."):
+        print(f"{result.table()}\nresults: {folder}")
 
 
 _DESCRIPTION = (

@@ -60,18 +60,23 @@ def parse_mesh(text: str) -> Mesh:
 def start_processes(text: str) -> None:
     """Join the processes of a cluster, before anything is computed: `jax.distributed.initialize` from a command line.
 
+    A second call does nothing.
+
     **Arguments:** `text`: `auto`, where JAX knows the cluster's own variables (SLURM, TPU pods, Open MPI), or
     `ADDRESS:PORT,PROCESSES,ID`.
 
     **Raises:** `ValueError` if the text is of neither form.
     """
+    address, *numbers = text.split(",")
+    known = ":" in address and len(numbers) == 2 and all(number.isdigit() for number in numbers)
+    if text != "auto" and not known:
+        raise ValueError(f"`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got {text!r}.")
+    if jax.distributed.is_initialized():
+        return
     if text == "auto":
         jax.distributed.initialize()
-        return
-    address, *numbers = text.split(",")
-    if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
-        raise ValueError(f"`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got {text!r}.")
-    jax.distributed.initialize(address, num_processes=int(numbers[0]), process_id=int(numbers[1]))
+    else:
+        jax.distributed.initialize(address, num_processes=int(numbers[0]), process_id=int(numbers[1]))
 
 
 def shard(tree: _Tree, mesh: Mesh) -> _Tree:

@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 import time
 
@@ -12,9 +13,9 @@ from matplotlib.image import imread
 
 import wgf
 from wgf.cli import main
-from wgf.experiments import LimitConfig, Progress, limit
+from wgf.experiments import LimitConfig, Progress, _progress, limit
 from wgf.experiments._progress import Stages
-from wgf.experiments._results import config_from, load_config, results_folder, save, save_arrays, save_config
+from wgf.experiments._results import results_folder, save, save_arrays
 
 TINY = LimitConfig(batch=4, examples=2, sizes=((1, 2), (2, 4)), width=8, replicates=2, taus=(0.0, 1.0))
 SIZES, SAVES, PARTICLE = 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
@@ -210,7 +211,7 @@ def test_points_that_may_be_noise_are_hollow(result):
 
 
 def test_the_table_is_saved(folder, result):
-    assert (folder / "table.txt").read_text() == result.table() + "\n"
+    assert (folder / "table.txt").read_text(encoding="utf-8") == result.table() + "\n"
 
 
 def test_the_default_folder_is_a_new_one_under_results(folder):
@@ -223,7 +224,7 @@ def test_the_default_folder_is_a_new_one_under_results(folder):
 def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, capsys):
     main(["rerun", str(folder), "--out", str(tmp_path / "again")])
     printed = capsys.readouterr()
-    assert printed.out.startswith((folder / "table.txt").read_text())
+    assert printed.out.startswith((folder / "table.txt").read_text(encoding="utf-8"))
     assert printed.out.endswith(f"results: {tmp_path / 'again'}\n")
     # Standard error is captured, hence no terminal: there must be no bar.
     assert printed.err == ""
@@ -234,46 +235,9 @@ def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, 
 
 
 def test_the_saved_config_names_its_experiment_and_every_field(folder):
-    record = json.loads((folder / "config.json").read_text())
+    record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert record.pop("experiment") == "limit"
     assert set(record) == set(LimitConfig.__dataclass_fields__)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [TINY, LimitConfig(), LimitConfig.quick_default(), LimitConfig(data="a.csv", target="y", seed=3)],
-)
-def test_a_config_comes_back_from_its_file(config, tmp_path):
-    save_config(tmp_path, "limit", config)
-    for path in (tmp_path, tmp_path / "config.json"):
-        name, fields = load_config(path)
-        assert (name, config_from(LimitConfig, fields)) == ("limit", config)
-
-
-def test_the_folder_of_a_run_is_not_part_of_its_saved_config(tmp_path):
-    save_config(tmp_path, "limit", LimitConfig(out=tmp_path))
-    assert config_from(LimitConfig, load_config(tmp_path)[1]).out is None
-
-
-def test_a_partial_config_takes_the_defaults():
-    assert config_from(LimitConfig, {"seed": 7}) == LimitConfig(seed=7)
-
-
-def test_a_config_with_an_unknown_field_is_refused():
-    with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"):
-        config_from(LimitConfig, {"depth": 3, "seed": 1})
-
-
-def test_a_config_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`config` must be a config.json or the folder of a run; got .*config.json"):
-        load_config(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["{}", "[]", '"limit"'])
-def test_a_config_without_an_experiment_is_refused(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match="`config` must name its experiment"):
-        load_config(tmp_path)
 
 
 def test_a_named_folder_is_made_with_its_parents(tmp_path):
@@ -299,6 +263,11 @@ def test_arrays_come_back_from_their_file(tmp_path):
 def test_sizes_that_are_not_distinct_are_refused(sizes):
     with pytest.raises(ValueError, match="`sizes` must be distinct pairs of depth and width, at least one"):
         limit.run(LimitConfig(batch=4, examples=2, sizes=sizes))
+
+
+def test_an_unknown_sampling_is_refused(unchecked):
+    with pytest.raises(ValueError, match=r"`sampling` must be one of \['pairs', 'sobol', 'independent'\]; got 'Sobol'"):
+        limit.run(LimitConfig(sampling="Sobol"))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", ["batch", "examples", "dim", "width", "steps", "key_dim"])
@@ -327,6 +296,21 @@ def test_a_bar_is_drawn_where_it_is_asked_for_and_cleared_at_the_end(capsys):
         meter.report(0.2)
     progress.close()
     assert "second" in capsys.readouterr().err
+
+
+def test_the_clock_of_a_bar_runs_while_its_stage_reports_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_TICK", 0.1)
+    with Progress(1, show=True) as progress, progress.stage("a long stage"):
+        time.sleep(2.5)
+        shown = capsys.readouterr().err
+    assert {"00:00", "00:01", "00:02"} <= set(re.findall(r"00:0\d", shown))
+
+
+def test_a_bar_is_cleared_after_an_error(capsys):
+    """What is printed next, an error message, starts on an empty line."""
+    with pytest.raises(RuntimeError), Progress(1, show=True) as progress, progress.stage("a stage"):
+        raise RuntimeError
+    assert capsys.readouterr().err.split("\r")[-1].strip() == ""
 
 
 @pytest.mark.parametrize("show", [None, False])

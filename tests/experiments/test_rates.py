@@ -175,7 +175,7 @@ def test_the_reference_is_finer_than_what_it_measures(result: RatesResult):
 def test_result_is_written_as_shown(result: RatesResult, tmp_path):
     saved = dataclasses.replace(result, config=dataclasses.replace(result.config, out=tmp_path))
     folder = save("rates", saved)
-    table = (folder / "table.txt").read_text()
+    table = (folder / "table.txt").read_text(encoding="utf-8")
     assert max(map(len, table.splitlines())) <= 120
     for text in ("flow, output: a ", "adamw, output: a ", *wgf.analysis.FORMS, *rates.PATHS):
         assert text in table

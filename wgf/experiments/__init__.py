@@ -16,8 +16,9 @@ from . import (
     rates as rates,
     residual as residual,
 )
+from ._config_file import config_from as config_from, load_config as load_config
 from ._progress import Progress as Progress
-from ._results import Result as Result, config_from as config_from, load_config as load_config, save as save
+from ._results import Result as Result, reserved as reserved, save as save
 from .decay import DecayConfig as DecayConfig, DecayResult as DecayResult
 from .homogeneity import HomogeneityConfig as HomogeneityConfig, HomogeneityResult as HomogeneityResult
 from .images import ImagesConfig as ImagesConfig, ImagesResult as ImagesResult

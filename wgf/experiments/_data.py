@@ -6,6 +6,7 @@ from jaxtyping import PRNGKeyArray
 
 from .. import prompts as data
 from ..prompts import Prompts
+from ._config_file import expanded
 
 
 def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int, examples: int, dim: int) -> Prompts:
@@ -18,8 +19,9 @@ def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int
             raise ValueError(f"`target` goes with a CSV file as `data`; got target {target!r} with data {name!r}.")
         draw = data.linear_regression if name == "synthetic" else data.diabetes
         return draw(key, batch=batch, examples=examples, dim=dim)
-    if not Path(name).is_file():
+    path = expanded("data", Path(name))
+    if not path.is_file():
         raise ValueError(f"`data` must be 'synthetic', 'diabetes' or a CSV file that exists; got {name!r}.")
     if target is None:
         raise ValueError("`target` must name the column to predict where `data` is a CSV file; got None.")
-    return data.from_table(key, *data.read_csv(name, target), batch=batch, examples=examples, dim=dim)
+    return data.from_table(key, *data.read_csv(path, target), batch=batch, examples=examples, dim=dim)

@@ -97,9 +97,8 @@ def train_initialisations(
     for p, q in chains:
         side = 1 if p + q < 1 else -1
         tied = [*spread, rank_one(side), rank_one(-side)]
-        groups = [_stack(tied), _stack([standard(STANDARD, False)])]
         loss = NextTokenLoss.drawn(MarkovChain.binary(p, q), key, batch=64, length=length)
-        excess.append(np.concatenate([_ends(loss, group, key, steps, batch) for group in groups]))
+        excess.append(_ends(loss, [*tied, standard(STANDARD, False)], key, steps, batch))
     e, w = GUIDED
     names = [f"standard, scale {scale:g}" for scale in scales]
     names += [f"rank one, e = {e:g}, |w| = {w:g}, {where}" for where in ("in basin", "outside")]
@@ -121,8 +120,8 @@ def train_rates(
     key, init_key = jax.random.split(key)
     loss = NextTokenLoss.drawn(MarkovChain.binary(*chain), key, batch=64, length=length)
     draw = lambda k: OneLayerTransformer.standard(k, length=length)  # noqa: E731
-    models = _stack([eqx.filter_vmap(draw)(jax.random.split(init_key, seeds))])
-    excess = [_ends(loss, models, key, steps, batch, rate) for rate in rates]
+    models = eqx.filter_vmap(draw)(jax.random.split(init_key, seeds))
+    excess = [_ends(loss, [models], key, steps, batch, rate) for rate in rates]
     return Trained(tuple(f"standard, AdamW at rate {rate:g}" for rate in rates), (chain,), np.stack(excess))
 
 
@@ -144,7 +143,7 @@ def train_widths(
     for width in widths:
         draw = lambda k, width=width: OneLayerTransformer.standard(k, length=length, hidden=width)  # noqa: E731
         models = eqx.filter_vmap(draw)(jax.random.split(init_key, seeds))
-        adam.append(_ends(loss, _stack([models]), key, steps, batch))
+        adam.append(_ends(loss, [models], key, steps, batch))
         descent.append(np.asarray(_flowed(loss, models, tau))[None])
     names = [f"learned embedding, {w} neurons, {by}" for by in ("AdamW", "flow") for w in widths]
     return Trained(tuple(names), (chain,), np.stack(adam + descent))
@@ -208,31 +207,29 @@ class _Logits(Module):
 
 
 def _ends(
-    loss: NextTokenLoss, models: Any, key: PRNGKeyArray, steps: int, batch: int, rate: float = RATE
+    loss: NextTokenLoss, rows: Sequence[Any], key: PRNGKeyArray, steps: int, batch: int, rate: float = RATE
 ) -> np.ndarray:
-    """The relative excess of trained models `[rows, seeds]`; seed by seed all rows see the same sequences."""
-    seeds = jax.tree.leaves(models)[0].shape[1]
-    return np.asarray(_run(loss, models, jax.random.split(key, seeds), adamw(steps, rate), steps, batch))
+    """The relative excess of trained models `[rows, seeds]`; seed by seed all rows see the same sequences.
+
+    **Arguments:** `rows`: models with a leading axis `[seeds]`.
+    """
+    keys = jax.random.split(key, jax.tree.leaves(rows[0])[0].shape[0])
+    return np.stack([np.asarray(_run(loss, models, keys, rate, steps, batch)) for models in rows])
 
 
 @eqx.filter_jit
 def _run(
-    loss: NextTokenLoss,
-    models: Any,
-    keys: Key[Array, " seeds"],
-    optimiser: optax.GradientTransformation,
-    steps: int,
-    batch: int,
-) -> Float[Array, "rows seeds"]:
+    loss: NextTokenLoss, models: Any, keys: Key[Array, " seeds"], rate: float, steps: int, batch: int
+) -> Float[Array, " seeds"]:
+    """One program for all rows and chains: the optimiser is made in here, where it is no new function for each."""
     unigram = loss.chain.entropy() - loss.chain.entropy_rate()
-    arrays, rest = eqx.partition(models, eqx.is_array)
+    optimiser = adamw(steps, rate)
 
-    def one(arrays, key):
-        model = eqx.combine(arrays, rest)
+    def one(model, key):
         solution = train(loss, model, optimiser, steps=steps, batch=batch, key=key, throw=False)
         return loss.excess(solution.model_at(-1)) / unigram
 
-    return jax.lax.map(lambda row: jax.vmap(one)(row, keys), arrays)
+    return eqx.filter_vmap(one)(models, keys)
 
 
 @eqx.filter_jit
@@ -245,7 +242,3 @@ def _flowed(loss: NextTokenLoss, models: Any, tau: float) -> Float[Array, " seed
         return loss.excess(solution.model_at(-1)) / unigram
 
     return eqx.filter_vmap(one)(models)
-
-
-def _stack(models: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 _Result = TypeVar("_Result")
+_TICK = 1.0
+"""Seconds between two drawings of a bar whose stages report nothing, so that its clock is seen to run."""
 
 
 class Meter(diffrax.AbstractProgressMeter):
@@ -31,7 +33,7 @@ class Meter(diffrax.AbstractProgressMeter):
         """There is nothing to end: the stage owns the bar."""
 
 
-class Progress:
+class Progress(AbstractContextManager):
     """A bar on the terminal that counts stages, and within each stage the solve's own progress.
 
     Stages may run side by side, each in a thread of its own.
@@ -40,6 +42,8 @@ class Progress:
 
     - `stages`: how many there will be.
     - `show`: False for no bar; None for a bar where standard error is a terminal.
+
+    As a context manager it clears the bar at the end, also after an error.
     """
 
     def __init__(self, stages: int, show: bool | None = None):
@@ -51,6 +55,15 @@ class Progress:
             bar_format="{percentage:3.0f}% |{bar}| {elapsed} {desc}",
             leave=False,
         )
+        self._closed = threading.Event()
+        if not self._bar.disable:
+            threading.Thread(target=self._tick, daemon=True).start()
+
+    def _tick(self) -> None:
+        while not self._closed.wait(_TICK):
+            with self._lock:
+                if not self._closed.is_set():
+                    self._bar.refresh()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[diffrax.AbstractProgressMeter]:
@@ -77,7 +90,12 @@ class Progress:
 
     def close(self) -> None:
         """Clear the bar."""
-        self._bar.close()
+        with self._lock:
+            self._closed.set()
+            self._bar.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Stages(AbstractContextManager):

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._checks import at_least
 from ._rates_runs import Size
+from ._seed import check_seed
 
 PATHS = ("M / log L fixed", "M / log L growing", "M / log L shrinking")
 OPTIMISERS = ("adam", "adamw")
@@ -114,6 +115,7 @@ def check(config: RatesConfig) -> None:
     """Raise `ValueError` naming the first option that cannot be used."""
     for name in ("batch", "examples", "dim", "key_dim", "steps", "updates", "reference", "depth_steps"):
         at_least(name, getattr(config, name), 1)
+    check_seed(config.seed)
     at_least("seeds", config.seeds, 3)
     for name in ("replicates", "cloud", "resamples"):
         at_least(name, getattr(config, name), 2)

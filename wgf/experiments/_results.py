@@ -1,15 +1,17 @@
-"""What an experiment is on disk: its results folder, and the config that repeats it."""
+"""What an experiment leaves on disk: its results folder."""
 
-import dataclasses
-import json
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.figure import Figure
 
-_Config = TypeVar("_Config")
+from ._config_file import expanded, save_config
 
 
 @runtime_checkable
@@ -34,62 +36,69 @@ class Result(Protocol):
 
 
 def save(experiment: str, result: Result) -> Path:
-    """Write the results folder and return it: `EXPERIMENT.png`, `result.npz`, `config.json` and `table.txt`."""
+    """Write the results folder and return it: `EXPERIMENT.png`, `result.npz`, `config.json` and `table.txt`.
+
+    **Raises:** `ValueError` if the folder cannot be made or written.
+    """
     folder = results_folder(result.config.out, experiment)
     save_config(folder, experiment, result.config)
     save_arrays(folder, result.arrays())
-    (folder / "table.txt").write_text(result.table() + "\n")
+    # A file name in the table may hold bytes that are no text.
+    (folder / "table.txt").write_text(result.table() + "\n", encoding="utf-8", errors="backslashreplace")
     result.figure().savefig(folder / f"{experiment}.png", dpi=130)
     return folder
 
 
 def results_folder(out: Path | None, experiment: str) -> Path:
-    """Make the named folder, or a new one under `results/`."""
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    stem = Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
-    folder = next(folder for folder in candidates if not folder.exists())
-    folder.mkdir(parents=True)
+    """Make the named folder, or a new one under `results/`, and see that an experiment can write its files there.
+
+    **Raises:** `ValueError` if it cannot.
+    """
+    named = None if out is None else expanded("out", out)
+    try:
+        folder = _new_folder(experiment) if named is None else named
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".wgf-") as file:
+            file.write(b"can be written")
+        for name in (f"{experiment}.png", "result.npz", "config.json", "table.txt"):
+            if (folder / name).exists():
+                open(folder / name, "r+b").close()
+    except OSError as error:
+        raise ValueError(
+            f"`out` must be a folder that can be made and written; got {named or 'results'} ({error})."
+        ) from error
     return folder
 
 
-def save_config(folder: Path, experiment: str, config: Any) -> None:
-    """Write `config.json`, from which `wgf rerun` repeats the run."""
-    record = {"experiment": experiment, **dataclasses.asdict(config)}
-    record["out"] = None
-    (folder / "config.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+def _new_folder(experiment: str) -> Path:
+    """Make a folder that did not exist, named by the time."""
+    stem = Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, count = stem, 0
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            count += 1
+            folder = stem.with_name(f"{stem.name}-{count}")
 
 
-def load_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read a `config.json` (or the folder that holds one) into the experiment's name and its fields.
+@contextlib.contextmanager
+def reserved(out: Path | None, experiment: str) -> Iterator[Path]:
+    """Make the results folder before the run. If the run fails, remove the folders that are new and still empty.
 
-    **Raises:** `ValueError` if there is none or it names no experiment.
+    **Raises:** `ValueError` if the folder cannot be made or written.
     """
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"`config` must be a config.json or the folder of a run; got {path}.")
-    record = json.loads(path.read_text())
-    if not isinstance(record, dict) or "experiment" not in record:
-        raise ValueError(f"`config` must name its experiment; got {path} without one.")
-    return record.pop("experiment"), record
-
-
-def config_from(config: type[_Config], fields: dict[str, Any]) -> _Config:
-    """Build a config dataclass from the fields of a `config.json`.
-
-    **Raises:** `ValueError` if a field is unknown.
-    """
-    known = {field.name for field in dataclasses.fields(config)}  # pyright: ignore[reportArgumentType]
-    if unknown := set(fields) - known:
-        raise ValueError(f"`config` must have fields of {sorted(known)}; got {sorted(unknown)} besides.")
-    return config(**{name: _tuples(value) for name, value in fields.items()})
-
-
-def _tuples(value: Any) -> Any:
-    """JSON knows lists alone; configs hold tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    parent = Path("results") if out is None else expanded("out", out)
+    existing = {path for path in (parent, *parent.parents) if path.exists()}
+    folder = results_folder(out, experiment)
+    try:
+        yield folder
+    except BaseException:
+        for path in itertools.takewhile(lambda path: path not in existing, (folder, *folder.parents)):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def save_arrays(folder: Path, arrays: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from ..objective import Objective
 from ..prompts import Prompts
 from ._power_law import PowerLaw
 from ._progress import Progress
+from ._seed import check_seed
 
 SETS = ("synthetic", "teacher", "diabetes", "shuffled")
 DECAYS = (1e-1, 3.16e-2, 1e-2, 3.16e-3, 1e-3, 3.16e-4, 1e-4, 1e-5)
@@ -232,16 +233,15 @@ def run(config: DecayConfig, *, show_progress: bool | None = None) -> DecayResul
     runs += [(config.data[0], True, decay) for decay in config.weight_decays]
     ends = []
     # At small weight decay the flow's last motion is far below what float32 can tell from rounding.
-    with jax.enable_x64(True):
-        progress = Progress(len(runs), show_progress)
+    with jax.enable_x64(True), Progress(len(runs), show_progress) as progress:
         for name, planted, decay in runs:
             with progress.stage(f"{name}, {_start(planted)}, lambda = {decay:g}"):
                 ends.append(_follow(config, name, planted, decay))
-        progress.close()
     return DecayResult(config, tuple(ends))
 
 
 def _check(config: DecayConfig) -> None:
+    check_seed(config.seed)
     for name in ("batch", "examples", "dim", "depth", "width", "teacher_width"):
         at_least(name, getattr(config, name), 1)
     at_least("saves", config.saves, 4)

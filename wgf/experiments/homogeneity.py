@@ -25,6 +25,7 @@ from ..prompts import Prompts
 from ._data import load_prompts
 from ._encoder_zoo import Specimen, specimens
 from ._progress import Progress
+from ._seed import check_seed
 
 CLASSES = ("fully homogeneous", "partially", "not at all")
 
@@ -272,6 +273,7 @@ def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> Homo
 
     **Raises:** `ValueError` naming the option that cannot be used, before anything is compiled.
     """
+    check_seed(config.seed)
     at_least("seeds", config.seeds, 1)
     at_least("saves", config.saves, 2)
     at_least("windows", config.windows, 1)
@@ -280,12 +282,11 @@ def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> Homo
         data = [_prompts(config, key) for key in _keys(config)]
         chosen = _choose(config, specimens(data[0].token_dim, config.key_dim))
         taus = np.concatenate([[0.0], np.geomspace(min(1.0, config.horizon / 10), config.horizon, config.saves - 1)])
-        progress = Progress(len(chosen), show_progress)
         trials = []
-        for specimen in chosen:
-            with progress.stage(f"{specimen.group} {specimen.name}"):
-                trials.append(_try(config, specimen, data, taus))
-        progress.close()
+        with Progress(len(chosen), show_progress) as progress:
+            for specimen in chosen:
+                with progress.stage(f"{specimen.group} {specimen.name}"):
+                    trials.append(_try(config, specimen, data, taus))
     return HomogeneityResult(config, taus, tuple(trials))
 
 

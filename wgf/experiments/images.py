@@ -21,9 +21,12 @@ from ..measures import Gaussian
 from ..models import Transformer
 from ..objective import CrossEntropy, Objective, QueryRows
 from ..prompts import Prompts, Split, cifar10, digits
+from ._config_file import expanded
 from ._progress import Progress
+from ._seed import check_seed
 
 _CLASSES = 10
+_DATA = ("digits", "cifar10")
 
 
 @dataclass(frozen=True)
@@ -211,16 +214,16 @@ def run(config: ImagesConfig, *, show_progress: bool | None = None) -> ImagesRes
     _check(config)
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
     split = _load(data_key, config)
-    progress = Progress(len(config.sizes), show_progress)
     runs = []
-    for layers, heads in config.sizes:
-        with progress.stage(f"{layers} layers of {heads} heads"):
-            runs.append(_run(config, split, layers, heads, run_key))
-    progress.close()
+    with Progress(len(config.sizes), show_progress) as progress:
+        for layers, heads in config.sizes:
+            with progress.stage(f"{layers} layers of {heads} heads"):
+                runs.append(_run(config, split, layers, heads, run_key))
     return ImagesResult(config, (split.train.batch, split.held_out.batch), tuple(runs))
 
 
 def _check(config: ImagesConfig) -> None:
+    check_seed(config.seed)
     for name in ("heads", "layers"):
         if not getattr(config, name):
             raise ValueError(f"`{name}` must hold at least one number; got none.")
@@ -230,6 +233,8 @@ def _check(config: ImagesConfig) -> None:
         at_least(name, getattr(config, name), 1)
     if config.epochs % config.saves:
         raise ValueError(f"`saves` must divide the epochs, {config.epochs}; got {config.saves}.")
+    if config.data not in _DATA:
+        raise ValueError(f"`data` must be one of {list(_DATA)}; got {config.data!r}.")
     if not config.rate > 0:
         raise ValueError(f"`rate` must be positive; got {config.rate}.")
 
@@ -239,7 +244,7 @@ def _load(key: PRNGKeyArray, config: ImagesConfig) -> Split:
     if config.data == "cifar10":
         if config.root is None:
             raise ValueError("`root` must name the folder of CIFAR-10's binary files with `data` 'cifar10'; got None.")
-        return cifar10(key, config.root, images=config.images, **cut)
+        return cifar10(key, expanded("root", config.root), images=config.images, **cut)
     if config.root is not None or config.images is not None:
         raise ValueError(
             f"`root` and `images` go with `data` 'cifar10'; got {config.root} and {config.images} with 'digits'."

@@ -30,6 +30,7 @@ from ..objective import Objective
 from ..sharding import gather, parse_mesh, shard, start_processes
 from ._data import load_prompts
 from ._progress import Stages
+from ._seed import check_seed
 from ._sizes import Size, together
 
 # Compiling a flow takes about as long as it takes with so many particles on one prompt to run.
@@ -253,6 +254,9 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
 
     **Raises:** `ValueError` naming the option that cannot be used, before anything is compiled.
     """
+    check_seed(config.seed)
+    if config.sampling not in list(_SAMPLINGS):
+        raise ValueError(f"`sampling` must be one of {list(_SAMPLINGS)}; got {config.sampling!r}.")
     if config.distributed is not None:
         start_processes(config.distributed)
     data_key, limit_key, *keys = jax.random.split(jax.random.key(config.seed), 2 + len(config.sizes))

@@ -13,7 +13,8 @@ from .._checks import at_least
 from ..companions import CanonicalRisk
 from ._markov_portrait import SIDE, Portrait, portrait
 from ._markov_training import Trained, train_initialisations, train_mean_field, train_rates, train_widths
-from ._progress import Progress
+from ._progress import Stages
+from ._seed import check_seed
 
 
 @dataclass(frozen=True)
@@ -181,25 +182,43 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None) -> MarkovRes
     """
     _check(config)
     init_key, width_key, field_key = jax.random.split(jax.random.key(config.seed), 3)
-    progress = Progress(len(config.chains) + 4, show_progress)
-    portraits = []
-    for p, q in config.chains:
-        with progress.stage(f"canonical model, p = {p:g}, q = {q:g}"):
-            portraits.append(portrait(p, q, config.grid, config.tau))
     common: Any = {"seeds": config.seeds, "steps": config.steps, "batch": config.batch}
-    with progress.stage("initialisations"):
-        starts = train_initialisations(init_key, config.chains, config.scales, length=config.length, **common)
-    with progress.stage("learning rates"):
-        rates = train_rates(width_key, config.hard, config.rates, length=config.length, **common)
-    with progress.stage("widths"):
-        widths = train_widths(width_key, config.hard, config.widths, length=config.length, tau=200.0, **common)
-    with progress.stage("mean field"):
-        field = train_mean_field(field_key, config.hard, config.particles, (0.02, 0.5), length=16, **common)
-    progress.close()
-    return MarkovResult(config, tuple(portraits), starts, rates, widths, field)
+
+    def starts(_):
+        return train_initialisations(init_key, config.chains, config.scales, length=config.length, **common)
+
+    def rates(_):
+        return train_rates(width_key, config.hard, config.rates, length=config.length, **common)
+
+    def widths(_):
+        return train_widths(width_key, config.hard, config.widths, length=config.length, tau=200.0, **common)
+
+    def mean_field(_):
+        return train_mean_field(field_key, config.hard, config.particles, (0.02, 0.5), length=16, **common)
+
+    parts = {"initialisations": starts, "widths": widths, "mean field": mean_field, "learning rates": rates}
+    # One program is compiled while another runs.
+    with Stages(len(config.chains) + len(parts), show_progress, at_once=2) as stages:
+        trained = {name: stages.start(name, part) for name, part in parts.items()}
+        portraits = [
+            stages.start(f"canonical model, p = {p:g}, q = {q:g}", _portrait, config, p, q) for p, q in config.chains
+        ]
+        return MarkovResult(
+            config,
+            tuple(each.result() for each in portraits),
+            initialisations=trained["initialisations"].result(),
+            rates=trained["learning rates"].result(),
+            widths=trained["widths"].result(),
+            mean_field=trained["mean field"].result(),
+        )
+
+
+def _portrait(_, config: MarkovConfig, p: float, q: float) -> Portrait:
+    return portrait(p, q, config.grid, config.tau)
 
 
 def _check(config: MarkovConfig) -> None:
+    check_seed(config.seed)
     if not config.chains or any(p + q == 1 for p, q in (*config.chains, config.hard)):
         raise ValueError(
             "`chains` must be pairs (p, q), at least one, with p + q other than 1 (independent symbols: no gap to "

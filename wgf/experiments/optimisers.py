@@ -25,6 +25,7 @@ from ..objective import Objective
 from ..prompts import linear_regression
 from ._optimiser_runs import Adam, End, adam, descend, flows, normalised_flow, response
 from ._progress import Progress
+from ._seed import check_seed
 
 Problem = tuple[Objective, Transformer]
 """The objectives and models of all seeds, stacked."""
@@ -301,22 +302,22 @@ def run(config: OptimisersConfig, *, show_progress: bool | None = None) -> Optim
     draw_key, sgd_key, path_key = jax.random.split(jax.random.key(config.seed), 3)
     draw = lambda key: _draw_problem(config, key)  # noqa: E731
     problem = eqx.filter_vmap(draw)(jax.random.split(draw_key, config.seeds))
-    progress = Progress(4, show_progress)
-    with progress.stage("gradient descent"):
-        flowed, along = _flow(config, problem)
-        descent = _descent_order(config, problem, flowed)
-    with progress.stage("noise of SGD"):
-        by_step, by_batch = _noise(config, problem, sgd_key)
-    with progress.stage("Adam and AdamW"):
-        adam, adamw, sharp, apart = _adam_orders(config, problem, along)
-    with progress.stage("long runs"):
-        courses = _courses(config, problem, along, path_key)
-    progress.close()
+    with Progress(4, show_progress) as progress:
+        with progress.stage("gradient descent"):
+            flowed, along = _flow(config, problem)
+            descent = _descent_order(config, problem, flowed)
+        with progress.stage("noise of SGD"):
+            by_step, by_batch = _noise(config, problem, sgd_key)
+        with progress.stage("Adam and AdamW"):
+            adam, adamw, sharp, apart = _adam_orders(config, problem, along)
+        with progress.stage("long runs"):
+            courses = _courses(config, problem, along, path_key)
     label_rms = float(np.sqrt(np.mean(np.asarray(problem[0].prompts.labels) ** 2)))
     return OptimisersResult(config, label_rms, descent, by_step, by_batch, adam, adamw, sharp, apart, courses)
 
 
 def _check(config: OptimisersConfig) -> None:
+    check_seed(config.seed)
     for name in ("prompts", "examples", "dim", "depth", "width", "long_updates"):
         at_least(name, getattr(config, name), 1)
     for name in ("seeds", "replicates"):

@@ -58,12 +58,11 @@ def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResul
         [starts(encoder, config.scale, sizes, config.seeds, jax.random.fold_in(key, n)) for n, sizes in enumerate(some)]
         for some in groups
     )
-    progress = Progress(2 * len(flow_packs) + 1 + len(config.optimisers) * (1 + len(train_packs)), show_progress)
     found, noise = {}, {}
-    found["flow"], noise["flow"] = _flow(config, objective, limit, flow_packs, progress)
-    for name in config.optimisers:
-        found[name], noise[name] = _train(config, name, objective, limit, train_packs, progress)
-    progress.close()
+    with Progress(2 * len(flow_packs) + 1 + len(config.optimisers) * (1 + len(train_packs)), show_progress) as progress:
+        found["flow"], noise["flow"] = _flow(config, objective, limit, flow_packs, progress)
+        for name in config.optimisers:
+            found[name], noise[name] = _train(config, name, objective, limit, train_packs, progress)
     return RatesResult(config, float(prompts.label_rms()), found, noise)
 
 

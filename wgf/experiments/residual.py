@@ -29,7 +29,8 @@ from ..companions import (
 )
 from ..flows import AbstractSolution, FlowSolution, TrainSolution, flow, train
 from ._power_law import PowerLaw
-from ._progress import Progress
+from ._progress import Stages
+from ._seed import check_seed
 
 
 @dataclass(frozen=True)
@@ -327,16 +328,14 @@ def run(config: ResidualConfig, *, show_progress: bool | None = None) -> Residua
     """
     _check(config)
     conditions = _conditions(config)
-    progress = Progress(len(conditions), show_progress)
-    runs = []
-    for condition in conditions:
-        with progress.stage(condition.name.replace("_", " ")):
-            runs.append(_run(config, condition))
-    progress.close()
-    return ResidualResult(config, tuple(runs))
+    # One program is compiled while another runs.
+    with Stages(len(conditions), show_progress, at_once=2) as stages:
+        runs = [stages.start(c.name.replace("_", " "), _run, config, c) for c in conditions]
+        return ResidualResult(config, tuple(each.result() for each in runs))
 
 
 def _check(config: ResidualConfig) -> None:
+    check_seed(config.seed)
     for name in ("dim", "hidden", "seeds"):
         at_least(name, getattr(config, name), 1)
     at_least("saves", config.saves, 3)
@@ -363,7 +362,7 @@ def _conditions(config: ResidualConfig) -> list[Condition]:
     return [*single, *linear, *descent, *deep]
 
 
-def _run(config: ResidualConfig, condition: Condition) -> Runs:
+def _run(_, config: ResidualConfig, condition: Condition) -> Runs:
     loss, model = _draw(config, condition)
     horizon = config.horizon if condition.depth == 1 else config.deep_horizon
     # The same with and without residual connections, and for all seeds: it is set by the tokens alone.

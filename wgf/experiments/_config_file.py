@@ -1,0 +1,133 @@
+"""An experiment's options on disk: `config.json`, from which `wgf rerun` repeats the run."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+_Config = TypeVar("_Config")
+
+
+def save_config(folder: Path, experiment: str, config: Any) -> None:
+    """Write `config.json`, from which `wgf rerun` repeats the run."""
+    record = {"experiment": experiment, **dataclasses.asdict(config)}
+    record["out"] = None
+    (folder / "config.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def load_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a `config.json` (or the folder that holds one) into the experiment's name and its fields.
+
+    **Arguments:** `path`: of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark.
+
+    **Raises:** `ValueError` if there is no such file, it is not JSON, names a field twice, or names no experiment.
+    """
+    path = expanded("config", path)
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"`config` must be a config.json or the folder of a run; got {path}.")
+    try:
+        record = json.loads(path.read_bytes(), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"`config` must be readable JSON; got {path}: {error}.") from error
+    if not isinstance(record, dict) or not isinstance(record.get("experiment"), str):
+        raise ValueError(
+            f'`config` must name its experiment, as in {{"experiment": "limit", ...}}; got {path} without one.'
+        )
+    return record.pop("experiment"), record
+
+
+def expanded(argument: str, path: Path) -> Path:
+    """The path with a leading `~` replaced by the home directory.
+
+    **Raises:** `ValueError` naming the argument if there is no such home directory.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"`{argument}` must begin with the home directory of a user; got {path}.") from error
+
+
+def config_from(config: type[_Config], fields: dict[str, Any]) -> _Config:
+    """Build a config dataclass from the fields of a `config.json`.
+
+    Fields that are absent take the defaults: those of `--quick` where the field `quick` is true.
+
+    **Raises:** `ValueError` naming the field that is unknown, or whose value is not of its type.
+    """
+    types = get_type_hints(config)
+    if unknown := set(fields) - set(types):
+        raise ValueError(f"`config` must have fields of {sorted(types)}; got {sorted(unknown)} besides.")
+    values = {name: _field(name, value, types[name]) for name, value in fields.items()}
+    defaults: Any = config.quick_default() if values.get("quick") else config()  # pyright: ignore[reportAttributeAccessIssue]
+    return dataclasses.replace(defaults, **values)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these fields; of one that is named twice it is unknown which is meant."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{twice} more than once")
+    return dict(pairs)
+
+
+class _WrongTypeError(Exception):
+    """A value is not of the type of its place."""
+
+    def __init__(self, place: str, value: Any):
+        self.place, self.value = place, value
+
+
+def _field(name: str, value: Any, allowed: Any) -> Any:
+    try:
+        return _typed(name, value, allowed)
+    except _WrongTypeError as error:
+        shown = json.dumps(error.value, ensure_ascii=False)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        inside = f" as `{error.place}`" if error.place != name else ""
+        raise ValueError(f"`{name}` must be {_in_words(allowed)}; got {shown}{inside}.") from None
+
+
+def _typed(place: str, value: Any, allowed: Any) -> Any:
+    """A value of JSON as one of the annotated type: JSON has one kind of list and no paths."""
+    kind, options = get_origin(allowed) or allowed, get_args(allowed)
+    if kind in (Union, UnionType):
+        return None if value is None and NoneType in options else _typed(place, value, _other_than_none(options))
+    if kind is tuple and isinstance(value, list):
+        types = options[:1] * len(value) if options[1:] == (...,) else options
+        if len(types) == len(value):
+            pairs = zip(value, types, strict=True)
+            return tuple(_typed(f"{place}[{index}]", *pair) for index, pair in enumerate(pairs))
+    elif kind is Literal:
+        if value in options:
+            return value
+    # Python counts true and false as whole numbers.
+    elif isinstance(value, bool) == (kind is bool) and isinstance(value, _JSON.get(kind, ())):
+        try:
+            return kind(value)
+        except OverflowError:
+            pass  # a whole number beyond all floats
+    raise _WrongTypeError(place, value)
+
+
+_JSON: dict[Any, Any] = {bool: bool, int: int, float: (int, float), str: str, Path: str}
+"""The types that JSON has for a field's type."""
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", Path: "a string"}
+
+
+def _other_than_none(options: tuple[Any, ...]) -> Any:
+    """The one type beside None."""
+    (other,) = (option for option in options if option is not NoneType)
+    return other
+
+
+def _in_words(allowed: Any) -> str:
+    kind, options = get_origin(allowed) or allowed, get_args(allowed)
+    if kind in (Union, UnionType):
+        return f"{_in_words(_other_than_none(options))} or null"
+    if kind is Literal:
+        return "one of " + ", ".join(f'"{option}"' for option in options)
+    if kind is tuple:
+        return f"[{', '.join('...' if option is ... else _in_words(option) for option in options)}]"
+    return _NAMES[kind]
