@@ -325,9 +325,9 @@ def test_a_library_object_has_its_state():
 def test_this_library_by_its_sources(tmp_path):
     """Its version stays while a checkout changes."""
     for name, text in (("a.py", "x = 1"), ("b.py", "y = 1")):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     one = _release._digest(tmp_path / "a.py", tmp_path / "b.py")
-    (tmp_path / "b.py").write_text("y = 2")
+    (tmp_path / "b.py").write_text("y = 2", encoding="utf-8")
     assert one != _release._digest(tmp_path / "a.py", tmp_path / "b.py")
     assert len(_release.release("wgf.flows").version) == 16
 
@@ -340,7 +340,7 @@ def own_module(tmp_path, monkeypatch):
     names = set()
 
     def write(name, text):
-        (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
         sys.modules.pop(name, None)
         names.add(name)
         importlib.invalidate_caches()
@@ -447,7 +447,7 @@ def test_another_process_finds_the_same(tmp_path):
 
     def printed(seed):
         path = tmp_path / f"script{seed}.py"
-        path.write_text("\n" * seed + SCRIPT)
+        path.write_text("\n" * seed + SCRIPT, encoding="utf-8")
         environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
         done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)

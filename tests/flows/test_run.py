@@ -242,7 +242,7 @@ print(int(solution.stats["num_steps"]))
 
 def test_a_script_goes_on_in_another_process(tmp_path):
     def call(name, text):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
         command = [sys.executable, str(tmp_path / name), str(tmp_path / "run")]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -319,9 +319,9 @@ def test_states_without_their_problem(call, tmp_path):
 @pytest.mark.parametrize("package", ["python", "wgf", "diffrax"])
 def test_a_problem_of_another_release(call, tmp_path, package):
     path = tmp_path / "run" / "problem.json"
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     found["versions"][package] = "another"
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(
         ValueError, match=rf"was begun with {package} another, not .*Go on with that release, or pass a new"
     ):
@@ -413,7 +413,7 @@ def test_the_home_folder(tmp_path, monkeypatch):
 
 
 def test_a_directory_that_is_a_file(tmp_path):
-    (tmp_path / "x").write_text("")
+    (tmp_path / "x").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"`directory` must be a folder, there already or new; .*x is a file"):
         wgf.run(bowl, start(), TAUS, directory=tmp_path / "x", progress=False)
 
