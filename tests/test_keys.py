@@ -42,11 +42,6 @@ def cifar10(key, folder):
     return prompts.cifar10(key, folder, images=4, patch=8, features=2, positions=0)
 
 
-def train(key):
-    model = companions.OneLayerTransformer.standard(jax.random.key(0), length=2, dim=2)
-    return wgf.train(SEQUENCES, model, optax.sgd(0.1), steps=1, batch=2, key=key)
-
-
 SAMPLERS = {
     "analysis.certificate": lambda key: analysis.certificate(SCALAR, SCALARS, key=key, starts=2, max_steps=1),
     "analysis.check_assumptions": lambda key: analysis.check_assumptions(
@@ -67,7 +62,7 @@ SAMPLERS = {
     "encoders.Perceptron.sample": lambda key: NEURON.sample(key, (2,)),
     "encoders.SoftmaxAttention.sample": lambda key: encoders.SoftmaxAttention(**HEAD).sample(key, (2,)),
     "flows.flow": lambda key: wgf.flow(SCALAR, SCALARS, key=key, **NOISY),
-    "flows.train": train,
+    "flows.train": lambda key: wgf.train(SCALAR, SCALARS, optax.sgd(0.1), steps=1, batch=2, key=key),
     "measures.AbstractInitialLaw.layered": lambda key: LAW.layered(2, 2, key),
     "measures.AbstractInitialLaw.spectral": lambda key: LAW.spectral(2, 2, key),
     "measures.AbstractInitialLaw.staged": lambda key: (LAW.staged(2, key), LAW.staged(2, key, joint=True)),
