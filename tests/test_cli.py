@@ -202,7 +202,7 @@ def test_a_csv_with_a_cell_that_is_no_number_ends_with_one_line(tmp_path, capsys
     path = write(tmp_path)
     path.write_text(path.read_text(encoding="utf-8") + "1,2,many\n", encoding="utf-8")
     line = refusal(capsys, *QUICK, "--data", path, "--target", "y")
-    assert "wgf: `path`: line 10, column 'y' must be a finite number; got 'many'" in line
+    assert "table.csv, line 10, column 'y' must be a finite number; got 'many'" in line
 
 
 def test_a_rerun_without_a_config_ends_with_one_line(tmp_path, capsys):

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import Matrix, averaged, programs
 
 import wgf
 from wgf import analysis, companions, encoders, flows, measures, models, objective, prompts, sharding, transport
 from wgf.flows import RKC, RosenbrockW
-
-from .helpers import Matrix, averaged, programs
 
 TAUS = [0.0, 0.5, 1.0]
 DEPTHS = [0.1, 0.9]

@@ -78,7 +78,7 @@ def test_readme_has_the_blocks_and_commands_that_are_tested():
 def test_imports_run_down_the_staircase():
     """prompts and encoders at the foot, the command line at the top: no module imports from a room above its own."""
     floors = [
-        "_checks _depth _draws _finite _mesh _outline",
+        "_checks _compiled _depth _draws _finite _mesh _outline _precision _same _standard_output",
         "prompts encoders",
         "measures",
         "models companions transport",

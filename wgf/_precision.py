@@ -56,9 +56,9 @@ def _cover(member: Any) -> Any:
     """A member of a class, a method as one at full precision."""
     if getattr(member, "__isabstractmethod__", False):
         return member
-    if isinstance(member, property) and member.fget is not None:
+    if isinstance(member, property):
         # Modules are immutable: there is nothing to set.
-        return property(full_precision(member.fget))
+        return member if member.fget is None else property(full_precision(member.fget))
     if isinstance(member, (classmethod, staticmethod)):
         return type(member)(full_precision(member.__func__))
     return full_precision(member) if _is_function(member) else member

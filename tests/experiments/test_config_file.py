@@ -158,7 +158,7 @@ def test_a_config_without_an_experiment_is_refused(tmp_path, text):
     [
         (b"", "Expecting value"),
         (b"not json", "Expecting value"),
-        (b'{"experiment": "limit",}', "double quotes"),
+        (b'{"experiment": "limit",}', "double quotes|trailing comma"),
         (b'{"experiment": "limit", "data": "\xff"}', "invalid start byte"),
         (b"PK\x03\x04\x00\x00", "config.json: "),
         (b"[" * 100_000, "config.json: "),
@@ -169,5 +169,5 @@ def test_a_config_without_an_experiment_is_refused(tmp_path, text):
 )
 def test_a_file_that_is_no_json_is_refused(content, reason, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=f"`config` must be readable JSON; got .*{reason}"):
+    with pytest.raises(ValueError, match=f"`config` must be readable JSON; got .*({reason})"):
         load_config(tmp_path)

@@ -112,6 +112,11 @@ def test_an_option_that_cannot_be_used_is_refused_before_anything_runs(options, 
         images.run(ImagesConfig(**options))
 
 
+def test_unknown_data_are_refused(unchecked):
+    with pytest.raises(ValueError, match=r"`data` must be one of \['digits', 'cifar10'\]; got 'mnist'"):
+        images.run(ImagesConfig(data="mnist"))  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.slow
 def test_capacity_fits_the_digits():
     """Six layers of ten heads learn nearly all training images in eight epochs; one layer of four is far behind."""
