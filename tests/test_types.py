@@ -600,7 +600,7 @@ HALF = jnp.ones((2, 3, DIM), jnp.bfloat16)
                 eqx.tree_at(lambda m: m.bias, eqx.nn.Linear(2, 2, key=KEY), jnp.ones(2, jnp.float32)),
                 TAUS,
             ),
-            "`model` must hold arrays of one type to move; got",
+            "`model` must hold arrays of one precision to move; got",
         ),
     ],
 )

@@ -79,11 +79,11 @@ def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> 
         raise ValueError(
             f"`model` must hold at least one array of real or complex numbers to move; got {shown(model)}."
         )
-    types = sorted({str(leaf.dtype) for leaf in moved})
+    # Of a complex number, the type of its parts.
+    types = sorted({str(jnp.finfo(leaf.dtype).dtype) for leaf in moved})
     if len(types) > 1:
-        raise ValueError(f"`model` must hold arrays of one type to move; got {types}. Cast them with `.astype`.")
-    if jnp.issubdtype(moved[0].dtype, jnp.floating):
-        check_float("model", moved[0].dtype)
+        raise ValueError(f"`model` must hold arrays of one precision to move; got {types}. Cast them with `.astype`.")
+    check_float("model", jnp.dtype(types[0]))
 
 
 @outline
