@@ -457,7 +457,7 @@ class Fused(encoders.AbstractFusedEncoder):
         return particle[:, None] * tokens
 
     def fused_mean(self, particles, weights, tokens):
-        return (weights @ particles)[:, None] * tokens[:, :, :1]
+        return (weights @ particles)[None, :, None] * tokens[:, :, :1]
 
 
 def test_a_fused_mean_of_another_shape_is_refused():
@@ -651,8 +651,9 @@ def test_particles_of_a_first_variation_are_checked():
     refused("`particle` must be a number or an array of numbers; got 'a'", variation, "a", 0.5)
     refused("`depth` must be a number or an array of numbers; got 'half'", variation, particle, "half")
     refused(r"`depth` must be one number; got an array of shape \(2,\)", variation, particle, jnp.ones(2))
-    for function in (variation, variation.gradient):
-        refused("`particles` must have the structure and shapes of", function, tuple(particle), 0.5)
+    one = jax.tree.map(lambda leaf: leaf[None], tuple(particle))
+    for function, wrong in ((variation, tuple(particle)), (variation.gradient, one)):
+        refused("`particles` must have the structure and shapes of", function, wrong, 0.5)
     refused("`particles` must have the type of `tokens`", variation, cast(particle, jnp.float32), 0.5)
 
 

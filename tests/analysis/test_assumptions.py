@@ -9,6 +9,7 @@ import pytest
 from helpers import Matrix, averaged, bound, regression
 
 import wgf
+from wgf._draws import purpose
 from wgf.encoders import Perceptron, SoftmaxAttention
 
 
@@ -76,7 +77,7 @@ def test_smooth_gradients_are_lipschitz(name):
 def test_the_mean_constant_of_squared_relu_is_its_closed_form():
     """∇_θ ⟨w relu(v·T)², R⟩ changes at the rate ‖H u‖ along a unit step u, with the Hessian H written out."""
     prompts = regression(jax.random.key(1), batch=12)
-    sample_key, _, _, mean_key = jax.random.split(jax.random.key(2), 4)
+    sample_key, _, _, mean_key = jax.random.split(purpose(jax.random.key(2), "analysis.check_assumptions"), 4)
     w_in, w_out, _ = Perceptron(prompts.token_dim, jnp.tanh, use_bias=False).sample(sample_key, (256,))
     step = np.array(jax.random.normal(mean_key, (256, 2 * prompts.token_dim)))
     u_in, u_out = np.split(step / np.linalg.norm(step, axis=1, keepdims=True), 2, axis=1)

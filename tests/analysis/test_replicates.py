@@ -77,6 +77,7 @@ KINDS = pytest.mark.parametrize(("index", "name"), [(0, "objective"), (1, "outpu
 def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, index, name):
     truth = getattr(ScalarTruth(np.inf), name)()
     low, high = seeds[0][index][3]
+    low, high = np.asarray(low), np.asarray(high)
     coverage = np.mean((low < truth) & (truth < high), axis=0)
     bound = 3 * np.sqrt(0.95 * 0.05 / SEEDS)
     assert np.all(np.abs(coverage - 0.95) < bound), (coverage, bound)
@@ -233,6 +234,7 @@ def test_error_bars_cover_where_no_closed_form_is_known():
     keys = jax.random.split(jax.random.key(8), (seeds, count))
     values, standard_errors, (low, high) = eqx.filter_jit(eqx.filter_vmap(one))(keys)
     truth = wgf.flow(objective, pool(limits(keys.reshape(-1))), TAUS).outputs
+    low, high = np.asarray(low), np.asarray(high)
     coverage = np.mean((low < truth) & (truth < high), axis=0)
     assert np.all(np.abs(coverage.mean(axis=1) - 0.95) < 0.03), coverage
     ratio = np.mean(standard_errors**2) / np.var(values, axis=0).mean()

@@ -470,9 +470,16 @@ def test_failures_say_why():
     assert plain.result == RESULTS.stalled
 
 
-@pytest.mark.parametrize("argument", ["time_limit", "checkpoint_every", "max_steps"])
-def test_options_are_positive(argument):
-    with pytest.raises(ValueError, match=f"`{argument}` must be positive; got 0"):
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ("time_limit", "a positive number of seconds"),
+        ("checkpoint_every", "a positive number of seconds"),
+        ("max_steps", "a whole number of at least 1"),
+    ],
+)
+def test_options_are_positive(argument, rule):
+    with pytest.raises(ValueError, match=f"`{argument}` must be {rule}; got 0"):
         wgf.run(bowl, start(), TAUS, **{argument: 0})
     with pytest.raises(ValueError, match="`chunk` must be"):
         wgf.run(bowl, start(), TAUS, chunk=0)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._checks import check_types
+from .._checks import check_types, is_traced
 
 
 def check_arguments(encoder: Any, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Array) -> None:
@@ -19,7 +19,7 @@ def check_arguments(encoder: Any, particles: PyTree[Array], weights: Float[Array
         )
     check_particles(encoder, particles, 1)
     dim = getattr(encoder, "token_dim", tokens.shape[1])
-    if dim != tokens.shape[1]:
+    if not is_traced(dim) and dim != tokens.shape[1]:
         raise ValueError(
             f"`tokens` must have the token dimension D of {type(encoder).__name__}, {dim}; got {tokens.shape[1]}. Make "
             "the encoder with `prompts.token_dim`."
@@ -78,8 +78,16 @@ def check_fused(encoder: Any, mean: Array, tokens: Array) -> Array:
 
 
 def particle_of(encoder: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
-    """The shapes of one particle; None of an encoder that draws none, whose particles are made elsewhere."""
+    """The shapes of one particle.
+
+    None of an encoder that draws none, whose particles are made elsewhere; and of one whose own sizes are traced, as
+    under `jax.jit` of a model.
+    """
     try:
         return jax.eval_shape(lambda: encoder.sample(jax.random.key(0), ()))
     except NotImplementedError:
         return None
+    except TypeError:
+        if is_traced(*jax.tree.leaves(encoder)):
+            return None
+        raise

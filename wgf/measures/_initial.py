@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from .._checks import ENCODER, at_least, finite, holds, instance, is_traced, on_host, random_key, shown
+from .._checks import ENCODER, at_least, finite, holds, instance, is_traced, numbers, on_host, random_key, shown
 from .._draws import purpose
 from .._precision import Module
 from ..encoders import AbstractEncoder
@@ -186,7 +186,7 @@ class EncoderLaw(AbstractInitialLaw):
 
 
 def _check_scale(scale: ArrayLike) -> Array:
-    scale = finite("scale", scale).astype(jnp.result_type(float))
+    scale = numbers("scale", scale).astype(jnp.result_type(float))
     known = on_host(scale)
     got = None if is_traced(scale) else scale.tolist()
     return holds(scale, ((known > 0) & (known < np.inf)).all(), "`scale` must be positive and finite", got)
