@@ -14,7 +14,7 @@ from wgf.encoders import Perceptron, SoftmaxAttention
 
 
 @cache
-def measured(name):
+def measured(name, samples=256):
     prompts = regression(jax.random.key(1), batch=12)
     dim = prompts.token_dim
     encoder = {
@@ -27,7 +27,7 @@ def measured(name):
         "average": averaged(dim),
         "matrix": Matrix(dim),
     }[name]
-    return wgf.analysis.check_assumptions(encoder, prompts, key=jax.random.key(2), samples=256)
+    return wgf.analysis.check_assumptions(encoder, prompts, key=jax.random.key(2), samples=samples)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_growth_exponents(name, tokens, particles):
 
 
 def test_the_gradient_of_relu_jumps_for_the_worst_but_not_on_average():
-    found = measured("relu")
+    found = measured("relu", samples=2048)
     assert -1.05 < found.worst.exponent < -0.95
     assert not found.worst.holds
-    assert abs(found.mean.exponent) < 0.15
+    assert abs(found.mean.exponent) < 0.1
     assert found.mean.holds
 
 
