@@ -39,10 +39,13 @@ def test_groups_far_apart_have_the_divergence_of_float64(apart):
     found, exact = compare(x, y, jnp.float32(0.5)), in_double(x, y, 0.5)
     options = {"threshold": 1e-6, "max_iterations": 20000}
     wide = (cloud.astype(jnp.float64) for cloud in (x, y))
-    theirs, _ = ott_divergence(PointCloud, *wide, epsilon=0.5, solve_kwargs=options)
+    with jax.numpy_rank_promotion("allow"):  # OTT promotes ranks.
+        theirs, _ = ott_divergence(PointCloud, *wide, epsilon=0.5, solve_kwargs=options)
     assert bool(found.converged)
     np.testing.assert_allclose(exact.value, theirs, rtol=1e-3)
-    np.testing.assert_allclose(found.value, theirs, rtol=5e-3)
+    # Float32's numbers of this size are this far apart: 0.1 at 10⁶, against distances of order 1.
+    spacing = apart * float(jnp.finfo(jnp.float32).eps)
+    np.testing.assert_allclose(found.value, theirs, rtol=5e-3 + spacing / 10)
 
 
 def test_a_common_offset_costs_no_digits_but_those_of_the_points():

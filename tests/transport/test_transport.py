@@ -158,7 +158,7 @@ def test_the_divergence_of_two_points_is_their_squared_distance():
 
 def test_a_translation_adds_its_square(key):
     x, _ = clouds(key)
-    np.testing.assert_allclose(compare(x, x + jnp.array([1.0, -2.0]), 0.5).value, 5, rtol=1e-3)
+    np.testing.assert_allclose(compare(x, x + jnp.array([[1.0, -2.0]]), 0.5).value, 5, rtol=1e-3)
 
 
 def test_the_divergence_is_symmetric_and_unchanged_by_a_rotation(key):
@@ -228,7 +228,7 @@ def test_the_divergence_has_the_gradient_of_its_finite_differences(key):
 
     @jax.jit
     def value(shift):
-        return sinkhorn_divergence(x + shift * jnp.array([1.0, 0.5]), y, epsilon=0.5, threshold=1e-9).value
+        return sinkhorn_divergence(x + shift * jnp.array([[1.0, 0.5]]), y, epsilon=0.5, threshold=1e-9).value
 
     slope, step = jax.grad(value)(0.2), 1e-4
     np.testing.assert_allclose(slope, (value(0.2 + step) - value(0.2 - step)) / (2 * step), rtol=1e-4)

@@ -78,10 +78,10 @@ def check_positive(name: str, value: ArrayLike, dtype: Any) -> Array:
 
 
 def check_initial(initial: Potentials | None, x: Array, y: Array) -> Potentials:
-    """Return potentials to start from, NaN for no guess; raise `ValueError` unless they are of the clouds' sizes."""
+    """Return potentials to start from (no guess: infinite); raise `ValueError` unless they are of the clouds' sizes."""
     sizes = x.shape[:-1], y.shape[:-1]
     if initial is None:
-        return Potentials(*(as_array(np.full(size, np.nan, x.dtype)) for size in sizes * 2))
+        return Potentials(*(as_array(np.full(size, np.inf, x.dtype)) for size in sizes * 2))
     got = initial.x.shape, initial.y.shape
     if got != sizes or (initial.x_self.shape, initial.y_self.shape) != sizes:
         raise ValueError(
