@@ -13,7 +13,7 @@ from wgf import analysis, companions, encoders, flows, measures, models, objecti
 from wgf.flows import RKC, RosenbrockW
 
 TAUS = [0.0, 0.5, 1.0]
-DEPTHS = [0.1, 0.9]
+DEPTHS = np.array([0.1, 0.9])
 
 
 class Fresh:

@@ -209,7 +209,7 @@ def test_another_form_of_a_sampler_draws_from_the_same_keys(name, drawn_from):
 def test_purposes_have_names_of_their_own():
     """And hashes above the numbers that users fold in or split by: `split(key, n)[i]` is `fold_in(key, i)`."""
     root = Path(wgf.__file__).parent
-    names = [name for path in root.rglob("*.py") for name in re.findall(r'purpose\(key, "(.*?)"', path.read_text())]
+    names = [name for path in root.rglob("*.py") for name in re.findall(r'purpose\(key, "(.*?)"', path.read_text(encoding="utf-8"))]
     hashes = {zlib.crc32(name.encode()) for name in names}
     assert len(hashes) == len(set(names)) == len(names) > 20, sorted(names)
     assert min(hashes) > 2**20
