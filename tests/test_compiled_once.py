@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import Matrix, averaged, programs
 
@@ -183,6 +184,11 @@ def flow(objective="objective", model="finite", **options):
     )
 
 
+def mean_square(_):
+    """A user's objective, made anew."""
+    return lambda module: jnp.mean((jax.vmap(module)(jnp.ones((3, 2))) - 1) ** 2)
+
+
 CALLS = {
     # Objectives.
     "Objective": lambda f: f.objective,
@@ -299,6 +305,11 @@ CALLS = {
     "flow with noise": flow(temperature=lambda f: 0.1 * (1 + f.seed), key=lambda f: f.key, dt0=lambda f: 0.1),
     "flow to rest": flow(steady=lambda f: 1e-3 * (1 + f.seed)),
     "run": lambda f: wgf.run(f.objective, f.finite, TAUS, progress=False),
+    "run of a function": lambda f: wgf.run(mean_square(f), f.module, TAUS, progress=False),
+    "flow of a function": lambda f: wgf.flow(mean_square(f), f.module, TAUS),
+    "train": lambda f: wgf.train(f.objective, f.finite, optax.adam(1e-2), steps=2),
+    "train of a function": lambda f: wgf.train(mean_square(f), f.module, optax.lbfgs(), steps=2),
+    "train in batches": lambda f: wgf.train(f.objective, f.finite, optax.adamw(1e-2), steps=2, batch=2, key=f.key),
     "AbstractSolution.model_at": lambda f: f.flow.model_at(-1),
     "ParticleNorm": lambda f: flows.ParticleNorm(f.finite.measure.weights)(f.finite.measure.particles),
     # Analysis.

@@ -15,6 +15,7 @@ from .._checks import finite, holds, instance, is_traced, not_negative, positive
 from .._finite import finite_rows
 from .._precision import Module
 from ..objective import Objective
+from ._canonical import canonical
 from ._dynamics import AbstractDynamics, prompt_weights, real_dtype
 from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
@@ -153,7 +154,7 @@ def pose(
         raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
     return Problem(
         dynamics=dynamics,
-        objective=objective,
+        objective=canonical(objective),
         model=model,
         taus=taus,
         temperature=temperature,

@@ -13,6 +13,7 @@ from .._checks import at_least, random_key, shown
 from .._draws import purpose
 from .._finite import finite_rows
 from .._mesh import on_own_mesh
+from ._canonical import canonical
 from ._dynamics import prompt_weights
 from ._eulerian import FiniteVolume
 from ._extra_arguments import update as optimiser_update
@@ -77,6 +78,7 @@ def train(
     if isinstance(dynamics_of(model), FiniteVolume):
         raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
     key = None if key is None else random_key("key", key)
+    objective, optimiser = canonical((objective, optimiser))
     solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
     return raise_if(solution, solution.result == RESULTS.not_finite) if throw else solution
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._host import on_host
 from ._release import release
@@ -19,6 +20,8 @@ from ._walk import ATOMS, Rule, Walk, resolve, short
 
 def describe_array(walk: Walk, path: str, value: Any) -> None:
     """An array by type, shape and a digest of its numbers."""
+    if isinstance(value, Tracer):
+        walk.refuse(path, "is known only where the program runs, under a transformation of JAX")
     weak = " weak" if getattr(value, "weak_type", False) else ""
     kind = f"{value.dtype}{list(value.shape)}{weak}"
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):

@@ -112,6 +112,8 @@ class Walk:
         if not isinstance(name, str) or (module is not None and release(module) is None):
             return False
         long_name = getattr(value, "__qualname__", name)
+        if isinstance(value, FunctionType) and "<locals>" in long_name:
+            return False  # Made by another function: its code and what it closes over say what it is.
         if module is None or resolve(module, long_name) is not value:
             module, long_name = _holder(name, value), name
         if module is None:
