@@ -17,16 +17,9 @@ import jaxtyping
 import matplotlib as mpl
 import pytest
 
-# What broadcasts over axes that it does not name is a mistake more often than not. The library does not do it. Tests of
-# other folders still do.
-_NAMES_AXES = {"analysis", "companions", "encoders", "measures", "models", "objective", "prompts", "transport"}
 mpl.use("Agg")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _rank_promotion(request):
-    names_axes = request.path.parent.name in _NAMES_AXES
-    jax.config.update("jax_numpy_rank_promotion", "raise" if names_axes else "allow")
+# What broadcasts over axes that it does not name is a mistake more often than not.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(autouse=True, scope="module")

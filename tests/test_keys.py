@@ -190,6 +190,16 @@ def owners():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_what_is_no_key_is_refused(name, unchecked, tmp_path):
+    for wrong, got in (
+        (0, "a JAX random key; got (0|int)"),
+        (jax.random.split(jax.random.key(0), 3), "one random key; got"),
+    ):
+        with pytest.raises(ValueError, match=f"`key` must be {got}"):
+            SAMPLERS[name](wrong, *([tmp_path] if name == "prompts.cifar10" else []))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_draws_from_no_key_of_those_before_it(name, drawn_from, owners):
     """Called with the key that they had, or with one that is split from it."""
     for child in (None, 0, 1, 2):
@@ -209,7 +219,11 @@ def test_another_form_of_a_sampler_draws_from_the_same_keys(name, drawn_from):
 def test_purposes_have_names_of_their_own():
     """And hashes above the numbers that users fold in or split by: `split(key, n)[i]` is `fold_in(key, i)`."""
     root = Path(wgf.__file__).parent
-    names = [name for path in root.rglob("*.py") for name in re.findall(r'purpose\(key, "(.*?)"', path.read_text(encoding="utf-8"))]
+    names = [
+        name
+        for path in root.rglob("*.py")
+        for name in re.findall(r'purpose\(key, "(.*?)"', path.read_text(encoding="utf-8"))
+    ]
     hashes = {zlib.crc32(name.encode()) for name in names}
     assert len(hashes) == len(set(names)) == len(names) > 20, sorted(names)
     assert min(hashes) > 2**20
