@@ -34,6 +34,10 @@ float64_only = pytest.mark.skipif(
 )
 
 
+# The precisions that the suite may run in.
+FLOATS = [jnp.float32, jnp.float64] if jax.config.jax_enable_x64 else [jnp.float32]
+
+
 @contextlib.contextmanager
 def programs():
     """The names of the programs that are compiled meanwhile."""

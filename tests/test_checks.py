@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import programs
+from helpers import FLOATS, programs
 
 from wgf import _checks
 
@@ -19,7 +19,7 @@ def test_a_check_of_known_values_compiles_nothing():
     assert compiled == []
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [*FLOATS, jnp.bfloat16])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_entries_that_are_not_finite_are_counted(dtype, bad):
     with pytest.raises(ValueError, match="`tokens` must be finite; got 2 entries that are NaN or infinite"):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import FLOATS, bound
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 
@@ -32,14 +33,14 @@ def test_the_bias_is_the_best_and_the_loss_the_sum_over_pairs(p, q, gain):
     bias = float(risk.optimal_bias(jnp.asarray(gain)))
     best = minimize_scalar(lambda b: loss_by_hand(p, q, gain, b), bracket=(bias - 1, bias + 2), tol=1e-12)
     np.testing.assert_allclose(
-        risk.loss(jnp.asarray(gain), jnp.asarray(bias)), loss_by_hand(p, q, gain, bias), rtol=1e-13
+        risk.loss(jnp.asarray(gain), jnp.asarray(bias)), loss_by_hand(p, q, gain, bias), rtol=bound(1e-13, 2e-6)
     )
-    np.testing.assert_allclose(loss_by_hand(p, q, gain, bias), best.fun, rtol=1e-12)
+    np.testing.assert_allclose(loss_by_hand(p, q, gain, bias), best.fun, rtol=bound(1e-12, 2e-6))
     mean = lambda x: q * 1 / (1 + np.exp(-(x - gain / 2))) + p / (1 + np.exp(-(x + gain / 2)))  # noqa: E731
-    np.testing.assert_allclose(mean(bias), p, rtol=1e-10)
+    np.testing.assert_allclose(mean(bias), p, rtol=bound(1e-10, 2e-6))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("p", "q"), [(0.2, 0.5), (0.5, 0.2), (0.3, 0.3)])
 def test_the_bias_of_a_huge_gain_does_not_overflow(p, q, dtype):
     risk = jax.tree.map(lambda leaf: leaf.astype(dtype), CanonicalRisk(p, q))
@@ -57,8 +58,8 @@ def test_the_least_loss_is_the_entropy_rate_and_that_of_no_gain_the_entropy(p, q
     gains = jnp.append(jnp.linspace(-8, 8, 4001), risk.global_gain)
     losses = jax.jit(jax.vmap(lambda a: risk.loss(a, risk.optimal_bias(a))))(gains)
     assert int(jnp.argmin(losses)) == 4001, gains[jnp.argmin(losses)]
-    np.testing.assert_allclose(losses[-1], risk.chain.entropy_rate(), rtol=1e-13)
-    np.testing.assert_allclose(risk(CanonicalMarkov(0.0, 1.3)), risk.chain.entropy(), rtol=1e-13)
+    np.testing.assert_allclose(losses[-1], risk.chain.entropy_rate(), rtol=bound(1e-13, 2e-6))
+    np.testing.assert_allclose(risk(CanonicalMarkov(0.0, 1.3)), risk.chain.entropy(), rtol=bound(1e-13, 2e-6))
 
 
 @pytest.mark.parametrize(("p", "q"), CHAINS)
@@ -75,7 +76,7 @@ def test_derivatives_pass_through_the_bias(p, q):
     q_of = lambda x, risk: risk(CanonicalMarkov(x[0], x[1]))  # noqa: E731
     steps = h * np.eye(2)
     slopes = [(value(*(at + d)) - value(*(at - d))) / (2 * h) for d in steps]
-    np.testing.assert_allclose(jax.jit(jax.grad(q_of))(jnp.asarray(at), risk), slopes, atol=1e-7)
+    np.testing.assert_allclose(jax.jit(jax.grad(q_of))(jnp.asarray(at), risk), slopes, atol=bound(1e-7, 1e-6))
     curves = [
         [
             (value(*(at + a + b)) - value(*(at + a - b)) - value(*(at - a + b)) + value(*(at - a - b))) / (4 * h * h)
@@ -102,7 +103,7 @@ def test_e_0_has_minima_maxima_and_a_saddle_where_theory_says(p, q):
     curvature = jax.jit(jax.vmap(lambda w: jax.hessian(lambda e: risk(CanonicalMarkov(e, w)))(0.0)))
     w = jnp.array([-2.0, -0.8, SADDLE, -0.6, 0.0, 2.0])
     expected = 2 * (1 + 2 * w * jnp.abs(w)) * (p * q / (p + q) ** 2) * (p + q - 1)
-    np.testing.assert_allclose(curvature(w), expected, atol=1e-14)
+    np.testing.assert_allclose(curvature(w), expected, atol=bound(1e-14, 2e-6))
 
 
 def grid():
@@ -112,10 +113,12 @@ def grid():
 
 
 def follow(risk, start, taus):
-    """Gradient flow until the dissipation is down at 1e-14."""
+    """Gradient flow until the dissipation is down at 1e-14, or in float32 at 1e-10."""
+    least = bound(1e-14, 1e-10)
     speed = wgf.velocity(risk, start)
-    steady = 1e-14 / jnp.maximum(speed.e**2 + speed.w**2, 1e-14)
-    return wgf.flow(risk, start, taus, solver=diffrax.Dopri8(), rtol=1e-9, atol=1e-12, steady=steady, throw=False)
+    steady = least / jnp.maximum(speed.e**2 + speed.w**2, least)
+    options = {"rtol": bound(1e-9, 1e-6), "atol": bound(1e-12, 1e-8), "steady": steady}
+    return wgf.flow(risk, start, taus, solver=diffrax.Dopri8(), throw=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_the_energy_is_conserved(flows, chain):
     energy = jax.vmap(jax.vmap(lambda e, w: CanonicalMarkov(e, w).energy))
     models = flows[chain].models
     energies = energy(models.e, models.w)[grid().w != 0]
-    np.testing.assert_allclose(energies, jnp.broadcast_to(energies[:, :1], energies.shape), atol=1e-6)
+    np.testing.assert_allclose(energies, jnp.broadcast_to(energies[:, :1], energies.shape), atol=bound(1e-6, 5e-5))
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -174,7 +177,7 @@ def test_the_flow_is_that_of_scipy(flows, chain):
 
     solved = solve_ivp(field, (0, 30), [-1.7, -0.4], method="DOP853", rtol=1e-10, atol=1e-12, t_eval=[0.3, 3, 30])
     got = jnp.stack([flows[chain].models.e[index, 1:4], flows[chain].models.w[index, 1:4]])
-    np.testing.assert_allclose(got, solved.y, atol=1e-7)
+    np.testing.assert_allclose(got, solved.y, atol=bound(1e-7, 2e-5))
 
 
 @pytest.mark.slow

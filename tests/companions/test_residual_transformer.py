@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import bound
 from hypothesis import given, settings, strategies as st
 from jax.flatten_util import ravel_pytree
 
@@ -22,6 +23,7 @@ from wgf.companions import (
 )
 
 DIM, HIDDEN, LENGTH = 6, 12, 4
+ROUNDING = {"rtol": bound(1e-10, 1e-5), "atol": bound(0, 2e-6)}
 
 
 def draw(seed, *, depth=1, residual=True, length=LENGTH, prompts=1, temperature=2.0, dim=DIM, hidden=HIDDEN, **options):
@@ -54,23 +56,23 @@ def plain(model, tokens, temperature):
 def test_the_model_is_its_formula(residual):
     loss, model = draw(0, depth=3, residual=residual, prompts=2)
     expected = [plain(model, tokens, 2.0) for tokens in loss.tokens]
-    np.testing.assert_allclose(model(loss.tokens, 2.0), np.stack([f for f, _ in expected]), rtol=1e-10)
+    np.testing.assert_allclose(model(loss.tokens, 2.0), np.stack([f for f, _ in expected]), **ROUNDING)
     attended = np.stack([b for _, b in expected], axis=1)
-    np.testing.assert_allclose(model.attended(loss.tokens, 2.0), attended, rtol=1e-10)
+    np.testing.assert_allclose(model.attended(loss.tokens, 2.0), attended, **ROUNDING)
     errors = np.stack([f for f, _ in expected]) - np.asarray(loss.targets)
-    np.testing.assert_allclose(loss(model), np.sum(errors**2) / 2, rtol=1e-10)
+    np.testing.assert_allclose(loss(model), np.sum(errors**2) / 2, rtol=bound(1e-10, 2e-6))
 
 
 def test_a_temperature_is_a_scale_of_the_queries():
     loss, model = draw(1, depth=2)
     cooled = eqx.tree_at(lambda m: m.blocks.query, model, model.blocks.query / 5)
-    np.testing.assert_allclose(model(loss.tokens, 5.0), cooled(loss.tokens), rtol=1e-12)
+    np.testing.assert_allclose(model(loss.tokens, 5.0), cooled(loss.tokens), **ROUNDING)
 
 
 def test_permuting_tokens_permutes_the_output():
     loss, model = draw(2, depth=2)
     order = jnp.array([2, 0, 3, 1])
-    np.testing.assert_allclose(model(loss.tokens[:, order]), model(loss.tokens)[:, order], rtol=1e-10)
+    np.testing.assert_allclose(model(loss.tokens[:, order]), model(loss.tokens)[:, order], **ROUNDING)
 
 
 @pytest.mark.parametrize(("residual", "scale"), [(True, 8**-0.5), (False, 1.0)])
@@ -86,9 +88,9 @@ def test_the_default_scale_of_the_branches_shrinks_with_depth_beside_residual_co
 @settings(max_examples=30, deadline=None)
 def test_the_activation_is_one_of_the_theory(x, slope):
     activation = SmoothLeakyReLU(slope)
-    assert abs(activation(jnp.asarray(x))) <= abs(x) + 1e-12
-    assert slope - 1e-12 <= jax.grad(activation)(x) <= 1 + 1e-12
-    assert 0 <= jax.grad(jax.grad(activation))(x) <= (1 - slope) / 4 + 1e-12
+    assert abs(activation(jnp.asarray(x))) <= abs(x) + bound(1e-12, 1e-6)
+    assert slope - bound(1e-12, 1e-6) <= jax.grad(activation)(x) <= 1 + bound(1e-12, 1e-6)
+    assert 0 <= jax.grad(jax.grad(activation))(x) <= (1 - slope) / 4 + bound(1e-12, 1e-6)
 
 
 @pytest.mark.parametrize("slope", [0.0, -1.0, 1.5])
@@ -113,13 +115,15 @@ def test_a_spectrum_is_that_of_numpy(key):
     matrix = jax.random.normal(key, (3, 5, 7))
     values = np.linalg.svd(np.asarray(matrix), compute_uv=False)
     found = spectrum(matrix)
-    np.testing.assert_allclose(found.least, values[:, -1], rtol=1e-12)
-    np.testing.assert_allclose(found.greatest, values[:, 0], rtol=1e-12)
-    np.testing.assert_allclose(found.condition, [np.linalg.cond(m) for m in np.asarray(matrix)], rtol=1e-12)
+    np.testing.assert_allclose(found.least, values[:, -1], rtol=bound(1e-12, 2e-6))
+    np.testing.assert_allclose(found.greatest, values[:, 0], rtol=bound(1e-12, 2e-6))
+    np.testing.assert_allclose(
+        found.condition, [np.linalg.cond(m) for m in np.asarray(matrix)], rtol=bound(1e-12, 2e-6)
+    )
 
 
 def test_a_condition_number_ends_where_rounding_begins():
-    assert Spectrum(jnp.asarray(0.0), jnp.asarray(3.0)).condition == pytest.approx(2.0**52)
+    assert Spectrum(jnp.asarray(0.0), jnp.asarray(3.0)).condition == pytest.approx(bound(2.0**52, 2.0**23))
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +147,10 @@ def test_the_loss_falls_at_least_at_the_guaranteed_rate(residual, depth, slack):
         loss, model = draw(seed, depth=depth, residual=residual)
         scale = 4.0 ** (seed % 4 - 2)
         model = eqx.tree_at(lambda m: m.blocks.w_out, model, scale * model.blocks.w_out)
-        rate, bound = slack(loss, model)
-        assert bound <= rate, (seed, bound, rate)
+        rate, guaranteed = slack(loss, model)
+        assert guaranteed <= rate, (seed, guaranteed, rate)
         # Three layers without residual connections may leave rank one, to rounding: then nothing is guaranteed.
-        assert bound > 0 or (depth > 1 and not residual), seed
+        assert guaranteed > 0 or (depth > 1 and not residual), seed
 
 
 def test_the_guaranteed_rate_is_attained():
@@ -159,10 +163,10 @@ def test_the_guaranteed_rate_is_attained():
     model = eqx.tree_at(lambda m: [getattr(m.blocks, name) for name in names], model, (zero, zero, zero, zero, eye))
     error = jnp.zeros((1, dim, dim)).at[0, 3, 1].set(1.0)
     loss = SquareLoss(tokens, model(tokens) - error)
-    bound = linear_rate_bound(loss, model)
-    np.testing.assert_allclose(bound, 2 * 0.5**2 * 0.7**2, rtol=1e-12)
+    guaranteed = linear_rate_bound(loss, model)
+    np.testing.assert_allclose(guaranteed, 2 * 0.5**2 * 0.7**2, rtol=bound(1e-12, 2e-6))
     gradient = eqx.filter_grad(lambda m: loss(m))(model)
-    np.testing.assert_allclose(jnp.sum(gradient.blocks.w_in**2) / loss(model), bound, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(gradient.blocks.w_in**2) / loss(model), guaranteed, rtol=bound(1e-12, 2e-6))
 
 
 @pytest.mark.parametrize("sizes", [{"length": DIM + 1}, {"hidden": DIM - 1}, {"prompts": 2}])
@@ -200,7 +204,7 @@ def trained():
     """A small model trained to its global minimum by the flow, for six times of the slowest direction."""
     loss, model = draw(7, length=3)
     taus = jnp.linspace(0.0, 6 / least_eigenvalue(loss, model), 25)
-    return loss, wgf.flow(loss, model, taus, rtol=1e-7, atol=1e-10)
+    return loss, wgf.flow(loss, model, taus, rtol=bound(1e-7, 1e-6), atol=bound(1e-10, 1e-8))
 
 
 def least_eigenvalue(loss, model):

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Matrix, regression
+from helpers import Matrix, bound, regression
 
 import wgf
 
 TAUS = np.array([0.0, 0.3, 1.0])
 AIM = jnp.array([1 + 2j, -1j])
+TIGHT = {"rtol": bound(1e-9, 1e-6), "atol": bound(1e-11, 1e-8)}
 
 
 class Well(eqx.Module):
@@ -30,7 +31,7 @@ def start():
 
 @pytest.fixture(scope="module")
 def solved(start):
-    return wgf.flow(WELL, start, TAUS, rtol=1e-9, atol=1e-11)
+    return wgf.flow(WELL, start, TAUS, **TIGHT)
 
 
 def exact(start):
@@ -40,31 +41,31 @@ def exact(start):
 
 def test_the_velocity_is_the_steepest_descent(start):
     found = wgf.velocity(WELL, start)
-    np.testing.assert_allclose(found["z"], -2 * (start["z"] - AIM), rtol=1e-14)
-    np.testing.assert_allclose(found["r"], -2, rtol=1e-14)
+    np.testing.assert_allclose(found["z"], -2 * (start["z"] - AIM), rtol=bound(1e-14, 1e-6))
+    np.testing.assert_allclose(found["r"], -2, rtol=bound(1e-14, 1e-6))
 
 
 def test_the_flow_is_the_exact_one(start, solved):
     z, r = exact(start)
-    np.testing.assert_allclose(solved.models["z"], z, atol=1e-8)
-    np.testing.assert_allclose(solved.models["r"], r, atol=1e-8)
-    assert solved.taus.dtype == solved.objective.dtype == solved.dissipation.dtype == jnp.float64
+    np.testing.assert_allclose(solved.models["z"], z, atol=bound(1e-8, 1e-5))
+    np.testing.assert_allclose(solved.models["r"], r, atol=bound(1e-8, 1e-5))
+    assert solved.taus.dtype == solved.objective.dtype == solved.dissipation.dtype == start["r"].dtype
 
 
 def test_the_objective_falls_by_what_is_dissipated(start, solved):
     z, r = exact(start)
     rate = 4 * (np.sum(np.abs(z - np.asarray(AIM)) ** 2, axis=1) + (r - 1) ** 2)
-    np.testing.assert_allclose(solved.dissipation, rate, rtol=1e-6)
-    np.testing.assert_allclose(solved.dissipated, solved.objective[0] - solved.objective, atol=1e-8)
+    np.testing.assert_allclose(solved.dissipation, rate, rtol=bound(1e-6, 1e-5))
+    np.testing.assert_allclose(solved.dissipated, solved.objective[0] - solved.objective, atol=bound(1e-8, 1e-5))
 
 
 def test_the_chebyshev_method_takes_them_too(start, solved):
-    found = wgf.flow(WELL, start, TAUS, solver=wgf.flows.RKC(), rtol=1e-7, atol=1e-9)
+    found = wgf.flow(WELL, start, TAUS, solver=wgf.flows.RKC(), rtol=bound(1e-7, 1e-6), atol=bound(1e-9, 1e-8))
     np.testing.assert_allclose(found.models["z"], solved.models["z"], atol=1e-5)
 
 
 def test_a_run_stops_and_goes_on(start, solved, tmp_path):
-    options = {"directory": tmp_path / "run", "rtol": 1e-9, "atol": 1e-11, "chunk": 4}
+    options = {"directory": tmp_path / "run", "chunk": 4, **TIGHT}
     wgf.run(WELL, start, TAUS, max_steps=4, throw=False, **options)
     again = wgf.run(WELL, start, TAUS, **options)
     np.testing.assert_array_equal(again.models["z"], solved.models["z"])
@@ -89,7 +90,7 @@ def test_optimisers_descend(optimiser, start):
 def test_descent_by_sgd_is_exact(start):
     """Each step of length 0.1 shrinks z − c by 0.8."""
     trained = wgf.train(WELL, start, optax.sgd(0.1), steps=5)
-    np.testing.assert_allclose(trained.models["z"][-1] - AIM, 0.8**5 * (start["z"] - AIM), rtol=1e-12)
+    np.testing.assert_allclose(trained.models["z"][-1] - AIM, 0.8**5 * (start["z"] - AIM), rtol=bound(1e-12, 1e-6))
 
 
 def test_noise_moves_both_parts_alike(key):
@@ -115,5 +116,5 @@ def test_complex_particles_of_a_measure_are_refused(do, key):
     model = model.with_particles(model.measure.particles.astype(complex))
     rest = {"velocity": (), "flow": (TAUS,), "run": (TAUS,), "train": (optax.sgd(0.1),)}[do]
     options = {"steps": 1} if do == "train" else {}
-    with pytest.raises(ValueError, match="`particles` must be of type float32 or float64; got complex128"):
+    with pytest.raises(ValueError, match="`particles` must be of type float32 or float64; got complex"):
         getattr(wgf, do)(objective, model, *rest, **options)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Matrix, regression, relative
+from helpers import Matrix, bound, regression, relative
 
 import wgf
 from wgf.flows._extra_arguments import update
@@ -91,14 +91,15 @@ def test_the_slope_that_a_line_search_is_given_is_that_of_its_values(name, objec
         return seen["value_fn"](optax.tree.add_scale(seen["parameters"], step, direction))
 
     slope = optax.tree.vdot(direction, seen["grad"])
-    np.testing.assert_allclose((value(1e-5) - value(-1e-5)) / 2e-5, slope, rtol=1e-7)
-    np.testing.assert_allclose(seen["value"], value(0), rtol=1e-13)
+    length = bound(1e-5, 1e-2)
+    np.testing.assert_allclose((value(length) - value(-length)) / (2 * length), slope, rtol=bound(1e-7, 1e-3))
+    np.testing.assert_allclose(seen["value"], value(0), rtol=bound(1e-13, 1e-6))
 
 
 def test_the_derivative_is_the_mean_field_gradient_where_masses_are_equal(objective):
     """Then a step length means the same to a line search as to `optax.sgd`."""
     seen = given(objective, models(objective)["equal masses"])
-    assert relative(seen["grad"], seen["updates"]) < 1e-14
+    assert relative(seen["grad"], seen["updates"]) < bound(1e-14, 1e-6)
 
 
 class Quadratic(eqx.Module):
@@ -132,4 +133,4 @@ def test_the_value_is_that_of_the_minibatch(key):
     """Polyak's step is half way to the one datum drawn; by the value of all data it would be another."""
     draws = Draws(jnp.array([-1.0, 0.0, 4.0]))
     trained = wgf.train(draws, jnp.array(6.0), optax.polyak_sgd(), steps=1, batch=1, key=key)
-    assert jnp.min(jnp.abs(trained.models[-1] - (6 + draws.data) / 2)) < 1e-12, trained.models
+    assert jnp.min(jnp.abs(trained.models[-1] - (6 + draws.data) / 2)) < bound(1e-12, 1e-6), trained.models

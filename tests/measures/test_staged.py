@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, regression, relative
+from helpers import averaged, bound, float64_only, regression, relative
 from scipy.optimize import approx_fprime
 
 import wgf
@@ -77,9 +77,10 @@ def test_the_model_is_the_three_eighths_rule_by_hand(key):
     b = slope(1, tokens + a / 3)
     c = slope(2, tokens - a / 3 + b)
     d = slope(3, tokens + a - b + c)
-    np.testing.assert_allclose(model(tokens), tokens + (a + 3 * b + 3 * c + d) / 8, atol=1e-14)
+    np.testing.assert_allclose(model(tokens), tokens + (a + 3 * b + 3 * c + d) / 8, atol=bound(1e-14, 2e-6))
 
 
+@float64_only
 @each_fourth_order
 def test_values_and_gradients_are_of_fourth_order(method):
     """A pendulum whose field moves with depth; gradients with respect to its start and a parameter of the field."""
@@ -172,6 +173,7 @@ def test_the_variance_of_a_mean_is_that_of_the_weights(method, factor):
     np.testing.assert_allclose(jnp.mean(means**2) * count / 0.8**2, factor, rtol=0.04)
 
 
+@float64_only
 def test_the_velocity_is_minus_the_gradient_over_the_mass(key):
     objective, model = staged(key, ThreeEighths(), 1, width=2)
     weights = jnp.array([[0.3, 0.7], [0.5, 0.5], [0.9, 0.1], [0.25, 0.75]])
@@ -190,9 +192,9 @@ def test_the_velocity_is_minus_the_gradient_over_the_mass(key):
 
 def test_the_objective_falls_by_what_is_dissipated(key):
     objective, model = staged(key, EqualEighths(), 1)
-    solution = wgf.flow(objective, model, jnp.array([0.0, 1.0, 3.0]), rtol=1e-8, atol=1e-10)
+    solution = wgf.flow(objective, model, jnp.array([0.0, 1.0, 3.0]), rtol=bound(1e-8, 1e-6), atol=bound(1e-10, 1e-8))
     fall = solution.objective[0] - solution.objective
-    np.testing.assert_allclose(fall, solution.dissipated, atol=1e-6 * float(fall[-1]))
+    np.testing.assert_allclose(fall, solution.dissipated, atol=bound(1e-6, 1e-5) * float(fall[-1]))
     assert fall[2] > fall[1] > 0
 
 
@@ -286,7 +288,9 @@ def test_the_objective_of_staged_particles_has_a_gradient_under_jit(key):
 
     compiled = jax.jit(value)
     slope = jax.jit(jax.grad(value))(0.8)
-    np.testing.assert_allclose(slope, (compiled(0.8 + 1e-5) - compiled(0.8 - 1e-5)) / 2e-5, rtol=1e-7)
+    step = bound(1e-5, 1e-2)
+    difference = (compiled(0.8 + step) - compiled(0.8 - step)) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=bound(1e-7, 1e-3))
 
 
 def test_dtype_follows_the_particles():

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bound
 from sklearn.datasets import load_digits
 
 from wgf.prompts import cifar10, digits, patch_prompts, split_prompts
@@ -50,8 +51,8 @@ def test_the_random_embedding_is_an_orthogonal_projection_of_the_pixels(key):
     products, kept, projected = (
         np.einsum("bpn,bpm->bnm", t, t) for t in (plain.tokens[:, :8], full.tokens[:, :8], part.tokens[:, :3])
     )
-    np.testing.assert_allclose(kept, products, atol=1e-12)
-    assert np.linalg.eigvalsh(products - projected).min() > -1e-12
+    np.testing.assert_allclose(kept, products, atol=bound(1e-12, 1e-5))
+    assert np.linalg.eigvalsh(products - projected).min() > -bound(1e-12, 1e-5)
     assert 0.2 < np.trace(projected.sum(0)) / np.trace(products.sum(0)) < 0.6
     assert part.token_dim == 3 + 3 + 4
     assert part.label_row == 3
@@ -63,8 +64,8 @@ def test_digits_are_the_images_that_scikit_learn_ships(key):
     pixels = np.concatenate([p.tokens[:, :64, 0] for p in split])
     labels = np.concatenate([p.labels for p in split])
     train = np.asarray(split.train.tokens[:, :64, 0])
-    assert abs(train.mean()) < 1e-12
-    assert abs(train.std() - 1) < 1e-12
+    assert abs(train.mean()) < bound(1e-12, 2e-6)
+    assert abs(train.std() - 1) < bound(1e-12, 2e-6)
     # Standardised by one line for all pixels, they are the table's up to order; each with its own label.
     table = load_digits()
     values = np.unique(pixels.round(9))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import FLOATS, bound
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 from scipy.sparse.csgraph import connected_components
@@ -41,25 +42,31 @@ def test_stationary_law_and_entropies_are_those_by_hand(states, order):
     law, rate, marginal = by_hand(chain)
     stationary = chain.stationary()
     for context, mass in law.items():
-        np.testing.assert_allclose(stationary[context], mass, atol=1e-12)
-    np.testing.assert_allclose(chain.marginal(), marginal, atol=1e-12)
-    np.testing.assert_allclose(chain.entropy_rate(), rate, rtol=1e-12)
-    np.testing.assert_allclose(chain.entropy(), stats.entropy(marginal), rtol=1e-12)
+        np.testing.assert_allclose(stationary[context], mass, atol=bound(1e-12, 2e-6))
+    np.testing.assert_allclose(chain.marginal(), marginal, atol=bound(1e-12, 2e-6))
+    np.testing.assert_allclose(chain.entropy_rate(), rate, rtol=bound(1e-12, 2e-6))
+    np.testing.assert_allclose(chain.entropy(), stats.entropy(marginal), rtol=bound(1e-12, 2e-6))
 
 
 @pytest.mark.parametrize(("p", "q"), [(0.2, 0.5), (1.0, 0.3), (1.0, 1.0)])
 def test_the_binary_chain_has_its_closed_forms(p, q):
     chain = MarkovChain.binary(p, q)
     binary = lambda x: stats.entropy([x, 1 - x])  # noqa: E731
-    np.testing.assert_allclose(chain.transition, [[1 - p, p], [q, 1 - q]], atol=1e-16)
-    np.testing.assert_allclose(chain.marginal(), [q / (p + q), p / (p + q)], rtol=1e-13)
-    np.testing.assert_allclose(chain.entropy_rate(), (q * binary(p) + p * binary(q)) / (p + q), rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(chain.transition, [[1 - p, p], [q, 1 - q]], atol=bound(1e-16, 2e-6))
+    np.testing.assert_allclose(chain.marginal(), [q / (p + q), p / (p + q)], rtol=bound(1e-13, 2e-6))
+    np.testing.assert_allclose(
+        chain.entropy_rate(),
+        (q * binary(p) + p * binary(q)) / (p + q),
+        rtol=bound(1e-13, 2e-6),
+        atol=bound(1e-15, 2e-6),
+    )
 
 
 @st.composite
 def sticky(draw):
     """Transition matrices of 2 to 6 states that may hardly move, of which some moves may be impossible."""
-    dtype, least = draw(st.sampled_from([(np.float64, -6.0), (np.float32, -4.0)]))
+    dtype = draw(st.sampled_from(FLOATS))
+    least = -4.0 if dtype is jnp.float32 else -6.0
     states = draw(st.integers(2, 6))
     exponents = st.one_of(st.none(), st.floats(least, 0), st.floats(least, least + 1))
     moves = draw(st.lists(exponents, min_size=states**2, max_size=states**2))
@@ -114,7 +121,7 @@ def test_the_stationary_law_has_all_digits_however_sticky_the_chain(matrix):
     np.testing.assert_allclose(law, expected, rtol=30 * np.finfo(matrix.dtype).eps, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("p", [1.0, 0.3, 0.05, 0.02, 0.01, 1e-3, 1e-4, 1e-6])
 def test_a_symmetric_chain_has_equal_halves(p, dtype):
     p = dtype(p)
@@ -134,7 +141,7 @@ def test_a_symmetric_chain_has_equal_halves(p, dtype):
     ids=["transient", "a cycle", "periodic", "absorbing"],
 )
 def test_transient_states_and_periods_are_fine(matrix, law):
-    np.testing.assert_allclose(MarkovChain(np.array(matrix)).stationary(), law, rtol=1e-15)
+    np.testing.assert_allclose(MarkovChain(np.array(matrix)).stationary(), law, rtol=bound(1e-15, 2e-6))
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -150,7 +157,7 @@ def test_the_law_of_a_sticky_chain_has_derivatives():
     """π₁ = p / (p + q), along p and q on the simplex."""
     p, q = 1e-6, 3e-6
     slope = jax.grad(lambda p: MarkovChain.binary(p, q).marginal()[1])(p)
-    np.testing.assert_allclose(slope, q / (p + q) ** 2, rtol=1e-12)
+    np.testing.assert_allclose(slope, q / (p + q) ** 2, rtol=bound(1e-12, 2e-6))
 
 
 @pytest.mark.parametrize(("states", "order"), [(3, 2), (2, 3)])
@@ -158,7 +165,8 @@ def test_samples_have_the_frequencies_of_the_chain(states, order, key):
     """Counts of k + 1 consecutive symbols, at the start and at the end of a sequence, by a chi-squared test."""
     chain = random_chain(7, states, order)
     symbols = np.asarray(jax.jit(lambda key: chain.sample(key, 20_000, 2 * order + 6))(key))
-    expected = 20_000 * np.asarray(chain.stationary()[..., None] * chain.transition).ravel()
+    expected = np.asarray(chain.stationary()[..., None] * chain.transition, float).ravel()
+    expected *= 20_000 / expected.sum()
     for window in (symbols[:, : order + 1], symbols[:, -order - 1 :]):
         codes = window @ states ** np.arange(order, -1, -1)
         counts = np.bincount(codes, minlength=states ** (order + 1))
@@ -186,8 +194,9 @@ def test_next_laws_are_the_rows_of_the_contexts(key):
 
 def test_entropies_have_derivatives():
     slope = jax.grad(lambda p: MarkovChain.binary(p, 0.3).entropy_rate())(0.2)
-    high, low = (float(MarkovChain.binary(0.2 + h, 0.3).entropy_rate()) for h in (1e-6, -1e-6))
-    np.testing.assert_allclose(slope, (high - low) / 2e-6, rtol=1e-7)
+    step = bound(1e-6, 1e-2)
+    high, low = (float(MarkovChain.binary(0.2 + h, 0.3).entropy_rate()) for h in (step, -step))
+    np.testing.assert_allclose(slope, (high - low) / (2 * step), rtol=bound(1e-7, 2e-3))
 
 
 def test_next_tokens_are_labelled_with_their_successors(key):
@@ -255,8 +264,8 @@ def test_a_position_is_predicted_by_a_causal_model_alone(key):
     logits = np.asarray(objective.outputs(model))
     chosen = np.take_along_axis(logits, np.asarray(prompts.labels)[:, None], axis=1)[:, 0]
     expected = np.log(np.exp(logits).sum(axis=1)) - chosen
-    np.testing.assert_allclose(objective.risk(model), expected.mean(), rtol=1e-12)
-    np.testing.assert_allclose(model(prompts.tokens[..., :3]), logits[..., :3], atol=1e-14)
+    np.testing.assert_allclose(objective.risk(model), expected.mean(), rtol=bound(1e-12, 2e-6))
+    np.testing.assert_allclose(model(prompts.tokens[..., :3]), logits[..., :3], atol=bound(1e-14, 2e-6))
 
 
 BAD = [([[0, 1, 3]], "0 to 3"), ([[-1, 0, 2]], "-1 to 2")]

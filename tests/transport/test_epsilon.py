@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import FLOATS
 from hypothesis import given, settings, strategies as st
 
 from wgf.transport import epsilon_from_scale
@@ -37,7 +38,7 @@ def cloud_of(seed, kind, scale, dtype):
     st.sampled_from(["normal", "far point", "far groups", "repeated", "two places"]),
     st.floats(-6, 6),
     st.floats(0.01, 0.9),
-    st.sampled_from([jnp.float32, jnp.float64]),
+    st.sampled_from(FLOATS),
 )
 def test_a_point_sees_the_fraction_of_those_elsewhere(seed, kind, power, fraction, dtype):
     cloud = cloud_of(seed, kind, 10**power, dtype)
@@ -49,7 +50,7 @@ def test_a_point_sees_the_fraction_of_those_elsewhere(seed, kind, power, fractio
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.floats(-6, 6), st.sampled_from([-1, 0, 1]), st.sampled_from([jnp.float32, jnp.float64]))
+@given(st.floats(-6, 6), st.sampled_from([-1, 0, 1]), st.sampled_from(FLOATS))
 def test_points_that_are_all_equal_have_one(power, sign, dtype):
     assert epsilon_from_scale(jnp.full((COUNT, 3), sign * 10**power, dtype)) == 1
 

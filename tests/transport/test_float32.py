@@ -29,8 +29,13 @@ def compare(x, y, epsilon, threshold=1e-3):
     return sinkhorn_divergence(x, y, epsilon=epsilon, threshold=threshold)
 
 
+def wide(cloud):
+    return jnp.asarray(np.asarray(cloud), jnp.float64)
+
+
 def in_double(x, y, epsilon, threshold=1e-3):
-    return compare(x.astype(jnp.float64), y.astype(jnp.float64), jnp.asarray(epsilon, jnp.float64), threshold)
+    with jax.enable_x64(True):
+        return compare(wide(x), wide(y), jnp.float64(epsilon), jnp.float64(threshold))
 
 
 @pytest.mark.parametrize("apart", [1e2, 1e4, 1e6])
@@ -38,9 +43,8 @@ def test_groups_far_apart_have_the_divergence_of_float64(apart):
     x, y = groups(0, apart=apart)
     found, exact = compare(x, y, jnp.float32(0.5)), in_double(x, y, 0.5)
     options = {"threshold": 1e-6, "max_iterations": 20000}
-    wide = (cloud.astype(jnp.float64) for cloud in (x, y))
-    with jax.numpy_rank_promotion("allow"):  # OTT promotes ranks.
-        theirs, _ = ott_divergence(PointCloud, *wide, epsilon=0.5, solve_kwargs=options)
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):  # OTT promotes ranks.
+        theirs, _ = ott_divergence(PointCloud, wide(x), wide(y), epsilon=0.5, solve_kwargs=options)
     assert bool(found.converged)
     np.testing.assert_allclose(exact.value, theirs, rtol=1e-3)
     # Float32's numbers of this size are this far apart: 0.1 at 10⁶, against distances of order 1.
@@ -79,7 +83,7 @@ def test_converged_is_true_only_of_values_that_float64_confirms(seed, scale, fra
     epsilon = jnp.float32(10**fraction * scale**2)
     found = compare(x, y, epsilon, jnp.float32(threshold))
     if bool(found.converged):
-        exact = in_double(x, y, epsilon, jnp.float64(threshold))
+        exact = in_double(x, y, epsilon, threshold)
         error = abs(float(found.value) - float(exact.value))
         assert error <= 0.01 * max(float(epsilon), abs(float(exact.value))), (found.value, exact.value, exact.converged)
 
@@ -92,8 +96,9 @@ def test_a_gradient_far_apart_is_that_of_float64():
 
     slope = jax.jit(jax.grad(value, (0, 1)))
     single = slope(x, jnp.float32(0.5), y)
-    double = slope(x.astype(jnp.float64), jnp.float64(0.5), y.astype(jnp.float64))
-    np.testing.assert_allclose(single[0], double[0], atol=5e-3 * float(jnp.max(jnp.abs(double[0]))))
+    with jax.enable_x64(True):
+        double = slope(wide(x), jnp.float64(0.5), wide(y))
+    np.testing.assert_allclose(single[0], double[0], atol=5e-3 * float(np.max(np.abs(double[0]))))
     np.testing.assert_allclose(single[1], double[1], rtol=2e-2)
 
 
@@ -101,7 +106,7 @@ def test_depths_far_and_near_are_compared_together():
     near, far = groups(3), groups(3, apart=1e4)
     x, y = (jnp.stack(pair) for pair in zip(near, far, strict=True))
     found = conditional_divergence(x, y, jnp.array([0.5, 0.5]), epsilon=0.5)
-    each = [in_double(*pair, 0.5).value for pair in (near, far)]
+    each = [float(in_double(*pair, 0.5).value) for pair in (near, far)]
     assert bool(found.converged)
     np.testing.assert_allclose(found.value, sum(each) / 2, rtol=5e-3)
 

@@ -21,13 +21,12 @@ UNEVEN = jnp.array([0.5, 0.5, 0.5, -0.5, 0.0])
 BAD = {
     "integers": ({"x": jnp.ones((5, 2), int)}, r"`x` must hold numbers of float32 or float64; got int"),
     "half precision": ({"y": Y.astype(jnp.bfloat16)}, r"`y` must hold numbers of float32 or float64; got bfloat16"),
-    "complex": ({"x": X + 0j}, r"`x` must hold numbers of float32 or float64; got complex128"),
+    "complex": ({"x": X + 0j}, r"`x` must hold numbers of float32 or float64; got complex"),
     "no points": ({"y": jnp.ones((0, 2))}, r"`y` must have axes \[n, P\], none of them empty; got shape \(0, 2\)"),
     "a vector": ({"x": jnp.ones(5)}, r"`x` must have axes \[n, P\], none of them empty; got shape \(5,\)"),
     "NaN": ({"x": X.at[2, 1].set(jnp.nan)}, "`x` must be finite; got 1 coordinates that are NaN or infinite"),
     "infinity": ({"y": Y.at[0].set(-jnp.inf)}, "`y` must be finite; got 2 coordinates that are NaN or infinite"),
     "another dimension": ({"y": jnp.ones((4, 3))}, "`y` must have points of 2 coordinates, as `x` has; got 3"),
-    "another type": ({"y": Y.astype(jnp.float32)}, "`y` must be of float64, as `x` is; got float32"),
     "negative weights": (
         {"x_weights": UNEVEN},
         "`x_weights` must not be negative and have sum 1; got least weight -0.5",
@@ -51,6 +50,8 @@ BAD = {
         "`max_iterations` must be a whole number of at least 1; got 10.5",
     ),
 }
+if jax.config.jax_enable_x64:
+    BAD["another type"] = {"y": Y.astype(jnp.float32)}, "`y` must be of float64, as `x` is; got float32"
 
 
 def call(function, x, y, **options):

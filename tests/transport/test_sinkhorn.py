@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bound
 from ott.geometry.pointcloud import PointCloud
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence as ott_divergence
 
@@ -13,7 +14,7 @@ from wgf.transport._gibbs import rows_at_once
 
 divergence = eqx.filter_jit(sinkhorn_divergence)
 slow = pytest.mark.slow
-EPSILON, TIGHT = jnp.asarray(0.3), 1e-8
+EPSILON, TIGHT = jnp.asarray(0.3), bound(1e-8, 1e-5)
 
 
 def weighted(key, n, dim, scale=1.0):
@@ -49,7 +50,7 @@ def test_values_are_those_of_ott(epsilon, problem):
         theirs, out = ott_divergence(PointCloud, x, y, a=a, b=b, epsilon=epsilon, solve_kwargs=options)
     assert all(out.converged)
     assert bool(found.converged)
-    np.testing.assert_allclose(found.value, theirs, rtol=1e-7)
+    np.testing.assert_allclose(found.value, theirs, rtol=bound(1e-7, 1e-5))
 
 
 def test_the_plans_have_the_marginals(problem, solved):
@@ -63,14 +64,14 @@ def test_the_plans_have_the_marginals(problem, solved):
         cost = jnp.sum((p[:, None] - q[None]) ** 2, axis=-1)
         plan = row[:, None] * column[None] * jnp.exp((f[:, None] + g[None] - cost) / EPSILON)
         error = jnp.sum(jnp.abs(plan.sum(1) - row)) + jnp.sum(jnp.abs(plan.sum(0) - column))
-        assert error <= TIGHT * 1.01, error
+        assert error <= TIGHT * bound(1.01, 1.5), error
 
 
 @pytest.mark.parametrize("block", [8, *(pytest.param(rows, marks=slow) for rows in (1, 29))])
 def test_blocks_change_nothing(block, problem, solved):
     found = solve(problem, block=block)
-    np.testing.assert_allclose(found.value, solved.value, rtol=1e-9)
-    np.testing.assert_allclose(found.potentials.x, solved.potentials.x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.value, solved.value, rtol=bound(1e-9, 1e-5))
+    np.testing.assert_allclose(found.potentials.x, solved.potentials.x, rtol=bound(1e-5, 1e-4), atol=bound(1e-6, 1e-4))
     assert bool(found.converged)
 
 
@@ -84,8 +85,8 @@ def test_a_kernel_out_of_range_is_iterated_in_logarithms(problem):
     options = {"threshold": TIGHT, "max_iterations": 20000}
     theirs, _ = ott_divergence(PointCloud, x, y, a=a, b=b, epsilon=EPSILON, solve_kwargs=options)
     assert bool(found.converged)
-    np.testing.assert_allclose(found.value, theirs, rtol=1e-9)
-    np.testing.assert_allclose(blocked.value, theirs, rtol=1e-9)
+    np.testing.assert_allclose(found.value, theirs, rtol=bound(1e-9, 1e-5))
+    np.testing.assert_allclose(blocked.value, theirs, rtol=bound(1e-9, 1e-5))
     single = solve(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), far), threshold=1e-4)
     np.testing.assert_allclose(single.value, theirs, rtol=1e-4)
     assert bool(single.converged)
@@ -107,7 +108,7 @@ def test_over_relaxation_saves_most_iterations_of_a_hard_problem():
 def test_a_self_transport_contracts_alike_for_every_epsilon(problem):
     x, _, a, _ = problem
     for epsilon in (1e-4, 1e-2, 1.0, 1e2):
-        found = divergence(x, x, epsilon=jnp.asarray(epsilon), x_weights=a, y_weights=a, threshold=1e-9)
+        found = divergence(x, x, epsilon=jnp.asarray(epsilon), x_weights=a, y_weights=a, threshold=bound(1e-9, 1e-5))
         assert int(found.iterations) <= 20, (epsilon, found.iterations)
         assert bool(found.converged)
 
@@ -126,15 +127,20 @@ def test_gradients_are_those_of_finite_differences(block, problem):
     def value(steps):
         moved = [leaf + s * way for leaf, s, way in zip((x, y, a, b, EPSILON), steps, ways, strict=True)]
         return sinkhorn_divergence(
-            *moved[:2], epsilon=moved[4], x_weights=moved[2], y_weights=moved[3], threshold=1e-11, block=block
+            *moved[:2],
+            epsilon=moved[4],
+            x_weights=moved[2],
+            y_weights=moved[3],
+            threshold=bound(1e-11, 1e-6),
+            block=block,
         ).value
 
     slopes = jax.jit(jax.grad(value))(jnp.zeros(5))
-    step = 1e-4
+    step = bound(1e-4, 3e-2)
     differences = [(value(step * unit) - value(-step * unit)) / (2 * step) for unit in jnp.eye(5)]
-    np.testing.assert_allclose(slopes, differences, rtol=1e-5)
+    np.testing.assert_allclose(slopes, differences, rtol=bound(1e-5, 2e-3), atol=bound(0, 1e-4))
     forward = jax.jvp(value, (jnp.zeros(5),), (jnp.ones(5),))[1]
-    np.testing.assert_allclose(forward, jnp.sum(slopes), rtol=1e-9)
+    np.testing.assert_allclose(forward, jnp.sum(slopes), rtol=bound(1e-9, 1e-5))
 
 
 def test_a_second_derivative_is_refused(problem):
@@ -160,7 +166,7 @@ def test_a_start_that_is_not_finite_is_not_used(problem, solved):
     bad = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), solved.potentials)
     found = solve(problem, initial=bad)
     assert bool(found.converged)
-    np.testing.assert_allclose(found.value, solved.value, rtol=1e-12)
+    np.testing.assert_allclose(found.value, solved.value, rtol=bound(1e-12, 1e-5))
 
 
 def test_a_start_of_other_sizes_is_refused(problem, solved):
@@ -178,10 +184,10 @@ def test_a_curve_is_its_clouds_one_by_one(problem):
     x, y, a, b = problem
     clouds = x[None] + 0.02 * jnp.arange(4.0)[:, None, None] * jnp.sin(3 * x)[None]
     weights = jnp.stack([a] * 4)
-    options = {"epsilon": EPSILON, "threshold": 1e-6}
+    options = {"epsilon": EPSILON, "threshold": bound(1e-6, 1e-4)}
     curve = eqx.filter_jit(divergence_curve)(clouds, y, weights=weights, reference_weights=b, **options)
     each = [divergence(cloud, y, x_weights=a, y_weights=b, **options) for cloud in clouds]
-    np.testing.assert_allclose(curve.value, [found.value for found in each], rtol=1e-7)
+    np.testing.assert_allclose(curve.value, [found.value for found in each], rtol=bound(1e-7, 1e-5))
     assert bool(jnp.all(curve.converged))
     assert all(int(warm) < int(found.iterations) for warm, found in zip(curve.iterations[1:], each[1:], strict=True))
 
@@ -191,7 +197,7 @@ def test_a_curve_recovers_from_a_bad_save(problem):
     clouds = jnp.stack([x, x.at[3].set(jnp.nan), x])
     found = eqx.filter_jit(divergence_curve)(clouds, y, epsilon=EPSILON)
     assert found.converged.tolist() == [True, False, True]
-    np.testing.assert_allclose(found.value[0], found.value[2], rtol=1e-12)
+    np.testing.assert_allclose(found.value[0], found.value[2], rtol=bound(1e-12, 1e-5))
 
 
 def test_small_kernels_are_held_whole_and_large_ones_in_blocks():

@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bound, float64_only
 from scipy.linalg import sqrtm
 
 from wgf.measures import Layered, Spectral
@@ -109,12 +110,12 @@ def test_epsilon_is_the_one_at_which_a_point_sees_the_fraction(key):
 
 def test_epsilon_scales_with_the_square_of_the_data(key):
     cloud = jax.random.normal(key, (200, 3))
-    np.testing.assert_allclose(epsilon_from_scale(30 * cloud), 900 * epsilon_from_scale(cloud), rtol=1e-9)
+    np.testing.assert_allclose(epsilon_from_scale(30 * cloud), 900 * epsilon_from_scale(cloud), rtol=bound(1e-9, 1e-5))
 
 
 def test_epsilon_does_not_see_a_translation(key):
     cloud = jax.random.normal(key, (200, 3))
-    np.testing.assert_allclose(epsilon_from_scale(cloud + 5), epsilon_from_scale(cloud), rtol=1e-9)
+    np.testing.assert_allclose(epsilon_from_scale(cloud + 5), epsilon_from_scale(cloud), rtol=bound(1e-9, 1e-5))
 
 
 def test_epsilon_uses_the_first_1024_points(key):
@@ -146,14 +147,14 @@ def clouds(key, count=40):
 
 def test_a_cloud_has_no_divergence_from_itself(key):
     x, _ = clouds(key)
-    found = divergence(x, x, epsilon=0.5, threshold=1e-9)
-    assert abs(float(found.value)) < 1e-9, found
+    found = divergence(x, x, epsilon=0.5, threshold=bound(1e-9, 1e-5))
+    assert abs(float(found.value)) < bound(1e-9, 1e-6), found
     assert bool(found.converged)
 
 
 def test_the_divergence_of_two_points_is_their_squared_distance():
     found = compare(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]]), 0.5)
-    np.testing.assert_allclose(found.value, 25, rtol=1e-12)
+    np.testing.assert_allclose(found.value, 25, rtol=bound(1e-12, 1e-5))
 
 
 def test_a_translation_adds_its_square(key):
@@ -166,12 +167,12 @@ def test_the_divergence_is_symmetric_and_unchanged_by_a_rotation(key):
     turn = jnp.array([[0.6, -0.8], [0.8, 0.6]])
     value = compare(x, y, 0.5).value
     np.testing.assert_allclose(compare(y, x, 0.5).value, value, rtol=1e-3)
-    np.testing.assert_allclose(compare(x @ turn, y @ turn, 0.5).value, value, rtol=1e-9)
+    np.testing.assert_allclose(compare(x @ turn, y @ turn, 0.5).value, value, rtol=bound(1e-9, 1e-5))
 
 
 def test_the_divergence_takes_uniform_weights_by_default(key):
     x, y = clouds(key)
-    np.testing.assert_allclose(divergence(x, y, epsilon=0.5).value, compare(x, y, 0.5).value, rtol=1e-12)
+    np.testing.assert_allclose(divergence(x, y, epsilon=0.5).value, compare(x, y, 0.5).value, rtol=bound(1e-12, 1e-5))
 
 
 def test_points_of_weight_zero_might_as_well_be_left_out(key):
@@ -189,7 +190,7 @@ def test_a_double_weight_is_a_double_point(key):
 
 
 def test_the_divergence_reports_the_epsilon_it_used(key):
-    assert float(compare(*clouds(key), 0.3).epsilon) == 0.3
+    assert compare(*clouds(key), 0.3).epsilon == jnp.asarray(0.3)
 
 
 def test_too_few_iterations_are_not_converged(key):
@@ -217,6 +218,7 @@ def test_float32_clouds_are_compared_in_float32(key):
     np.testing.assert_allclose(found.value, compare(*clouds(key), 0.5).value, rtol=1e-3)
 
 
+@float64_only
 def test_float32_clouds_take_an_epsilon_of_double_precision(key):
     x, y = (cloud.astype(jnp.float32) for cloud in clouds(key))
     found = sinkhorn_divergence(x, y, epsilon=jnp.float64(0.5), x_weights=uniform(x), y_weights=uniform(y))
@@ -228,10 +230,12 @@ def test_the_divergence_has_the_gradient_of_its_finite_differences(key):
 
     @jax.jit
     def value(shift):
-        return sinkhorn_divergence(x + shift * jnp.array([[1.0, 0.5]]), y, epsilon=0.5, threshold=1e-9).value
+        return sinkhorn_divergence(
+            x + shift * jnp.array([[1.0, 0.5]]), y, epsilon=0.5, threshold=bound(1e-9, 1e-6)
+        ).value
 
-    slope, step = jax.grad(value)(0.2), 1e-4
-    np.testing.assert_allclose(slope, (value(0.2 + step) - value(0.2 - step)) / (2 * step), rtol=1e-4)
+    slope, step = jax.grad(value)(0.2), bound(1e-4, 3e-2)
+    np.testing.assert_allclose(slope, (value(0.2 + step) - value(0.2 - step)) / (2 * step), rtol=bound(1e-4, 1e-3))
 
 
 def stacks(key):
@@ -248,7 +252,7 @@ def test_the_conditional_divergence_is_the_weighted_sum_over_depths(key):
     found = conditional(x, y, depth_weights, epsilon=0.5, x_weights=a, y_weights=b)
     each = [compare(x[i], y[i], 0.5, a[i], b[i]) for i in range(3)]
     np.testing.assert_allclose(
-        found.value, sum(w * e.value for w, e in zip(depth_weights, each, strict=True)), rtol=1e-10
+        found.value, sum(w * e.value for w, e in zip(depth_weights, each, strict=True)), rtol=bound(1e-10, 1e-5)
     )
     assert int(found.iterations) == max(int(e.iterations) for e in each)
     assert bool(found.converged)
@@ -259,13 +263,15 @@ def test_the_conditional_divergence_takes_uniform_weights_by_default(key):
     x, y, _, _ = stacks(key)
     depth_weights = jnp.full(3, 1 / 3)
     given = conditional(x, y, depth_weights, epsilon=0.5, x_weights=uniform(x), y_weights=uniform(y))
-    np.testing.assert_allclose(conditional(x, y, depth_weights, epsilon=0.5).value, given.value, rtol=1e-12)
+    np.testing.assert_allclose(
+        conditional(x, y, depth_weights, epsilon=0.5).value, given.value, rtol=bound(1e-12, 1e-5)
+    )
 
 
 def test_mass_does_not_move_across_depths():
     x = jnp.array([0.0, 5.0]).reshape(2, 1, 1)
     swapped = conditional(x, x[::-1], jnp.array([0.5, 0.5]), epsilon=0.5)
-    np.testing.assert_allclose(swapped.value, 25, rtol=1e-12)
+    np.testing.assert_allclose(swapped.value, 25, rtol=bound(1e-12, 1e-5))
 
 
 @pytest.mark.parametrize("place", [0, 2])
@@ -297,12 +303,14 @@ def test_the_coupling_distance_by_hand():
     weights = jnp.array([[0.25, 0.75], [0.5, 0.5]])
     # Squared distances 1, 25; 0, 4 with masses 1/8, 3/8; 1/4, 1/4.
     expected = 1 / 8 + 25 * 3 / 8 + 4 / 4
-    np.testing.assert_allclose(coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=bound(1e-14, 1e-5)
+    )
 
 
 def test_the_coupling_distance_uses_the_depth_weights_of_the_measure():
     start, end = jnp.zeros((3, 1)), jnp.array([[0.0], [6.0], [0.0]])
-    np.testing.assert_allclose(coupling_distance(Spectral(start), Layered(end)), 36 * 8 / 18, rtol=1e-13)
+    np.testing.assert_allclose(coupling_distance(Spectral(start), Layered(end)), 36 * 8 / 18, rtol=bound(1e-13, 1e-5))
 
 
 def test_coupling_distance_of_measures_of_other_sizes_is_refused():
