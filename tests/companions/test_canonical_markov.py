@@ -164,14 +164,14 @@ def test_no_trajectory_crosses_a_line_at_rest(flows, chain):
 def test_the_flow_is_that_of_scipy(flows, chain):
     """The same trajectory from derivatives written by hand, by SciPy's own integrator."""
     p, q = chain
-    risk = CanonicalRisk(p, q)
     index = int(np.flatnonzero((grid().e == -1.7) & (grid().w == -0.4))[0])
 
     def field(tau, y):
         e, w = y
         gain = e**2 * (1 + 2 * w * abs(w))
         sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-        low, high = (float(risk.optimal_bias(jnp.asarray(gain))) + s * gain / 2 for s in (-1, 1))
+        bias = np.log(p / q) / 2 + np.arcsinh((p - q) * np.exp(-gain / 2) / (2 * np.sqrt(p * q)))
+        low, high = bias - gain / 2, bias + gain / 2
         slope = p / (p + q) * (sigmoid(high) - (1 - q)) / 2 - q / (p + q) * (sigmoid(low) - p) / 2
         return [-slope * 2 * e * (1 + 2 * w * abs(w)), -slope * 4 * e**2 * abs(w)]
 

@@ -214,7 +214,7 @@ def least_eigenvalue(loss, model):
     def outputs(flat):
         return eqx.combine(unravel(flat), model)(loss.tokens, loss.temperature).ravel()
 
-    jacobian = np.asarray(jax.jit(jax.jacobian(outputs))(flat))
+    jacobian = np.asarray(jax.jit(jax.jacobian(outputs))(flat), float)
     return np.linalg.eigvalsh(jacobian @ jacobian.T)[0]
 
 
@@ -223,7 +223,9 @@ def test_the_late_rate_is_the_least_eigenvalue_of_the_tangent_kernel(trained):
     loss, solution = trained
     least = least_eigenvalue(loss, solution.model_at(-1))
     late = -np.diff(np.log(solution.objective)) / np.diff(solution.taus)
-    np.testing.assert_allclose(late[-1], 2 * least, rtol=0.03, err_msg=str(late))
+    # In float32 the loss is down at rounding from two thirds of the way on.
+    last = bound(-1, len(late) // 2)
+    np.testing.assert_allclose(late[last], 2 * least, rtol=0.03, err_msg=str(late))
 
 
 def test_the_flow_obeys_the_theorem_and_the_energy_identity(trained):
