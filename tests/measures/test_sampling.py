@@ -176,7 +176,7 @@ def test_sign_pairs_make_the_mean_of_the_encoder_exactly_zero(base, encoder, key
     tokens = jax.random.normal(key, (3, 2, 4))
     half = jnp.tile(jnp.array([1.0, 0.0]), 6) / 6
     assert jnp.max(jnp.abs(encoder.mean(particles, half, tokens))) > 1e-2
-    np.testing.assert_allclose(encoder.mean(particles, jnp.full(12, 1 / 12), tokens), 0, atol=bound(1e-16, 2e-6))
+    np.testing.assert_allclose(encoder.mean(particles, jnp.full(12, 1 / 12), tokens), 0, atol=bound(1e-16, 1e-7))
 
 
 def test_sign_pairs_are_reflections_next_to_each_other(key):
@@ -201,7 +201,7 @@ def test_sign_orbits_average_functions_odd_in_a_set_to_zero(key):
     odd_in = np.sin(w_in @ [1.0, 2.0] + bias) * w_out[..., 1] ** 2
     for odd in (odd_out, odd_in, odd_out * odd_in):
         assert np.abs(odd).max() > 1e-2
-        np.testing.assert_allclose(odd.mean(axis=1), 0, atol=bound(1e-15, 2e-6))
+        np.testing.assert_allclose(odd.mean(axis=1), 0, atol=bound(1e-15, 1e-7))
 
 
 def test_sign_orbits_hold_the_points_of_their_base_and_all_their_signs(key):

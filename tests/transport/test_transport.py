@@ -304,13 +304,13 @@ def test_the_coupling_distance_by_hand():
     # Squared distances 1, 25; 0, 4 with masses 1/8, 3/8; 1/4, 1/4.
     expected = 1 / 8 + 25 * 3 / 8 + 4 / 4
     np.testing.assert_allclose(
-        coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=bound(1e-14, 1e-5)
+        coupling_distance(Layered(particles, weights), Layered(moved)), expected, rtol=bound(1e-14, 1e-6)
     )
 
 
 def test_the_coupling_distance_uses_the_depth_weights_of_the_measure():
     start, end = jnp.zeros((3, 1)), jnp.array([[0.0], [6.0], [0.0]])
-    np.testing.assert_allclose(coupling_distance(Spectral(start), Layered(end)), 36 * 8 / 18, rtol=bound(1e-13, 1e-5))
+    np.testing.assert_allclose(coupling_distance(Spectral(start), Layered(end)), 36 * 8 / 18, rtol=bound(1e-13, 1e-6))
 
 
 def test_coupling_distance_of_measures_of_other_sizes_is_refused():
