@@ -13,6 +13,8 @@ import wgf
 from wgf import analysis, companions, encoders, flows, measures, models, objective, prompts, sharding, transport
 from wgf.flows import RKC, RosenbrockW
 
+# The gate runs them; the short command has more to prove.
+pytestmark = pytest.mark.slow
 TAUS = [0.0, 0.5, 1.0]
 DEPTHS = np.array([0.1, 0.9])
 

@@ -15,6 +15,8 @@ from helpers import Matrix, averaged, regression, scalar_problem
 
 import wgf
 
+# The gate runs them; the short command has more to prove.
+pytestmark = pytest.mark.slow
 TAUS = np.array([0.0, 0.2])
 KEYS = jax.random.split(jax.random.key(9), 5)
 

@@ -67,6 +67,7 @@ def resident():
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
+@pytest.mark.slow
 def test_a_cell_that_runs_again_compiles_nothing_and_memory_stays(key):
     model_key, prompt_key = jax.random.split(key)
     prompts = regression(prompt_key)

@@ -91,7 +91,9 @@ def test_weight_zero_feels_the_field_and_makes_none(problem, key, kind, dtype):
     more = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:, 1:2]], axis=1), measure.particles)
     weights = jnp.concatenate([measure.weights[0], jnp.zeros(1, dtype)])
     traced = eqx.tree_at(lambda m: m.measure, model, type(measure)(more, weights))
-    a, b = (wgf.flow(objective, m, TAUS[:3]) for m in (model, traced))
+    # In float32 rounding has a say in where adaptive steps end.
+    steps = {} if dtype == jnp.float64 else {"controller": diffrax.ConstantStepSize(), "dt0": 0.1}
+    a, b = (wgf.flow(objective, m, TAUS[:3], **steps) for m in (model, traced))
     bound = 1e-12 if dtype == jnp.float64 else 2e-5
     assert a.objective.dtype == dtype
     assert int(a.stats["num_steps"]) == int(b.stats["num_steps"])
@@ -169,7 +171,7 @@ def test_jit_vmap_and_eager_agree(problem, key):
     np.testing.assert_allclose(jax.vmap(final)(keys), eager, rtol=bound(1e-7, 1e-4))
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["finite", pytest.param("limit", marks=pytest.mark.slow)])
 def test_gradient_through_flow_is_the_finite_difference(problem, key, kind):
     objective, encoder, _ = problem
 

@@ -29,7 +29,7 @@ def corner(tree, depth, width):
     return jax.tree.map(lambda leaf: leaf[:depth, :width], tree)
 
 
-@settings(max_examples=bound(8, 2), deadline=None)
+@settings(max_examples=bound(4, 2), deadline=None)
 @given(depth=st.integers(1, 3), width=st.integers(1, 4), more=st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_the_corner_is_the_model(depth, width, more):
     objective, model = problem(jax.random.key(depth), None, depth, width)
