@@ -67,7 +67,7 @@ def test_matrix_deviations_decay_by_weight_decay_alone(matrix_flow):
     w = matrix_flow.models.measure.particles
     deviations = w - w.mean(axis=2, keepdims=True)
     decay = np.exp(-DECAY * np.asarray(matrix_flow.taus))[:, None, None, None, None]
-    np.testing.assert_allclose(deviations, decay * deviations[0], rtol=0, atol=bound(1e-6, 1e-5))
+    np.testing.assert_allclose(deviations, decay * deviations[:1], rtol=0, atol=bound(1e-6, 1e-5))
     assert np.abs(w[-1].mean(axis=1) - w[0].mean(axis=1)).max() > 0.05, "the mean must move"
 
 

@@ -58,7 +58,7 @@ def test_the_factors_invert_the_dense_matrix(small):
     jacobian = jax.jacfwd(lambda x: objective.outputs(model.with_particles(unravel(x))))(flat)
     spread = [np.broadcast_to((weights / 2).reshape(1, 4, *(1,) * (x.ndim - 2)), x.shape) for x in state.parameters]
     masses = np.concatenate([leaf.ravel() for leaf in spread])
-    matrix = 0.3 * np.eye(flat.size) + (jacobian.T * prompts.weights @ jacobian) / masses[:, None]
+    matrix = 0.3 * np.eye(flat.size) + (jacobian.T * prompts.weights[None] @ jacobian) / masses[:, None]
     right = np.cos(np.arange(flat.size))
     args = (Lagrangian(), objective, model)
     put = start(Lagrangian(), model.with_particles(unravel(jnp.asarray(right))))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, bound, regression
+from helpers import averaged, bound, float64_only, regression
 
 import wgf
 from wgf.flows import RESULTS
@@ -79,6 +79,9 @@ def limit_problem():
     return wgf.Objective(prompts, weight_decay=1e-3), limit
 
 
+@pytest.mark.skipif(
+    jax.config.jax_enable_x64, reason="rounds as users' programs do in float32 alone, where XLA optimises as for them"
+)
 def test_the_limit_with_tracers_runs_bit_for_bit_and_is_kept_on_disk(limit_problem, tmp_path):
     solved = wgf.run(*limit_problem, TAUS, chunk=3, directory=tmp_path, progress=False)
     assert_same(solved, wgf.flow(*limit_problem, TAUS))
@@ -372,7 +375,11 @@ def test_a_damaged_state_before_all_checkpoints(call, tmp_path, whole, how):
 def test_a_state_of_another_time_or_shape(call, tmp_path):
     path = tmp_path / "run" / "saves" / "0001.npz"
     right = dict(np.load(path))
-    for name, value in (("tau", 7.0), ("dissipated", np.zeros(2)), ("dissipated", np.zeros((), np.float32))):
+    for name, value in (
+        ("tau", 7.0),
+        ("dissipated", np.zeros(2)),
+        ("dissipated", np.zeros((), bound(np.float32, np.float16))),
+    ):
         np.savez(path, **{**right, name: value})
         with pytest.raises(ValueError, match=r"0001.npz is missing, cut off or has other contents"):
             call()
@@ -446,6 +453,13 @@ def sink(point):
     return -jnp.sum(point.x**4)
 
 
+@float64_only
+def test_a_stiff_problem_is_told():
+    stiff = lambda p: 1e4 * p.x[0] ** 2 + 0.5 * p.x[1] ** 2  # noqa: E731
+    with pytest.raises(RuntimeError, match=r"rejected ones, the next of .*because it is stiff"):
+        wgf.run(stiff, Point(jnp.ones(2)), [0.0, 10.0], max_steps=600, rtol=1e-3, progress=False)
+
+
 def test_failures_say_why():
     with pytest.raises(RuntimeError, match=r"At τ = 0\.12\d* of 8.*stopped being finite"):
         wgf.run(lambda p: sink(p) * jnp.where(p.x[0] < 30, 1, jnp.nan), Point(jnp.ones(1)), TAUS, progress=False)
@@ -459,9 +473,6 @@ def test_failures_say_why():
             controller=diffrax.ConstantStepSize(),
             dt0=0.1,
         )
-    stiff = lambda p: 1e4 * p.x[0] ** 2 + 0.5 * p.x[1] ** 2  # noqa: E731
-    with pytest.raises(RuntimeError, match=r"rejected ones, the next of .*because it is stiff"):
-        wgf.run(stiff, Point(jnp.ones(2)), [0.0, 100.0], max_steps=600, rtol=1e-3, progress=False)
     with pytest.raises(RuntimeError, match="below what the numbers resolve"):
         wgf.run(bowl, start(), TAUS, rtol=1e-16, atol=1e-18, max_steps=100, progress=False)
     plain = wgf.run(

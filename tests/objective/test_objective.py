@@ -93,7 +93,7 @@ def test_labels_at_positions_that_are_no_class_are_refused(case):
 @pytest.mark.parametrize("label", [0.5, 1.0])
 def test_classes_that_are_no_integers_are_refused(case, label):
     labelled = wgf.prompts.Prompts(case[0].tokens, np.full(6, label), label_row=2)
-    with pytest.raises(ValueError, match=r"integer labels .* of type float64"):
+    with pytest.raises(ValueError, match=r"integer labels .* of type float(32|64)"):
         wgf.Objective(labelled, loss=CrossEntropy(), readout=QueryRows(0, 2))
 
 
@@ -118,7 +118,9 @@ def test_a_loss_of_ones_own_need_not_return_labels(case):
     prompts, model = case
     outputs = np.asarray(model(prompts.tokens))[:, 2, -1]
     objective = wgf.Objective(prompts, loss=Absolute())
-    np.testing.assert_allclose(objective.risk(model), np.abs(outputs - np.asarray(prompts.labels)).mean(), rtol=1e-12)
+    np.testing.assert_allclose(
+        objective.risk(model), np.abs(outputs - np.asarray(prompts.labels)).mean(), rtol=bound(1e-12, 1e-6)
+    )
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_samples_have_the_frequencies_of_the_chain(states, order, key):
     """Counts of k + 1 consecutive symbols, at the start and at the end of a sequence, by a chi-squared test."""
     chain = random_chain(7, states, order)
     symbols = np.asarray(jax.jit(lambda key: chain.sample(key, 20_000, 2 * order + 6))(key))
-    expected = np.asarray(chain.stationary()[..., None] * chain.transition, float).ravel()
+    expected = np.array(chain.stationary()[..., None] * chain.transition, float).ravel()
     expected *= 20_000 / expected.sum()
     for window in (symbols[:, : order + 1], symbols[:, -order - 1 :]):
         codes = window @ states ** np.arange(order, -1, -1)

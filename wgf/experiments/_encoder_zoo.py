@@ -49,7 +49,7 @@ class BoundedNeuron(AbstractOddEncoder):
 
     def __call__(self, particle: Neuron, tokens: Array) -> Array:
         """Apply one neuron to one prompt."""
-        return jnp.tanh(particle.w_out)[:, None] * jnp.tanh(particle.w_in @ tokens)
+        return jnp.tanh(particle.w_out)[:, None] * jnp.tanh(particle.w_in @ tokens)[None]
 
     def reflect(self, particle: Neuron) -> Neuron:
         """Flip the sign of the output weights."""

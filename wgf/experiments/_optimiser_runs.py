@@ -110,7 +110,7 @@ def response(objectives: Objective, models: Transformer, step: float, updates: i
             return objective.outputs(model.with_particles(particles))
 
         slopes = jax.jacrev(outputs)(jnp.broadcast_to(masses, (updates, masses.size)))
-        spread = jnp.sum(masses * slopes**2, -1) - jnp.sum(masses * slopes, -1) ** 2
+        spread = jnp.sum(slopes**2 * masses[None, None], -1) - jnp.sum(slopes * masses[None, None], -1) ** 2
         return objective.prompts.expect(jnp.sum(spread, -1))
 
     return eqx.filter_vmap(of_seed)(objectives, models)

@@ -95,7 +95,7 @@ def starts(encoder: Average, scale: float, sizes: tuple[Size, ...], seeds: int, 
 
     def start(size, key):
         measure = law.layered(depth, width, key)
-        own = (jnp.arange(depth)[:, None] < size[0]) & (jnp.arange(width) < size[1])
+        own = (jnp.arange(depth)[:, None] < size[0]) & (jnp.arange(width) < size[1])[None]
         weights = jnp.where(own, depth / (size[0] * size[1]), 0).astype(measure.weights.dtype)
         model = Transformer(encoder, eqx.tree_at(lambda m: m.weights, measure, weights))
         return eqx.tree_at(lambda m: m.layers, model, size[0], is_leaf=lambda leaf: leaf is None)
