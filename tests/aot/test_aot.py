@@ -58,7 +58,7 @@ class Compilers:
     """Processes that compile for one chip, side by side."""
 
     def __init__(self, chip: str):
-        self._chip, self._mine, self._processes = chip, local(), []
+        self._chip, self._mine, self._processes, self._logs = chip, local(), [], []
         self._threads = ThreadPoolExecutor(min(2, os.cpu_count() or 1))
 
     def submit(self, name: str) -> Future:
@@ -68,6 +68,7 @@ class Compilers:
     def _compile(self, name: str) -> dict:
         if getattr(self._mine, "process", None) is None:
             self._mine.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
+            self._logs.append(self._mine.log)
             command = [sys.executable, Path(__file__).with_name("worker.py"), self._chip]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._mine.log, "text": True}
             self._mine.process = subprocess.Popen(command, env=_environment(), **pipes)
@@ -89,7 +90,9 @@ class Compilers:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.kill()
-            process.wait()
+            process.communicate()
+        for log in self._logs:
+            log.close()
 
 
 def _environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, bound, regression, relative
+from helpers import averaged, bound, float64_only, regression, relative
 
 import wgf
 from wgf.flows._chebyshev import DAMPING, RKC, coefficients
@@ -67,7 +67,7 @@ def heat_truth(warm):
 
 
 def test_error_is_in_proportion_to_the_tolerance(warm, heat_truth):
-    rtols = np.array([1e-3, 1e-4, 1e-5, 1e-6])
+    rtols = np.array([1e-3, 1e-4, 1e-5, 1e-6][: bound(4, 2)])
     solutions = [
         solve(heat, warm, 1.0, stepsize_controller=diffrax.PIDController(jnp.asarray(r), jnp.asarray(r / 100)))
         for r in rtols
@@ -108,18 +108,20 @@ def test_far_fewer_velocities_than_tsit5(warm):
 
 
 def test_steps_beyond_the_most_stages_are_rejected(warm):
-    few = solve(heat, warm, 1.0, solver=RKC(max_stages=4))
-    many = solve(heat, warm, 1.0)
+    tolerance = {"stepsize_controller": diffrax.PIDController(bound(1e-5, 1e-4), bound(1e-7, 1e-6))}
+    few = solve(heat, warm, 1.0, solver=RKC(max_stages=4), **tolerance)
+    many = solve(heat, warm, 1.0, **tolerance)
     assert few.result == diffrax.RESULTS.successful
     assert int(few.stats["num_accepted_steps"]) > 3 * int(many.stats["num_accepted_steps"])
     np.testing.assert_allclose(few.ys, many.ys, atol=1e-5)
 
 
+@float64_only
 def test_saves_between_steps(warm):
     """The interpolation holds between steps: saves agree with a solve of ten times the accuracy."""
     times = diffrax.SaveAt(ts=jnp.linspace(0.1, 1.0, 7))
     loose = solve(heat, warm, 1.0, saveat=times)
-    controller = diffrax.PIDController(bound(1e-8, 1e-6), bound(1e-10, 1e-8))
+    controller = diffrax.PIDController(1e-8, 1e-10)
     tight = solve(heat, warm, 1.0, saveat=times, solver=diffrax.Kvaerno5(), stepsize_controller=controller)
     np.testing.assert_allclose(loose.ys, tight.ys, atol=1e-4)
 

@@ -61,7 +61,7 @@ def test_the_objective_falls_by_what_is_dissipated(start, solved):
 
 def test_the_chebyshev_method_takes_them_too(start, solved):
     found = wgf.flow(WELL, start, TAUS, solver=wgf.flows.RKC(), rtol=bound(1e-7, 1e-6), atol=bound(1e-9, 1e-8))
-    np.testing.assert_allclose(found.models["z"], solved.models["z"], atol=1e-5)
+    np.testing.assert_allclose(found.models["z"], solved.models["z"], atol=bound(1e-5, 1e-4))
 
 
 def test_a_run_stops_and_goes_on(start, solved, tmp_path):

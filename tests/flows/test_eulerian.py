@@ -97,6 +97,13 @@ def objective():
     return scalar_problem(DECAY)
 
 
+def test_a_flow_on_a_grid_may_be_part_of_a_compiled_program(objective):
+    def flow(decay):
+        return wgf.flow(wgf.Objective(objective.prompts, decay), line(24), [0.0, 1.0]).objective
+
+    assert jax.eval_shape(flow, 0.1).shape == (2,)
+
+
 CELLS = (24, 48, 96, 192)
 
 

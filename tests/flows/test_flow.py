@@ -44,12 +44,13 @@ def test_objective_falls_by_the_integrated_dissipation(problem, key, kind):
 
 @KINDS
 def test_dissipation_is_the_rate_of_the_objective(problem, key, kind):
-    taus = np.array([0.0, 1 - 1e-3, 1.0, 1 + 1e-3])
+    step = bound(1e-3, 5e-2)
+    taus = np.array([0.0, 1 - step, 1.0, 1 + step])
     solution = wgf.flow(
         problem[0], model_of(problem, kind, key), taus, rtol=bound(1e-10, 1e-6), atol=bound(1e-12, 1e-8)
     )
-    rate = -(solution.objective[3] - solution.objective[1]) / 2e-3
-    np.testing.assert_allclose(solution.dissipation[2], rate, rtol=1e-5)
+    rate = -(solution.objective[3] - solution.objective[1]) / (2 * step)
+    np.testing.assert_allclose(solution.dissipation[2], rate, rtol=bound(1e-5, 2e-3))
 
 
 @KINDS

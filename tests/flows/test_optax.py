@@ -55,7 +55,7 @@ def test_every_optimiser_lowers_the_objective(name, objective):
 def test_line_searches_work_for_any_masses(name, objective):
     trained = wgf.train(objective, models(objective)[name], optax.lbfgs(), steps=12, save_every=4)
     assert jnp.all(jnp.diff(trained.objective) < 0), trained.objective
-    assert trained.objective[-1] < 0.6 * trained.objective[0], trained.objective
+    assert trained.objective[-1] < bound(0.6, 0.7) * trained.objective[0], trained.objective
 
 
 @pytest.mark.parametrize("name", ["backtracking", "backtracking with gradients", "zoom", "polyak"])
@@ -92,7 +92,7 @@ def test_the_slope_that_a_line_search_is_given_is_that_of_its_values(name, objec
 
     slope = optax.tree.vdot(direction, seen["grad"])
     length = bound(1e-5, 1e-2)
-    np.testing.assert_allclose((value(length) - value(-length)) / (2 * length), slope, rtol=bound(1e-7, 1e-3))
+    np.testing.assert_allclose((value(length) - value(-length)) / (2 * length), slope, rtol=bound(1e-7, 3e-3))
     np.testing.assert_allclose(seen["value"], value(0), rtol=bound(1e-13, 1e-6))
 
 

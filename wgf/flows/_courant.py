@@ -1,11 +1,13 @@
 """Step size control by the Courant number, for flows of masses on a grid."""
 
+from numbers import Real
+
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._checks import finite, instance
+from .._checks import instance
 from ._around import AbstractAround
 
 
@@ -34,8 +36,8 @@ class CourantController(AbstractAround):
     def __init__(self, inner: diffrax.AbstractAdaptiveStepSizeController, aim: float = 0.9):
         example = "an adaptive step size controller of Diffrax, e.g. diffrax.PIDController(1e-4, 1e-6)"
         self.inner = instance("inner", inner, diffrax.AbstractAdaptiveStepSizeController, example)
-        number = finite("aim", aim)
-        if number.shape != () or not 0 < number <= 1:
+        # In Python's numbers: the controller may be made under `jit`, where those of JAX are unknown.
+        if not isinstance(aim, Real) or not 0 < aim <= 1:
             raise ValueError(f"`aim` must lie above 0 and be at most 1; got {aim!r}.")
         self.aim = float(aim)
 
