@@ -24,8 +24,9 @@ def test_there_are_notebooks():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    # Kernels inherit the environment: run as a reader does, at full optimisation.
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    # Kernels inherit the environment: run as a reader does, in float32, at full optimisation.
+    for name in ("XLA_FLAGS", "JAX_ENABLE_X64"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(CHECK))
