@@ -17,7 +17,9 @@ ABOUT = {"date", "commit", "python", "machine", "cores", "versions"}
 
 def script(name, *options):
     """Run a script to its end; its output."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
+    # In the precision that the script chooses.
+    ours = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
+    environment = {**ours, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
     command = [sys.executable, str(FOLDER / f"{name}.py"), "--quick", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
