@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 import wgf
 from wgf import analysis, companions, encoders, measures, prompts
-from wgf._draws import purpose
+from wgf._random import purpose
 
 ROOMS = ("analysis", "companions", "encoders", "flows", "measures", "models", "objective", "prompts", "transport")
 CHAIN = prompts.MarkovChain.binary(0.3, 0.4)

@@ -73,26 +73,3 @@ def test_readme_has_the_blocks_and_commands_that_are_tested():
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv && ")]
     assert len(commands) == 2
     assert commands[0].endswith("wgf limit")
-
-
-def test_imports_run_down_the_staircase():
-    """prompts and encoders at the foot, the command line at the top: no module imports from a room above its own."""
-    floors = [
-        "_checks _compiled _depth _draws _finite _mesh _outline _precision _same _standard_output",
-        "prompts encoders",
-        "measures",
-        "models companions transport",
-        "objective sharding",
-        "flows",
-        "analysis",
-    ]
-    floors += ["plot", "experiments", "cli", "__main__ __init__"]
-    rank = {room: floor for floor, rooms in enumerate(floors) for room in rooms.split()}
-    upward = []
-    for path in (ROOT / "wgf").rglob("*.py"):
-        parts = path.relative_to(ROOT / "wgf").with_suffix("").parts
-        for dots, target in re.findall(r"^from (\.+)([\w.]*) import", path.read_text(encoding="utf-8"), re.MULTILINE):
-            room = (*parts[: len(parts) - len(dots)], *target.split("."))[0]
-            if room and rank[room] > rank[parts[0]]:
-                upward.append(f"{'.'.join(parts)} -> {room}")
-    assert not upward, upward

@@ -12,6 +12,7 @@ from . import (
     objective as objective,
     prompts as prompts,
     sharding as sharding,
+    solvers as solvers,
     transport as transport,
 )
 from .analysis import flow_replicates as flow_replicates, gap as gap

@@ -6,20 +6,16 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
+
+from ._backend.compat import is_traced
 
 _T = TypeVar("_T")
 ENCODER = "an encoder, e.g. wgf.encoders.Perceptron(4)"
 # Solvers, tolerances and masses lose their meaning in the rounding of shorter types.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def is_traced(*arrays: Any) -> bool:
-    """Whether any of the arrays is known only at run time (under `jit`, `vmap` or `grad`)."""
-    return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
 # Entries of an array that is brought home from an accelerator. With more of them that may take longer than to compile

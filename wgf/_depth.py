@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from ._checks import is_traced, numbers, on_host
+from ._backend.compat import is_traced
+from ._checks import numbers, on_host
 
 # How far outside [0, 1] a depth may lie as rounding does: a few units in the last place of float32.
 SLACK = 1e-6

@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from ._backend.compat import multihost_utils
+from ._backend.mesh import PARTICLES, PROMPTS
 from ._checks import at_least, instance, shown
-from ._mesh import PARTICLES, PROMPTS
 from .measures import AbstractMeasure, Eulerian
 from .prompts import Prompts
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import Matrix, averaged, bound, regression
 
 import wgf
-from wgf._draws import purpose
+from wgf._random import purpose
 from wgf.encoders import Perceptron, SoftmaxAttention
 
 

@@ -8,8 +8,8 @@ import optax
 from helpers import Matrix, averaged, encoders
 
 import wgf
-from wgf.flows._chunk import advance, begin
-from wgf.flows._problem import pose
+from wgf.flows._problem import initial_value_problem
+from wgf.flows._run.segment import advance, begin
 
 KEY = jax.random.key(0)
 PROMPTS = wgf.prompts.linear_regression(KEY, batch=4, examples=3, dim=2)
@@ -156,7 +156,9 @@ def flow_of_a_plain_module():
 def part_of_a_run():
     def part(objective, model):
         nothing = dict.fromkeys(("key", "solver", "controller", "dt0"))
-        problem = pose(objective, model, TAUS, temperature=0.0, rtol=1e-4, atol=1e-6, steady=1e-3, **nothing)
+        problem = initial_value_problem(
+            objective, model, TAUS, temperature=0.0, rtol=1e-4, atol=1e-6, steady=1e-3, **nothing
+        )
         return advance(problem, *begin(problem), 4)
 
     return part, OBJECTIVE, spectral().with_tracers(finite())

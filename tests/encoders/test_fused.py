@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import wgf
+from wgf._backend.contract import contract
 from wgf.encoders import AbstractEncoder, Average, Perceptron, SoftmaxAttention, plain_mean
-from wgf.encoders._contract import contract
 
 ATTENTION = [
     # M, B, D, N+1, k: a single head; remainders of strips; whole tiles; of blocks; one token; matrix products.

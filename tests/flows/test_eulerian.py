@@ -10,8 +10,8 @@ from helpers import Matrix, bound, grid_wasserstein, scalar_mean, scalar_problem
 from scipy.stats import norm
 
 import wgf
-from wgf.flows._finite_volume import finite_volume_rate
-from wgf.flows._velocity import dynamics_of, evaluate
+from wgf.flows._geometry.finite_volume import finite_volume_rate
+from wgf.flows._velocity import evaluate, geometry_of
 
 TAUS = np.array([0.0, 0.7, 2.0])
 DECAY, SPREAD = 0.3, 0.5
@@ -195,7 +195,7 @@ def test_noise_fills_empty_cells_and_keeps_masses_positive(objective):
 def test_steps_keep_to_the_courant_condition(objective):
     """A first step a hundred times too long is repeated; the others are as long as the condition allows."""
     model = line(48)
-    courant = float(evaluate(dynamics_of(model), objective, model).courant)
+    courant = float(evaluate(geometry_of(model), objective, model).courant)
     solution = wgf.flow(objective, model, [0.0, 1.0], dt0=100 / courant, rtol=1.0)
     assert int(solution.stats["num_rejected_steps"]) >= 1
     # The field weakens as the mean nears its goal: fewer steps than at the initial rate, but not by far.

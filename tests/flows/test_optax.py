@@ -9,8 +9,8 @@ import pytest
 from helpers import Matrix, bound, regression, relative
 
 import wgf
-from wgf.flows._extra_arguments import update
-from wgf.flows._velocity import dynamics_of, evaluate
+from wgf.flows._optimiser_update import update
+from wgf.flows._velocity import evaluate, geometry_of
 
 OPTIMISERS = {
     "lbfgs": optax.lbfgs(),
@@ -76,9 +76,9 @@ def given(objective, model):
         seen.update(extra, updates=updates, parameters=parameters)
         return updates, state
 
-    dynamics = dynamics_of(model)
+    geometry = geometry_of(model)
     optimiser = optax.GradientTransformationExtraArgs(lambda _: (), keep)
-    update(optimiser, (), dynamics, objective, model, evaluate(dynamics, objective, model))
+    update(optimiser, (), geometry, objective, model, evaluate(geometry, objective, model))
     return seen
 
 

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import wgf
 from wgf.flows import RKC, RosenbrockW, _rosenbrock as ros
-from wgf.flows._lagrangian import Lagrangian
+from wgf.flows._geometry.lagrangian import Lagrangian
 from wgf.flows._state import start
 
 

@@ -21,6 +21,7 @@ from helpers import averaged, bound, float64_only, regression
 
 import wgf
 from wgf.flows import RESULTS
+from wgf.flows._run.interrupt import Interrupt
 
 TAUS = np.linspace(0.0, 8.0, 9)
 
@@ -164,7 +165,7 @@ def _python_heeds_ctrl_c():
 
 @pytest.mark.usefixtures("_python_heeds_ctrl_c")
 def test_a_second_ctrl_c_ends_the_program():
-    with wgf.flows._interrupt.Interrupt() as interrupt:
+    with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
         assert interrupt.asked
         with pytest.raises(KeyboardInterrupt):

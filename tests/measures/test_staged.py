@@ -23,7 +23,7 @@ from wgf.measures import (
 )
 from wgf.measures._sampling import particle_space
 from wgf.measures._staged import stage_nodes
-from wgf.models._runge_kutta import march
+from wgf.solvers._constant_steps import march
 
 METHODS = [(EqualEighths(), 1), (ThreeEighths(), 2), (diffrax.Bosh3(), 1), (diffrax.Ralston(), 3), (diffrax.Heun(), 2)]
 each_fourth_order = pytest.mark.parametrize("method", [EqualEighths(), ThreeEighths()], ids=lambda x: type(x).__name__)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 
 import wgf
 from wgf.flows import tracer_velocity
-from wgf.models._runge_kutta import march_densely
+from wgf.solvers._constant_steps import march_densely
 
 MODELS = ("finite", "limit", "staged")
 LAWS = ("layered law", "spectral law", "staged law", "law on a grid")

@@ -10,7 +10,7 @@ import scipy.linalg
 from helpers import Matrix, averaged, bound, float64_only, regression, relative
 
 import wgf
-from wgf.models._runge_kutta import march, march_densely
+from wgf.solvers._constant_steps import march, march_densely
 
 
 @pytest.fixture

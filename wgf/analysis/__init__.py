@@ -1,6 +1,6 @@
 """Analysis: what two solutions, or one, tell."""
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions
 from ._certificate import Certificate as Certificate, certificate as certificate
 from ._cubature import cubature as cubature

@@ -12,9 +12,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from .._backend.compiled import compiled
 from .._checks import ENCODER, at_least, instance, positive, random_key
-from .._compiled import compiled
-from .._draws import purpose
+from .._random import purpose
 from ..encoders import AbstractEncoder
 from ..prompts import Prompts
 

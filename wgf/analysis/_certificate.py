@@ -10,10 +10,10 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
+from .._backend.precision import Module
 from .._checks import at_least, instance, positive, random_key
 from .._depth import check_depth
-from .._draws import purpose
-from .._precision import Module
+from .._random import purpose
 from ..measures import coordinates
 from ..models import AbstractModel
 from ..objective import FirstVariation, Objective

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._backend.precision import Module
 from .._checks import at_least, instance
-from .._precision import Module
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from scipy.stats import t as student_law
 
-from .._precision import Module
+from .._backend.precision import Module
 
 
 class Estimate(Module):

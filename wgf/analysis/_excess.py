@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._precision import Module
+from .._backend.precision import Module
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
 

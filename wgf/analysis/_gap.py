@@ -7,9 +7,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from .._backend.precision import Module
 from .._checks import at_least, instance, positive
 from .._finite import finite_rows
-from .._precision import Module
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure, Eulerian, coordinates
 from ..models import AbstractModel

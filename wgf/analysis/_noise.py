@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._precision import Module
+from .._backend.precision import Module
 from ._estimate import student_quantile
 
 

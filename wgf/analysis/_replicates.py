@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from .._checks import instance, is_traced, on_host, shown
-from .._precision import Module
-from .._same import same
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._backend.same import same
+from .._checks import instance, on_host, shown
 from ..flows import RESULTS, FlowSolution, flow
 from ..models import AbstractModel
 from ..objective import Objective

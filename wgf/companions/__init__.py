@@ -3,7 +3,7 @@
 Plain Equinox modules; objectives are modules called on a model, so that [`wgf.flow`][] and [`wgf.train`][] move them.
 """
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._canonical_markov import CanonicalMarkov as CanonicalMarkov, CanonicalRisk as CanonicalRisk
 from ._conditioning import (
     Spectrum as Spectrum,

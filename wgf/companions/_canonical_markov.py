@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from .._checks import finite, holds, is_traced
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._checks import finite, holds
 from ..prompts import MarkovChain
 
 # The saddle, and the energy of the level set through it.

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._precision import Module
+from .._backend.precision import Module
 from ._residual import ResidualTransformer, SquareLoss
 
 

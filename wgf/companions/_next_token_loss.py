@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._backend.precision import Module
 from .._checks import at_least, numbered
-from .._draws import purpose
-from .._precision import Module
+from .._random import purpose
 from ..prompts import MarkovChain
 
 BinaryModel = Callable[[Int[Array, "batch length"]], Float[Array, "batch length"]]

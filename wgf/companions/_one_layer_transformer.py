@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite, is_traced, numbered
-from .._draws import purpose
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._checks import at_least, finite, numbered
+from .._random import purpose
 from ..encoders import Causal
 
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from .._backend.compiled import compiled
+from .._backend.precision import Module
 from .._checks import at_least
-from .._compiled import compiled
-from .._draws import purpose
-from .._precision import Module
+from .._random import purpose
 
 Tokens = Float[Array, "prompts length dim"]
 

@@ -1,6 +1,6 @@
 """Encoders: what one particle does to the tokens of a prompt."""
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._attention import Head as Head, SoftmaxAttention as SoftmaxAttention
 from ._average import Average as Average, Pair as Pair
 from ._base import (

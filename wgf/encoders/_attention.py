@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._backend.attention import sum_of_heads
+from .._backend.compiled import compiled
 from .._checks import at_least
-from .._compiled import compiled
-from .._draws import purpose
-from ._attention_kernel import sum_of_heads
+from .._random import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
 from ._mask import AbstractMask
 

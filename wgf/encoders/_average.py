@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import ENCODER, instance
-from .._draws import purpose
+from .._random import purpose
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
 
 

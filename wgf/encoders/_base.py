@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._compiled import compiled
-from .._precision import Module
-from ._chunks import mean_in_chunks
-from ._fit import check_arguments, check_call, check_fused, check_particles
+from .._backend.chunks import mean_in_chunks
+from .._backend.compiled import compiled
+from .._backend.plain import PLAIN
+from .._backend.precision import Module
+from ._checks import check_arguments, check_call, check_fused, check_particles
 
 Tokens = Float[Array, "token_dim length"]
 Batch = Float[Array, "batch token_dim length"]
@@ -64,12 +65,14 @@ class AbstractEncoder(Module):
         map `[D, N+1]` to `[D, N+1]` of the same type.
         """
         check_arguments(self, particles, weights, tokens)
-        if isinstance(self, AbstractFusedEncoder):
+        if isinstance(self, AbstractFusedEncoder) and not PLAIN:
             # Encoders within others are checked by their own means.
             if not any(isinstance(part, AbstractEncoder) for part in vars(self).values()):
                 check_call(self, particles, tokens)
             return check_fused(self, self.fused_mean(particles, weights, tokens), tokens)
         check_call(self, particles, tokens)
+        if PLAIN:
+            return plain_mean(self, particles, weights, tokens)
         return mean_in_chunks(functools.partial(plain_mean, self), particles, weights, tokens)
 
     def check_particles(self, particles: PyTree[Array], axes: int) -> None:

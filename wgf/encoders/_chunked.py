@@ -3,10 +3,10 @@
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._backend.chunks import mean_in_chunks
+from .._backend.compiled import compiled
 from .._checks import ENCODER, at_least, instance
-from .._compiled import compiled
 from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
-from ._chunks import mean_in_chunks
 
 
 class Chunked(AbstractFusedEncoder, AbstractOddEncoder):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import at_least
-from .._draws import purpose
+from .._random import purpose
 from ._attention import Head
 from ._base import AbstractOddEncoder, Tokens
 

@@ -6,8 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool
 
+from .._backend.precision import Module
 from .._checks import at_least
-from .._precision import Module
 
 
 class AbstractMask(Module):

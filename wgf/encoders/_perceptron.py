@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._backend.compiled import compiled
+from .._backend.contract import contract
+from .._backend.tiles import tiled_sum
 from .._checks import at_least
-from .._compiled import compiled
-from .._draws import purpose
+from .._random import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
-from ._contract import contract
-from ._tiles import tiled_sum
 
 
 class Neuron(NamedTuple):

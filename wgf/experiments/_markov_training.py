@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from .._precision import Module
+from .._backend.precision import Module
 from ..companions import NextTokenLoss, OneLayerTransformer
 from ..encoders import Average, Causal, Perceptron, SoftmaxAttention
 from ..flows import flow, train

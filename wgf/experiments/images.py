@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from matplotlib.figure import Figure
 
 from .. import plot
+from .._backend.precision import Module
 from .._checks import at_least
-from .._precision import Module
 from ..encoders import Average, LayerNorm, Perceptron, SoftmaxAttention
 from ..flows import train
 from ..measures import Gaussian

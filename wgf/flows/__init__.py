@@ -1,10 +1,8 @@
 """Flows: the velocity field, gradient flow in continuous time, and training by optimisers."""
 
-from .. import _precision
-from ._chebyshev import RKC as RKC
-from ._courant import CourantController as CourantController
+from .._backend import precision as _precision
+from ..solvers import RKC as RKC, CourantController as CourantController, ParticleNorm as ParticleNorm
 from ._flow import flow as flow
-from ._norm import ParticleNorm as ParticleNorm
 from ._rosenbrock import RosenbrockW as RosenbrockW
 from ._run import run as run
 from ._solution import (

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
+from .._backend.mesh import on_own_mesh
 from .._checks import at_least, instance
-from .._mesh import on_own_mesh
-from ._problem import Problem, pose
+from ._problem import Problem, initial_value_problem
 from ._solution import RESULTS, FlowSolution, raise_if, translate
 from ._state import State
 
@@ -96,7 +96,7 @@ def flow(
     instance("adjoint", adjoint, diffrax.AbstractAdjoint, "a Diffrax adjoint, e.g. diffrax.DirectAdjoint()")
     example = "a Diffrax progress meter, e.g. diffrax.TqdmProgressMeter()"
     instance("progress_meter", progress_meter, diffrax.AbstractProgressMeter, example)
-    problem = pose(
+    problem = initial_value_problem(
         objective,
         model,
         taus,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._draws import purpose
-from ._dynamics import AbstractDynamics, real_dtype
+from .._random import purpose
+from ._geometry.base import AbstractGeometry, real_dtype
 from ._state import State, pack
 from ._velocity import tracers_of
 
@@ -20,7 +20,7 @@ class NoiseTerm(diffrax.AbstractTerm):
 
     scale: Float[Array, ""]
     paths: list[diffrax.VirtualBrownianTree]
-    dynamics: AbstractDynamics
+    geometry: AbstractGeometry
     model: PyTree
 
     def vf(self, t: Any, y: State, args: Any) -> Float[Array, ""]:
@@ -37,7 +37,7 @@ class NoiseTerm(diffrax.AbstractTerm):
 
     def prod(self, vf: Float[Array, ""], control: PyTree[Array]) -> State:
         """The noise of parameters and tracers, spread over the depths that share it."""
-        moved = [self.dynamics.parameters(self.model), *(measure.particles for measure in tracers_of(self.model))]
+        moved = [self.geometry.parameters(self.model), *(measure.particles for measure in tracers_of(self.model))]
 
         def spread(like, noise):
             # JAX's complex normal numbers have variance 1 in all: here each of the two parts has it.
@@ -49,11 +49,11 @@ class NoiseTerm(diffrax.AbstractTerm):
             for like, noise in zip(moved, control, strict=True)
         ]
         zero = jnp.zeros((), real_dtype(parts[0]))
-        return pack(self.dynamics, parameters=parts[0], tracers=parts[1:], dissipated=zero, courant=zero)
+        return pack(self.geometry, parameters=parts[0], tracers=parts[1:], dissipated=zero, courant=zero)
 
 
 def noise_term(
-    dynamics: AbstractDynamics,
+    geometry: AbstractGeometry,
     model: PyTree,
     temperature: Float[Array, ""],
     key: PRNGKeyArray,
@@ -68,8 +68,8 @@ def noise_term(
     couple them.
     """
     key = purpose(key, "flows.noise")
-    own = jax.tree.leaves(dynamics.noise(model))
-    moved = jax.tree.leaves(dynamics.parameters(model))
+    own = jax.tree.leaves(geometry.noise(model))
+    moved = jax.tree.leaves(geometry.parameters(model))
     # JAX's random arrays of different shapes share their first entries; noise that is shared over depth is drawn apart
     # from a finite model's, so that the limit's particles stay independent of the tracers.
     shared = [a.shape for a in own] != [a.shape for a in moved]
@@ -80,7 +80,7 @@ def noise_term(
     paths = [
         diffrax.VirtualBrownianTree(*span, resolution, shape, k, drawn) for shape, k in zip(shapes, keys, strict=True)
     ]
-    return NoiseTerm(jnp.sqrt(2 * temperature), paths, dynamics, model)
+    return NoiseTerm(jnp.sqrt(2 * temperature), paths, geometry, model)
 
 
 _AREAS = (diffrax.BrownianIncrement, diffrax.SpaceTimeLevyArea, diffrax.SpaceTimeTimeLevyArea)

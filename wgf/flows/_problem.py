@@ -11,23 +11,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._checks import finite, holds, instance, is_traced, not_negative, positive, random_key
+from .._backend.canonical import canonical
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._checks import finite, holds, instance, not_negative, positive, random_key
 from .._finite import finite_rows
-from .._precision import Module
 from ..objective import Objective
-from ._canonical import canonical
-from ._dynamics import AbstractDynamics, prompt_weights, real_dtype
+from ._curves import curves
+from ._geometry.base import AbstractGeometry, prompt_weights, real_dtype
 from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
 from ._state import State, field, start
-from ._survey import survey
-from ._velocity import check_posed, dynamics_of, evaluate, tracers_of
+from ._velocity import check_posed, evaluate, geometry_of, tracers_of
 
 
 class Problem(Module):
     """An objective, the model where its flow starts, the times to save at, and the means to solve it."""
 
-    dynamics: AbstractDynamics
+    geometry: AbstractGeometry
     objective: Callable[[Any], Float[Array, ""]]
     model: PyTree
     taus: Float[Array, " saves"]
@@ -39,13 +40,13 @@ class Problem(Module):
     steady: Float[Array, ""] | None
 
     @property
-    def args(self) -> tuple[AbstractDynamics, Callable, PyTree]:
+    def args(self) -> tuple[AbstractGeometry, Callable, PyTree]:
         """What the vector field is given beside the state."""
-        return self.dynamics, self.objective, self.model
+        return self.geometry, self.objective, self.model
 
     def start(self) -> State:
         """The state at the first τ."""
-        return start(self.dynamics, self.model)
+        return start(self.geometry, self.model)
 
     @contextlib.contextmanager
     def as_real(self) -> Iterator[None]:
@@ -65,7 +66,7 @@ class Problem(Module):
         # A tree finer than the steps draws their noise exactly; steps that adapt may become shorter than the first.
         constant = isinstance(self.controller, diffrax.ConstantStepSize)
         noise = noise_term(
-            self.dynamics,
+            self.geometry,
             self.model,
             self.temperature,
             self.key,
@@ -79,7 +80,7 @@ class Problem(Module):
         """The steady stop, if one is asked for."""
         if self.steady is None:
             return None
-        begin = evaluate(self.dynamics, self.objective, self.model)
+        begin = evaluate(self.geometry, self.objective, self.model)
         # A start that is steady already has no dissipation to fall from: stop where what is left is rounding of Q.
         span = self.taus[-1] - self.taus[0]
         rounding = jnp.finfo(self.taus.dtype).eps * jnp.abs(begin.objective) / span
@@ -89,8 +90,8 @@ class Problem(Module):
         self, states: State, reached: Bool[Array, " saves"], stats: dict[str, PyTree], result: RESULTS
     ) -> FlowSolution:
         """The solution from the states at `taus`."""
-        models = eqx.filter_vmap(lambda state: state.place(self.dynamics, self.model))(states)
-        saved = survey(self.dynamics, self.objective, models)
+        models = eqx.filter_vmap(lambda state: state.place(self.geometry, self.model))(states)
+        saved = curves(self.geometry, self.objective, models)
         # After a steady stop the rows beyond hold its state; after a failure they are NaN, and the code says why.
         solved = reached | (result == RESULTS.event_occurred)
         # Tracers and particles of no weight do not show in Q.
@@ -110,7 +111,7 @@ class Problem(Module):
         )
 
 
-def pose(
+def initial_value_problem(
     objective: Callable[[Any], Float[Array, ""]],
     model: PyTree,
     taus: ArrayLike | Sequence[float],
@@ -141,25 +142,25 @@ def pose(
     checked = not_negative("temperature", temperature).astype(dtype)
     # Asked of the argument itself: under `jit` a constant that has been through an operation is as good as unknown.
     hot, temperature = _is_hot(temperature), checked
-    dynamics = dynamics_of(model, temperature)
-    noisy = hot and dynamics.noise(model) is not None
+    geometry = geometry_of(model, temperature)
+    noisy = hot and geometry.noise(model) is not None
     if noisy:
         solver = diffrax.Heun() if solver is None else solver
         controller = diffrax.ConstantStepSize() if controller is None else controller
         check_noise(key, solver, dt0, steady)
     elif hot and tracers_of(model):
         raise ValueError("`model` must have no tracers at `temperature` > 0 where its measure is on a grid: no noise.")
-    controller = _controller(dynamics, model, rtol, atol, taus) if controller is None else controller
+    controller = _controller(geometry, model, rtol, atol, taus) if controller is None else controller
     if dt0 is None and isinstance(controller, diffrax.ConstantStepSize):
         raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
     return Problem(
-        dynamics=dynamics,
+        geometry=geometry,
         objective=canonical(objective),
         model=model,
         taus=taus,
         temperature=temperature,
         key=random_key("key", key) if noisy else None,
-        solver=dynamics.solver() if solver is None else solver,
+        solver=geometry.solver() if solver is None else solver,
         controller=controller,
         dt0=None if dt0 is None else positive("dt0", dt0).astype(dtype),
         steady=None if steady is None else positive("steady", steady).astype(dtype),
@@ -181,8 +182,8 @@ class _Steady(Module):
     threshold: Float[Array, ""]
 
     def __call__(self, tau, state: State, args, **kwargs: Any) -> Bool[Array, ""]:
-        dynamics, objective, model = args
-        return evaluate(dynamics, objective, state.place(dynamics, model)).dissipation <= self.threshold
+        geometry, objective, model = args
+        return evaluate(geometry, objective, state.place(geometry, model)).dissipation <= self.threshold
 
 
 def _is_hot(temperature: float | Array) -> bool:
@@ -191,12 +192,12 @@ def _is_hot(temperature: float | Array) -> bool:
 
 
 def _dtype(model: PyTree):
-    return real_dtype(dynamics_of(model).parameters(model))
+    return real_dtype(geometry_of(model).parameters(model))
 
 
-def _controller(dynamics: AbstractDynamics, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
+def _controller(geometry: AbstractGeometry, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
     rtol, atol = (positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
-    return dynamics.controller(rtol, atol, _StateNorm(dynamics.norm(model)), taus)
+    return geometry.controller(rtol, atol, _StateNorm(geometry.norm(model)), taus)
 
 
 def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
-from equinox.internal import ω
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from .._backend.compat import ω
 from ..objective import Objective
-from ._lagrangian import Lagrangian
+from ._geometry.lagrangian import Lagrangian
 from ._state import State
 
 # The coefficients of ROS34PW2.
@@ -158,11 +158,11 @@ def _factorise(step: Any, state: State, args: Any) -> Callable[[State], State]:
 
 def _outputs_jacobian(state: State, args: Any) -> Float[Array, "batch parameters"]:
     """√(μ ℓ'') ∂output/∂θ, a row for each prompt; a loss that is not convex there counts as flat."""
-    dynamics, objective, model = args
+    geometry, objective, model = args
     prompts = objective.prompts
 
     def output(parameters, tokens):
-        placed = eqx.tree_at(lambda s: s.parameters, state, parameters).place(dynamics, model)
+        placed = eqx.tree_at(lambda s: s.parameters, state, parameters).place(geometry, model)
         return objective.readout(placed(tokens[None]))[0]
 
     outputs, gradients = jax.vmap(jax.value_and_grad(output), in_axes=(None, 0))(state.parameters, prompts.tokens)

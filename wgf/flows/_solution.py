@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import is_traced
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.precision import Module
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
 

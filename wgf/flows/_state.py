@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._precision import Module
-from ._dynamics import AbstractDynamics, real_dtype
-from ._strips import joined, strips
+from .._backend.precision import Module
+from ._geometry.base import AbstractGeometry, real_dtype
+from ._tracers import joined, strips
 from ._velocity import evaluate, strip_velocity, tracers_of
 
 
@@ -16,7 +16,7 @@ class State(Module):
     """Parameters, tracers, and the integrals so far of the dissipation and of the Courant numbers a unit of time.
 
     In few arrays, for a solver does its arithmetic on each of them, and each such operation takes time to compile:
-    `parameters` as the dynamics packs them, and all tracers in one array of strips, if there are any.
+    `parameters` as the geometry packs them, and all tracers in one array of strips, if there are any.
     """
 
     parameters: list[Array]
@@ -24,16 +24,16 @@ class State(Module):
     dissipated: Float[Array, "*saves"]
     courant: Float[Array, "*saves"]
 
-    def place(self, dynamics: AbstractDynamics, model: PyTree) -> PyTree:
+    def place(self, geometry: AbstractGeometry, model: PyTree) -> PyTree:
         """The model with this state's parameters and tracers."""
-        named = self.named(dynamics, model)
-        placed = dynamics.place(model, named["parameters"])
+        named = self.named(geometry, model)
+        placed = geometry.place(model, named["parameters"])
         return placed.with_tracer_particles(named["tracers"]) if self.tracers else placed
 
-    def named(self, dynamics: AbstractDynamics, model: PyTree) -> dict[str, PyTree[Array]]:
+    def named(self, geometry: AbstractGeometry, model: PyTree) -> dict[str, PyTree[Array]]:
         """What the state consists of, in the structure of the model; the inverse of [`pack`][]."""
         return {
-            "parameters": dynamics.unpack(self.parameters, dynamics.parameters(model)),
+            "parameters": geometry.unpack(self.parameters, geometry.parameters(model)),
             "tracers": joined(self.tracers[0], tracers_of(model)) if self.tracers else (),
             "dissipated": self.dissipated,
             "courant": self.courant,
@@ -41,24 +41,24 @@ class State(Module):
 
 
 def pack(
-    dynamics: AbstractDynamics, *, parameters: PyTree[Array], tracers: Sequence[PyTree[Array]], **integrals: Array
+    geometry: AbstractGeometry, *, parameters: PyTree[Array], tracers: Sequence[PyTree[Array]], **integrals: Array
 ) -> State:
     """The state of these parameters, particles of each measure of tracers, and integrals."""
-    return State(dynamics.pack(parameters), [strips(tracers)] if tracers else [], **integrals)
+    return State(geometry.pack(parameters), [strips(tracers)] if tracers else [], **integrals)
 
 
-def start(dynamics: AbstractDynamics, model: PyTree) -> State:
+def start(geometry: AbstractGeometry, model: PyTree) -> State:
     """The state that a flow starts from."""
-    parameters = dynamics.parameters(model)
+    parameters = geometry.parameters(model)
     zero = jnp.zeros((), real_dtype(parameters))
     tracers = [measure.particles for measure in tracers_of(model)]
-    return pack(dynamics, parameters=parameters, tracers=tracers, dissipated=zero, courant=zero)
+    return pack(geometry, parameters=parameters, tracers=tracers, dissipated=zero, courant=zero)
 
 
-def field(tau, state: State, args: tuple[AbstractDynamics, Any, PyTree]) -> State:
-    """The vector field of the flow, with `args` the dynamics, the objective and the model that is placed into."""
-    dynamics, objective, model = args
-    model = dynamics.place(model, dynamics.unpack(state.parameters, dynamics.parameters(model)))
-    now = evaluate(dynamics, objective, model)
+def field(tau, state: State, args: tuple[AbstractGeometry, Any, PyTree]) -> State:
+    """The vector field of the flow, with `args` the geometry, the objective and the model that is placed into."""
+    geometry, objective, model = args
+    model = geometry.place(model, geometry.unpack(state.parameters, geometry.parameters(model)))
+    now = evaluate(geometry, objective, model)
     tracers = [strip_velocity(objective, model, each) for each in state.tracers]
     return State(now.velocity, tracers, now.dissipation, now.courant)

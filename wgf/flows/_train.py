@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._backend.canonical import canonical
+from .._backend.mesh import on_own_mesh
 from .._checks import at_least, random_key, shown
-from .._draws import purpose
 from .._finite import finite_rows
-from .._mesh import on_own_mesh
-from ._canonical import canonical
-from ._dynamics import prompt_weights
-from ._eulerian import FiniteVolume
-from ._extra_arguments import update as optimiser_update
+from .._random import purpose
+from ._curves import curves, repeat_model
+from ._geometry.base import prompt_weights
+from ._geometry.finite_volume import FiniteVolume
+from ._optimiser_update import update as optimiser_update
 from ._solution import RESULTS, TrainSolution, raise_if
-from ._survey import repeat_model, survey
-from ._velocity import check_posed, dynamics_of, evaluate
+from ._velocity import check_posed, evaluate, geometry_of
 
 
 @on_own_mesh
@@ -75,7 +75,7 @@ def train(
         raise ValueError("`key` must be given with `batch`, to draw prompts; got None.")
     if batch is not None and not hasattr(objective, "minibatch"):
         raise ValueError(f"`objective` must have a method `minibatch(key, size)` for `batch`; got {objective!r}.")
-    if isinstance(dynamics_of(model), FiniteVolume):
+    if isinstance(geometry_of(model), FiniteVolume):
         raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
     key = None if key is None else random_key("key", key)
     objective, optimiser = canonical((objective, optimiser))
@@ -93,25 +93,25 @@ def _train(
     batch: int | None,
     key: PRNGKeyArray | None,
 ) -> TrainSolution:
-    dynamics = dynamics_of(model)
+    geometry = geometry_of(model)
 
     def update(carry: tuple[PyTree[Array], Any, Any], _):
         parameters, state, key = carry
         seen, key = _minibatch(objective, batch, key)
-        here = dynamics.place(model, parameters)
-        updates, state = optimiser_update(optimiser, state, dynamics, seen, here, evaluate(dynamics, seen, here))
+        here = geometry.place(model, parameters)
+        updates, state = optimiser_update(optimiser, state, geometry, seen, here, evaluate(geometry, seen, here))
         return (optax.apply_updates(parameters, updates), state, key), None
 
     def save(carry, _):
         carry, _ = jax.lax.scan(update, carry, length=every)
         return carry, carry[0]
 
-    start = dynamics.parameters(model)
+    start = geometry.parameters(model)
     key = None if key is None else purpose(key, "flows.train")
     _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
     parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
-    models = dynamics.place(repeat_model(model, saves + 1), parameters)
-    saved = survey(dynamics, objective, models)
+    models = geometry.place(repeat_model(model, saves + 1), parameters)
+    saved = curves(geometry, objective, models)
     # Particles of no weight do not show in Q.
     is_finite = jnp.all(finite_rows((parameters, saved)))
     return TrainSolution(

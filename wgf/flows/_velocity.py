@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._backend.mesh import on_own_mesh
+from .._backend.outlining import outline
 from .._checks import check_float, instance, shown
-from .._mesh import on_own_mesh
-from .._outline import outline
 from ..measures import Eulerian, Layered, at_coordinates, coordinates
 from ..models import AbstractModel
 from ..objective import Objective
-from ._dynamics import AbstractDynamics, Evaluation
-from ._euclidean import Euclidean
-from ._eulerian import FiniteVolume
-from ._lagrangian import Lagrangian
-from ._strips import joined, strip_depths, strips
+from ._geometry.base import AbstractGeometry, Evaluation
+from ._geometry.euclidean import Euclidean
+from ._geometry.finite_volume import FiniteVolume
+from ._geometry.lagrangian import Lagrangian
+from ._tracers import joined, strip_depths, strips
 
 
 @on_own_mesh
@@ -47,11 +47,11 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
     check_posed(objective, model)
-    dynamics = dynamics_of(model)
-    return dynamics.unpack(evaluate(dynamics, objective, model).velocity, dynamics.parameters(model))
+    geometry = geometry_of(model)
+    return geometry.unpack(evaluate(geometry, objective, model).velocity, geometry.parameters(model))
 
 
-def dynamics_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractDynamics:
+def geometry_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractGeometry:
     """The geometry in which a model descends: that of its measure, or the Euclidean one of a plain module."""
     if not isinstance(model, AbstractModel):
         return Euclidean()
@@ -74,7 +74,7 @@ def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> 
         )
     if isinstance(model, AbstractModel):
         model.check()
-    moved = jax.tree.leaves(dynamics_of(model).parameters(model))
+    moved = jax.tree.leaves(geometry_of(model).parameters(model))
     if not moved:
         raise ValueError(
             f"`model` must hold at least one array of real or complex numbers to move; got {shown(model)}."
@@ -87,9 +87,9 @@ def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> 
 
 
 @outline
-def evaluate(dynamics: AbstractDynamics, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
+def evaluate(geometry: AbstractGeometry, objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> Evaluation:
     """Evaluate Q and its velocity field at a model."""
-    return dynamics.evaluate(objective, model)
+    return geometry.evaluate(objective, model)
 
 
 def tracers_of(model: PyTree) -> tuple[Layered, ...]:

@@ -1,8 +1,8 @@
 """The measure ρ(θ, t) over particles and depth, and the initial laws ρ₀."""
 
-from .. import _precision
+from .._backend import precision as _precision
+from ..solvers import EqualEighths as EqualEighths, ThreeEighths as ThreeEighths
 from ._base import AbstractMeasure as AbstractMeasure, at_coordinates as at_coordinates, coordinates as coordinates
-from ._equal_eighths import EqualEighths as EqualEighths
 from ._eulerian import Eulerian as Eulerian
 from ._initial import (
     AbstractInitialLaw as AbstractInitialLaw,
@@ -21,6 +21,5 @@ from ._sampling import (
 )
 from ._spectral import Spectral as Spectral
 from ._staged import Staged as Staged
-from ._three_eighths import ThreeEighths as ThreeEighths
 
 _precision.export(globals())

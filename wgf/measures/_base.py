@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import check_float, finite, floats, holds, is_traced, on_host
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._checks import check_float, finite, floats, holds, on_host
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 

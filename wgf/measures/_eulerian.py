@@ -10,7 +10,8 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.special import xlogy
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import at_least, finite, holds, is_traced
+from .._backend.compat import is_traced
+from .._checks import at_least, finite, holds
 from .._depth import check_depth
 from ._base import AbstractMeasure, check_weights
 from ._spectral import Rule, lagrange, quadrature

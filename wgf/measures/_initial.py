@@ -12,11 +12,12 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from .._checks import ENCODER, at_least, finite, holds, instance, is_traced, numbers, on_host, random_key, shown
-from .._draws import purpose
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._checks import ENCODER, at_least, finite, holds, instance, numbers, on_host, random_key, shown
+from .._random import purpose
 from ..encoders import AbstractEncoder
-from ._equal_eighths import EqualEighths
+from ..solvers._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
 from ._layered import Layered
 from ._sampling import AbstractSampling, Independent, particle_space

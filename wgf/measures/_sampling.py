@@ -11,10 +11,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from scipy.stats import norm, qmc
 
+from .._backend.compiled import compiled
+from .._backend.draws import draw_flat
+from .._backend.precision import Module
 from .._checks import instance
-from .._compiled import compiled
-from .._draws import draw_flat, purpose
-from .._precision import Module
+from .._random import purpose
 from ..encoders import AbstractEncoder, AbstractOddEncoder
 
 

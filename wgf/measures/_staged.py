@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least, instance
 from .._depth import check_depth
+from ..solvers._equal_eighths import EqualEighths
 from ._base import AbstractMeasure, check_particles, check_weights
-from ._equal_eighths import EqualEighths
 
 
 class Staged(AbstractMeasure):

@@ -1,6 +1,6 @@
 """Models: how a measure pushes prompts through depth."""
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._adjoint import AbstractAdjoint as AbstractAdjoint
 from ._averaged_ode import AveragedODE as AveragedODE
 from ._base import AbstractModel as AbstractModel

@@ -4,7 +4,7 @@ import abc
 
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._precision import Module
+from .._backend.precision import Module
 
 Batch = Float[Array, "batch token_dim length"]
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._backend.compiled import compiled
+from .._backend.prompt_shares import over_prompts
 from .._checks import ENCODER, at_least, instance
-from .._compiled import compiled
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
+from ..solvers._constant_steps import Field, march, march_densely
+from ..solvers._dense_output import DenseOutput, of_diffrax
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths, check_tokens
-from ._dense import DenseOutput, of_diffrax
-from ._over_prompts import over_prompts
-from ._runge_kutta import Field, march, march_densely
 
 
 class AveragedODE(AbstractModel):

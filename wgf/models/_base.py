@@ -8,10 +8,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._backend.precision import Module
+from .._backend.same import same
 from .._checks import check_types, instance, numbers
 from .._depth import check_depth
-from .._precision import Module
-from .._same import same
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
 from ._adjoint import AbstractAdjoint

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
+from .._backend.compiled import compiled
+from .._backend.prompt_shares import over_prompts
 from .._checks import ENCODER, instance
-from .._compiled import compiled
 from .._depth import check_depth
 from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths, check_tokens
-from ._over_prompts import over_prompts
 
 
 class Transformer(AbstractModel):

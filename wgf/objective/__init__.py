@@ -1,6 +1,6 @@
 """The objective: readout, loss, weight decay; risk R, objective Q, first variation δQ/δρ."""
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._first_variation import FirstVariation as FirstVariation
 from ._loss import (
     AbstractLoss as AbstractLoss,

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._backend.compiled import compiled
+from .._backend.precision import Module
 from .._checks import numbers
-from .._compiled import compiled
 from .._depth import check_depth
-from .._precision import Module
 from ..models import AbstractAdjoint
 
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
+from .._backend.precision import Module
 from .._checks import numbered
-from .._precision import Module
 
 
 class AbstractLoss(Module):

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from .._backend.compiled import compiled
+from .._backend.precision import Module
 from .._checks import instance, not_negative
-from .._compiled import compiled
-from .._draws import purpose
-from .._precision import Module
+from .._random import purpose
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
 from ._first_variation import FirstVariation

@@ -5,8 +5,8 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from .._backend.precision import Module
 from .._checks import at_least
-from .._precision import Module
 
 Batch = Float[Array, "batch token_dim length"]
 

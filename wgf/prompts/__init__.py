@@ -1,6 +1,6 @@
 """The data measure μ: weighted sets of prompts."""
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._cifar import cifar10 as cifar10
 from ._csv import read_csv as read_csv
 from ._images import (

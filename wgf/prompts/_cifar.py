@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .._checks import at_least
-from .._draws import purpose
+from .._random import purpose
 from ._images import Split, split_prompts
 
 _FOLDER = "cifar-10-batches-bin"

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sklearn.datasets import load_digits
 
 from .._checks import at_least, numbered
-from .._draws import purpose
+from .._random import purpose
 from ._assemble import positional_encoding
 from ._prompts import Prompts
 

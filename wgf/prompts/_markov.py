@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite, holds, is_traced, numbered, on_host
-from .._compiled import compiled
-from .._draws import purpose
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.compiled import compiled
+from .._backend.precision import Module
+from .._checks import at_least, finite, holds, numbered, on_host
+from .._random import purpose
 from ._stationary import always_reached, context_kernel, stationary_law
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._checks import at_least, numbered
-from .._draws import purpose
+from .._random import purpose
 from ._assemble import positional_encoding
 from ._markov import MarkovChain
 from ._prompts import Prompts

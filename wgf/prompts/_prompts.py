@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, finite, floats, holds, is_traced, on_host
-from .._draws import purpose
-from .._precision import Module
+from .._backend.compat import is_traced
+from .._backend.precision import Module
+from .._checks import at_least, finite, floats, holds, on_host
+from .._random import purpose
 
 
 class Prompts(Module):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._backend.draws import draw_flat
 from .._checks import at_least, not_negative
-from .._draws import draw_flat, purpose
+from .._random import purpose
 from ._assemble import assemble
 from ._prompts import Prompts
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
 from .._checks import at_least
-from .._draws import purpose
+from .._random import purpose
 from ._assemble import assemble
 from ._prompts import Prompts
 

@@ -1,6 +1,6 @@
 """Transport: how far apart two laws, or two measures over depth, are."""
 
-from .. import _precision
+from .._backend import precision as _precision
 from ._conditional import conditional_divergence as conditional_divergence
 from ._coupling import coupling_distance as coupling_distance
 from ._divergence import Divergence as Divergence, Excess as Excess, Potentials as Potentials

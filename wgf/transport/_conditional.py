@@ -7,7 +7,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._checks import is_traced, on_host
+from .._backend.compat import is_traced
+from .._checks import on_host
 from ._divergence import Divergence, Potentials
 from ._inputs import as_array, check_cloud, check_initial, check_pair, check_weights
 from ._sinkhorn import Options

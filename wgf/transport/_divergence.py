@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Bool, Float, Int
 
-from .._precision import Module
+from .._backend.precision import Module
 
 
 class Potentials(Module):

@@ -2,12 +2,12 @@
 
 import functools
 
-import equinox.internal as eqxi
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float
 
-from .._precision import custom_jvp
+from .._backend.compat import nondifferentiable
+from .._backend.precision import custom_jvp
 from ._gibbs import Gibbs
 
 
@@ -27,7 +27,7 @@ def dual_value(
 
 @dual_value.defjvp
 def _derivative(rows, primals, tangents):
-    x, y, a, b, f, g, epsilon = primals = eqxi.nondifferentiable(
+    x, y, a, b, f, g, epsilon = primals = nondifferentiable(
         primals, msg="a Sinkhorn divergence has first derivatives only."
     )
     dx, dy, da, db, _, _, depsilon = tangents

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Float
 
-from .._checks import is_traced
+from .._backend.compat import is_traced
 from ._inputs import as_array, check_cloud
 
 _MOST_POINTS = 1024

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
-from .._precision import Module
+from .._backend.precision import Module
 
 _Parts = TypeVar("_Parts")
 _Out = TypeVar("_Out")

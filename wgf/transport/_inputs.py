@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from .._checks import is_traced, on_host
+from .._backend.compat import is_traced
+from .._checks import on_host
 from ._divergence import Potentials
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from .._precision import Module
+from .._backend.precision import Module
 from ._gibbs import Gibbs, soft_minimum
 
 # How often the relaxation is chosen anew.

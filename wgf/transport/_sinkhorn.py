@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from .._backend.precision import Module
 from .._checks import at_least
-from .._precision import Module
 from ._divergence import Divergence, Potentials
 from ._dual import dual_value
 from ._gibbs import rows_at_once

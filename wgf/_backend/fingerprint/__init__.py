@@ -1,0 +1,3 @@
+"""What a problem is, in a form that a run in another process can compare with its own."""
+
+from .fingerprint import Fingerprint as Fingerprint, fingerprint as fingerprint

@@ -1,3 +1,0 @@
-"""What a problem is, in a form that a run in another process can compare with its own."""
-
-from ._fingerprint import Fingerprint as Fingerprint, fingerprint as fingerprint
