@@ -13,8 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+import wgf
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("wgf", "jax", "jaxlib", "equinox", "diffrax", "lineax", "optimistix", "numpy", "scipy")
+PACKAGES = ("jax", "jaxlib", "equinox", "diffrax", "lineax", "optimistix", "numpy", "scipy")
 Cell = str | int | float | bool | None
 
 
@@ -130,7 +132,7 @@ def header() -> dict:
         "cores": os.cpu_count(),
         "devices": ", ".join(sorted({device.device_kind for device in jax.devices()})),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"wgf": wgf.__version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 

@@ -13,8 +13,8 @@ wrong by at most 1e-3 in the L1 norm, by one measure for all, and values agree t
 Along a curve of 20 clouds wgf is `divergence_curve`; POT too starts from the scalings of the cloud before and makes the
 term of the fixed reference once; GeomLoss, which offers neither, is called cloud by cloud. Seconds are medians of
 calls made in turn. Memory is the peak of a process of its own above that of one that solves 64 points. What is not
-installed is left out: `pip install wgf[benchmarks]`. Each table is written as soon as it is there, in the place of an
-older one. Exits with 1 if a goal is missed.
+installed is left out: `pip install "wgf-jax[benchmarks]"`. Each table is written as soon as it is there, in the place
+of an older one. Exits with 1 if a goal is missed.
 """
 
 import argparse

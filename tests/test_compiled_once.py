@@ -10,7 +10,7 @@ import pytest
 from helpers import Matrix, averaged, programs
 
 import wgf
-from wgf import analysis, companions, encoders, flows, measures, models, objective, prompts, sharding, transport
+from wgf import analysis, companions, encoders, flows, measures, objective, prompts, sharding, transport
 from wgf.flows import RKC, RosenbrockW
 
 # The gate runs them; the short command has more to prove.
@@ -163,7 +163,7 @@ def act(encoder):
         done = made(one, f.tokens[0]), made.mean(particles, f.weights, f.tokens)
         plain = encoders.plain_mean(made, particles, f.weights, f.tokens)
         fused = made.fused_mean(particles, f.weights, f.tokens) if hasattr(made, "fused_mean") else None
-        return done, plain, fused, made.reflect(one) if hasattr(made, "reflect") else None
+        return done, plain, fused, made.reflect(one) if made.is_odd else None
 
     return call
 
@@ -239,8 +239,6 @@ CALLS = {
     "AbstractModel.with_tracer_particles": lambda f: f.limit.with_tracers(f.finite).with_tracer_particles(
         (f.finite.measure.particles,)
     ),
-    "pad": lambda f: models.pad(f.finite, 3, 6),
-    "unpad": lambda f: models.unpad(models.pad(f.finite, 3, 6), 2, 4),
     # Encoders.
     "SoftmaxAttention": act(lambda f: encoders.SoftmaxAttention(4, key_dim=2)),
     "SoftmaxAttention causal": act(lambda f: encoders.SoftmaxAttention(4, key_dim=2, mask=encoders.Causal())),
@@ -292,6 +290,7 @@ CALLS = {
     "velocity of the limit": lambda f: wgf.velocity(f.objective, f.limit),
     "tracer_velocity": lambda f: flows.tracer_velocity(f.objective, f.limit.with_tracers(f.finite)),
     "flow": flow(),
+    "flow_many": lambda f: wgf.flow_many(f.objective, [f.finite, f.finite], TAUS),
     "flow of the limit": flow(model="limit"),
     "flow of an adaptive solve": flow(model="adaptive"),
     "flow of tracers": lambda f: f.limit_flow,

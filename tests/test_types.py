@@ -13,7 +13,7 @@ import pytest
 from helpers import Matrix, averaged, programs, regression
 
 import wgf
-from wgf import analysis, encoders, flows, measures, models, objective, prompts, sharding
+from wgf import analysis, encoders, flows, measures, objective, prompts, sharding
 from wgf.encoders import AbstractEncoder
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -103,10 +103,8 @@ SIZED = {
     "SignPairs": lambda n: measures.Gaussian(averaged(DIM), sampling=measures.SignPairs()).layered(n, n, KEY),
     "EncoderLaw": lambda n: measures.EncoderLaw(averaged(DIM)).sample(KEY, n),
     "eulerian": lambda n: measures.Gaussian(Matrix(1)).eulerian(n, [n], -1.0, 1.0),
-    "pad": lambda n: models.pad(wgf.Transformer(averaged(DIM), law().layered(1, 2, KEY)), n, n),
-    "unpad": lambda n: models.unpad(models.pad(finite(), 4, 4), n, n),
     "train": lambda n: wgf.train(risk(), finite(), optax.sgd(0.1), steps=n, save_every=n, batch=n, key=KEY).objective,
-    "run": lambda n: wgf.run(risk(), finite(), TAUS, chunk=n, max_steps=8 * n).objective,
+    "run": lambda n: wgf.run(risk(), finite(), TAUS, segment_steps=n, max_steps=8 * n).objective,
     "certificate": lambda n: analysis.certificate(risk(), limit(), key=KEY, depths=[0.5], starts=n, max_steps=n).least,
     "gap": lambda n: wgf.gap(solution(), solution(), epsilon=0.1, most_depths=n).sinkhorn.value,
     "draw": lambda n: risk().prompts.draw(KEY, n),
@@ -190,12 +188,12 @@ CLASSES = {
         "`readout` must be a readout, .*; got the class QueryEntry",
         lambda: wgf.Objective(risk().prompts, readout=objective.QueryEntry),
     ),
-    "tracers": ("`models` must be models .*; got an object of type list", lambda: limit().with_tracers([finite()])),
-    "model to pad": (
-        "`model` must be a wgf.Transformer; got an object of type AveragedODE",
-        lambda: models.pad(limit(), 2, 3),
+    "tracers": ("`models` must be models, .*; got an object of type list", lambda: limit().with_tracers([finite()])),
+    "one of many models": (
+        "`models` must be a list of wgf.Transformer; got an object of type AveragedODE",
+        lambda: wgf.flow_many(risk(), [limit()], TAUS),
     ),
-    "padded model": ("`model` must be a wgf.Transformer", lambda: models.unpad(limit(), 2, 3)),
+    "many models": ("`models` must be a list of wgf.Transformer", lambda: wgf.flow_many(risk(), finite(), TAUS)),
     "objective": (
         "`objective` must be a function of the model, .*; got the class Objective",
         lambda: wgf.velocity(wgf.Objective, finite()),
@@ -319,7 +317,7 @@ CLASSES = {
         lambda: flows.CourantController(diffrax.PIDController),
     ),
     "aim": (
-        "`aim` must lie above 0 and be at most 1; got 2",
+        "`aim` must be above 0 and at most 1; got 2",
         lambda: flows.CourantController(diffrax.PIDController(1e-3, 1e-3), 2.0),
     ),
 }
@@ -382,16 +380,16 @@ class Odd(AbstractEncoder):
 
 
 WRONG = {
-    "[N+1]": (lambda x: x[0], r"to another of its shape and type; Odd returned the shape \[5\]"),
-    "[D, 1]": (lambda x: x[:, :1], r"to another of its shape and type; Odd returned the shape \[5, 1\]"),
-    "a number": (lambda x: x[0, 0], r"to another of its shape and type; Odd returned the shape \[\]"),
+    "[N+1]": (lambda x: x[0], r"to an array of the same shape and type; Odd returned the shape \[5\]"),
+    "[D, 1]": (lambda x: x[:, :1], r"to an array of the same shape and type; Odd returned the shape \[5, 1\]"),
+    "a number": (lambda x: x[0, 0], r"to an array of the same shape and type; Odd returned the shape \[\]"),
     "[1, D, N+1]": (lambda x: x[None], r"Odd returned the shape \[1, 5, 5\]"),
     "a tuple": (lambda x: (x, x), "Odd returned tuple"),
     "nothing": (lambda x: None, "Odd returned NoneType"),
     "float32": (lambda x: x.astype(jnp.float32), "Odd returned float32 for float64"),
     "bfloat16": (lambda x: x.astype(jnp.bfloat16), "Odd returned bfloat16 for float64"),
     "whole numbers": (lambda x: x.astype(int), "Odd returned int64 for float64"),
-    "an error": (lambda x: x @ x[:2], "to another of its shape and type; Odd raised TypeError: dot_general"),
+    "an error": (lambda x: x @ x[:2], "to an array of the same shape and type; Odd raised TypeError: dot_general"),
 }
 
 
@@ -514,7 +512,7 @@ def test_prompts_and_particles_of_different_types_are_refused(use, kind):
 @pytest.mark.parametrize("use", ["call", "objective", "velocity", "flow", "run", "train", "replicates", "certificate"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_models_of_half_floats_are_refused(use, dtype):
-    refused("`.*` must be of type float32 or float64; got b?float16.*Solvers lose", TYPED[use], *types("model", dtype))
+    refused("`.*` must be of type float32 or float64; got b?float16.*In shorter types, rounding", TYPED[use], *types("model", dtype))
 
 
 HALF = jnp.ones((2, 3, DIM), jnp.bfloat16)
@@ -575,10 +573,10 @@ HALF = jnp.ones((2, 3, DIM), jnp.bfloat16)
         (lambda: wgf.velocity(lambda model: "a", finite()), "`objective` must be a number or an array of numbers"),
         (
             lambda: finite()(tokens()[0]),
-            r"`tokens` must have shape \[B, D, N\+1\], .*; got \(5, 5\). A single prompt is",
+            r"`tokens` must have shape \[B, D, N\+1\], .*; got \(5, 5\). Pass a single prompt as",
         ),
         (lambda: limit()(tokens()[None]), r"`tokens` must have shape \[B, D, N\+1\]"),
-        (lambda: limit()(tokens()[:0]), r"`tokens` must have shape \[B, D, N\+1\], none of them 0; got \(0, 5, 5\)"),
+        (lambda: limit()(tokens()[:0]), r"`tokens` must have shape \[B, D, N\+1\], all at least 1; got \(0, 5, 5\)"),
         (lambda: limit()("abc"), "`tokens` must be a number or an array of numbers; got 'abc'"),
         (lambda: finite()(None), "`tokens` must be a number or an array of numbers; got None"),
         (lambda: finite()(tokens(dtype=int)), "`tokens` must be of type float32 or float64; got int64. Pass `.astype"),
@@ -622,7 +620,7 @@ def other(particles):
         (lambda p: p._replace(h=p.h._replace(bias=p.h.bias[..., None])), r"bias=\(1,\)"),
         (lambda p: p._replace(f=p.f._replace(key=p.f.key[..., :4])), r"key=\(2, 4\)"),
         (lambda p: jax.tree.map(lambda leaf: leaf[0], p), r"`particles` must have the leading axes .*, \(2, 3\); got"),
-        (lambda p: jax.tree.map(lambda leaf: leaf[None], p), r"leading axes .*; got .*Take one model of many"),
+        (lambda p: jax.tree.map(lambda leaf: leaf[None], p), r"leading axes .*; got .*Select one model of a solution"),
         (
             lambda p: p._replace(h=jax.tree.map(lambda leaf: leaf[:, :2], p.h)),
             r"leading axes .*; got \[\(2, 2\), \(2, 3",

@@ -1,4 +1,4 @@
-"""Checks of arguments: static facts raise `ValueError`, traced facts go through `eqx.error_if`."""
+"""Checks of arguments: known values raise `ValueError`, traced values go through `eqx.error_if`."""
 
 import operator
 from collections.abc import Sequence
@@ -14,19 +14,20 @@ from ._backend.compat import is_traced
 
 _T = TypeVar("_T")
 ENCODER = "an encoder, e.g. wgf.encoders.Perceptron(4)"
-# Solvers, tolerances and masses lose their meaning in the rounding of shorter types.
+# In shorter types, rounding makes solver steps, tolerances and masses meaningless.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-# Entries of an array that is brought home from an accelerator. With more of them that may take longer than to compile
-# something there.
+# The most entries of an array that is copied from an accelerator to the host. A larger copy may take longer than
+# compiling a check on the accelerator.
 _SMALL = 2**20
 
 
 def on_host(array: Any) -> Any:
-    """An array in NumPy, where nothing is compiled for each shape; itself where its values are not at hand here.
+    """Return the array in NumPy, where nothing is compiled per shape, or unchanged if its values are not available.
 
-    These are traced arrays, those spread over the devices of many processes, and large ones of an accelerator.
+    Values are not available for traced arrays, arrays on the devices of several processes, and large arrays on an
+    accelerator.
     """
     if is_traced(array) or isinstance(array, np.ndarray) or not array.is_fully_addressable:
         return array
@@ -35,7 +36,7 @@ def on_host(array: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """How an error message shows a value: as it is where that is short, else by its type."""
+    """The text of a value in an error message: its `repr` if that is short, else its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     text = repr(value)
@@ -49,10 +50,10 @@ def shown(value: Any) -> str:
 def at_least(argument: str, value: int, minimum: int) -> int:
     """Return `value` as an `int`; raise `ValueError` unless it is a whole number >= `minimum`.
 
-    Take what is returned: under `jit` a NumPy integer is an array, whose value is not known.
+    Use the returned value: under `jit` a NumPy integer becomes an array whose value is unknown.
     """
     try:
-        # `True` is no size.
+        # `True` is not a size.
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         number = None
@@ -116,27 +117,27 @@ def positive(argument: str, value: ArrayLike) -> Array:
 
 
 def finite(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
-    """Return `value` as an inexact array; raise if an entry is no real number, NaN or infinite."""
+    """Return `value` as an inexact array; raise if an entry is not a real number, or is NaN or infinite."""
     array = numbers(argument, value)
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
-    # What is NaN is not below anything.
+    # Negated, because NaN is not below anything.
     bad = ~(abs(on_host(array)) < np.inf)
-    # A large array that is known under `jit` has a traced check.
+    # Under `jit`, the check of a large constant array is traced too.
     got = None if is_traced(bad) else f"{int(bad.sum())} entries that are NaN or infinite"
     return holds(array, ~bad.any(), f"`{argument}` must be finite", got)
 
 
 def numbered(argument: str, values: Any, count: int, kind: str) -> Array:
-    """Return `values` as an array of integers; raise unless each is one of the `count` classes or symbols, from 0 on.
+    """Return `values` as an integer array; raise unless each is one of the `count` classes or symbols, from 0 on.
 
-    JAX clips indices that are too large, and counts negative ones from the end.
+    Without this check, JAX would clip indices that are too large, and count negative ones from the end.
     """
     values = values if isinstance(values, np.ndarray) else jnp.asarray(values)
     rule = f"`{argument}` must be {kind} 0 to {count - 1}"
     if not jnp.issubdtype(values.dtype, jnp.integer):
         raise ValueError(f"{rule}, as integers; got type {values.dtype}.")
-    # Before the conversion to JAX's integers, which may have fewer bits.
+    # Checked before the conversion to JAX's integers, which may have fewer bits.
     known = on_host(values)
     valid = ((known >= 0) & (known < count)).all()
     got = None if is_traced(valid) or bool(valid) else f"{known.min()} to {known.max()}"
@@ -144,7 +145,7 @@ def numbered(argument: str, values: Any, count: int, kind: str) -> Array:
 
 
 def floats(argument: str, value: ArrayLike | Sequence[Any]) -> Array:
-    """Return `value` as a finite array of float32 or float64; raise if it is none and not of whole numbers."""
+    """Return `value` as a finite array of float32 or float64, converting integers; raise for any other type."""
     array = finite(argument, value)
     check_float(argument, array.dtype)
     return array
@@ -157,14 +158,14 @@ def check_float(argument: str, dtype: Any) -> None:
     advice = "Pass `.astype(jnp.float32)`."
     if jnp.issubdtype(dtype, np.floating):
         advice += (
-            " Solvers lose their steps in the rounding of shorter types. For faster products set "
+            " In shorter types, rounding swallows the solvers' steps. For faster products set "
             '`jax.default_matmul_precision("bfloat16")`.'
         )
     raise ValueError(f"`{argument}` must be of type float32 or float64; got {dtype}. {advice}")
 
 
 def check_types(tokens: Array, particles: PyTree[Array], weights: Array) -> None:
-    """Raise `ValueError` unless tokens, particles and weights are all of float32, or all of float64."""
+    """Raise `ValueError` unless tokens, particles and weights are all float32, or all float64."""
     check_float("tokens", tokens.dtype)
     for argument, leaf in [("particles", leaf) for leaf in jax.tree.leaves(particles)] + [("weights", weights)]:
         check_float(argument, leaf.dtype)
@@ -177,7 +178,7 @@ def check_types(tokens: Array, particles: PyTree[Array], weights: Array) -> None
 
 
 def holds(value: Any, condition: Any, rule: str, got: Any = None) -> Any:
-    """Return `value`; raise if `condition` is false: now where it is known, in the compiled run where not."""
+    """Return `value`; raise if `condition` is false: now if it is known, at run time if it is traced."""
     if is_traced(condition):
         return eqx.error_if(value, ~condition, f"{rule}.")
     if not bool(condition):

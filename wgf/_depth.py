@@ -1,4 +1,4 @@
-"""The rule for depths: what rounding puts outside [0, 1] is clipped, what lies farther outside is an error."""
+"""The rule for depths: those that rounding puts outside [0, 1] are clipped, and those farther outside are errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from jaxtyping import Array, ArrayLike
 from ._backend.compat import is_traced
 from ._checks import numbers, on_host
 
-# How far outside [0, 1] a depth may lie as rounding does: a few units in the last place of float32.
+# The distance outside [0, 1] that counts as rounding: a few units in the last place of float32.
 SLACK = 1e-6
 
 
 def check_depth(argument: str, depth: ArrayLike | Sequence[Any]) -> Array:
-    """Return depths in [0, 1] as an array; raise `ValueError` where they are known and farther outside than rounding.
+    """Return depths in [0, 1] as an array; raise `ValueError` if they are not traced and lie farther outside.
 
-    Depths that are traced are clipped: every stage of every depth solve would pay for a check at run time.
+    Traced depths are clipped, because a check at run time would cost time in every stage of every depth solve.
     """
     # The raw argument is tested: inside `jit`, an operation turns a constant into a tracer.
     if is_traced(*jax.tree.leaves(depth)):
@@ -27,7 +27,7 @@ def check_depth(argument: str, depth: ArrayLike | Sequence[Any]) -> Array:
     known = on_host(depth) if isinstance(depth, jax.Array) else np.asarray(depth)
     if not jnp.issubdtype(known.dtype, jnp.inexact):
         known = known.astype(jnp.result_type(float))
-    # What is NaN is not inside.
+    # Negated, so that NaN counts as outside.
     outside = ~((known >= -SLACK) & (known <= 1 + SLACK))
     if outside.any():
         raise ValueError(f"`{argument}` must lie in [0, 1], from the prompts to the output; got {known[outside][0]}.")
@@ -35,6 +35,6 @@ def check_depth(argument: str, depth: ArrayLike | Sequence[Any]) -> Array:
 
 
 def _clip(depth: Array) -> Array:
-    """The nearest depths in [0, 1]; of derivative 1 at both ends, where `jnp.clip` has ½."""
+    """The nearest depths in [0, 1], with derivative 1 at both ends, where `jnp.clip` has ½."""
     depth = jnp.where(depth < 0, jnp.zeros_like(depth), depth)
     return jnp.where(depth > 1, jnp.ones_like(depth), depth)

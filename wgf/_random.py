@@ -1,4 +1,4 @@
-"""Random keys that each purpose has for itself."""
+"""Separate random keys for separate purposes."""
 
 import zlib
 
@@ -11,8 +11,8 @@ from ._checks import random_key
 def purpose(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """A key for one purpose: `key` with a hash of the purpose's `name` folded in.
 
-    Every public function that draws begins with this. So one key that is passed to several of them gives independent
-    numbers, and what is split from it within one is none of the keys that the user splits from it.
+    Every public function that draws starts with this. One key that is passed to several functions then gives
+    independent numbers. The keys that a function splits from it differ from those that the user splits from it.
 
     **Raises:** `ValueError` unless `key` is one random key.
     """

@@ -1,4 +1,4 @@
-"""Standard output as users have it: a terminal of few characters, a pipe that closes early, a full disk."""
+"""Standard output under difficulties: a terminal with few characters, a pipe that closes early, a full disk."""
 
 import contextlib
 import io
@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterator
 
 _BROKEN_PIPE = 141
-"""The exit code that a shell reports for a program that the signal SIGPIPE ended: 128 + 13."""
+"""The exit code that a shell reports for a program ended by the signal SIGPIPE: 128 + 13."""
 
 
 @contextlib.contextmanager
 def standard_output(if_lost: str = "") -> Iterator[None]:
-    """Print inside this context, so that no output ends the program with a traceback.
+    """Print inside this context, so that no failed output ends the program with a traceback.
 
-    Characters that the terminal lacks are escaped. A closed pipe (`wgf ... | head -1`) ends the program quietly, any
-    other failure to write (a full disk) with one line on standard error.
+    Characters that the terminal lacks are escaped. A closed pipe (`wgf ... | head -1`) ends the program silently. Any
+    other failure to write (a full disk) ends it with one line on standard error.
 
     **Arguments:** `if_lost`: a sentence for that line, e.g. where the results are.
 
@@ -27,7 +27,7 @@ def standard_output(if_lost: str = "") -> Iterator[None]:
         try:
             yield
         finally:
-            # Here, and not when Python ends, where errors are beyond catching. There is no stream in `>&-`.
+            # Flushed here, because errors at the exit of Python cannot be caught. With `>&-` the stream is None.
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:
@@ -39,7 +39,7 @@ def standard_output(if_lost: str = "") -> Iterator[None]:
 
 
 def _drop_output() -> None:
-    """Lead what is still in the buffer to nowhere: Python writes it once more at its end."""
+    """Redirect the buffer to the null device, because Python writes it again at its exit."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The command line: one subcommand for each experiment, and `rerun`."""
+"""The command line: one subcommand per experiment, and `rerun`."""
 
 import dataclasses
 import gc
@@ -27,7 +27,7 @@ class RerunConfig:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Parse the command line, run the experiment, save its results, print its table and the folder of its results."""
+    """Parse the command line, run the experiment, save its results, and print its table and its results folder."""
     args = list(sys.argv[1:] if args is None else args)
     with standard_output():
         config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
@@ -35,14 +35,14 @@ def main(args: Sequence[str] | None = None) -> None:
         with _seldom_collected():
             run(config)
     except ValueError as error:
-        # What a user typed is at fault: say so in one line, without a traceback, with the exit code of wrong usage.
+        # The user's input is at fault: one line without a traceback, and the exit code of wrong usage.
         print(f"wgf: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
 @contextmanager
 def _seldom_collected() -> Iterator[None]:
-    """Look for garbage seldom: tracing makes millions of small objects that live on, to be looked through each time."""
+    """Collect garbage less often: tracing creates millions of long-lived objects."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -68,7 +68,7 @@ def run(config: Any) -> None:
     if getattr(config, "distributed", None) is not None:
         start_processes(config.distributed)
     if jax.process_index() != 0:
-        # Of many processes that compute one result, the first one tells it.
+        # All processes compute the same result, and only the first one saves and prints it.
         EXPERIMENTS[name].run(config)
         return
     with reserved(config.out, name) as folder, _about(file):
@@ -88,7 +88,7 @@ def _stored(rerun: RerunConfig) -> Any:
 
 @contextmanager
 def _about(file: Path | None) -> Iterator[None]:
-    """Errors name the file that the options are from, if they are from one."""
+    """Prefix errors with the file of the options, if there is a file."""
     try:
         yield
     except ValueError as error:
@@ -98,7 +98,7 @@ def _about(file: Path | None) -> Iterator[None]:
 
 
 def _tell(name: str, result: Result, folder: Path) -> None:
-    """Save, then print; where saving fails, the table at least is seen."""
+    """Save, then print. If saving fails, the table is still printed."""
     try:
         save(name, result)
     except (OSError, ValueError) as error:
@@ -115,7 +115,7 @@ _DESCRIPTION = (
 
 
 def _commands(quick: bool) -> Any:
-    """The union of subcommands; `--quick` changes the defaults that all other options start from."""
+    """The union of subcommands. `--quick` changes the defaults of all other options."""
     commands: Any = Annotated[RerunConfig, tyro.conf.subcommand("rerun")]
     for name, experiment in reversed(EXPERIMENTS.items()):
         default = experiment.config.quick_default() if quick else experiment.config()

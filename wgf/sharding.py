@@ -1,4 +1,4 @@
-"""Spreading a flow over devices: prompts along one axis of a mesh, particles along the other."""
+"""Sharding of a flow over devices: prompts along one axis of a mesh, particles along the other."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -23,14 +23,14 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
 
     **Arguments:**
 
-    - `prompts`, `particles`: the number of parts that the data measure and each depth's particles are cut into.
-    - `devices`: default: all of `jax.devices()`, those of other processes included.
+    - `prompts`, `particles`: the number of parts into which the data measure and the particles of each depth are cut.
+    - `devices`: default: all of `jax.devices()`, including those of other processes.
 
     **Raises:** `ValueError` if a count is below 1, or there are not as many devices as parts.
 
-    Good values: prompts first, whose devices speak once a velocity: they add up gradients, as large as the particles.
-    Devices that share particles add up tokens, `[B, D, N+1]`, once a layer and direction: for more particles than one
-    device holds.
+    Good values: cut the prompts first. Devices that share prompts communicate once per velocity: they add up gradients,
+    which are as large as the particles. Devices that share particles add up tokens, `[B, D, N+1]`, once per layer and
+    direction. Cut the particles if one device cannot hold them.
     """
     shape = (at_least("prompts", prompts, 1), at_least("particles", particles, 1))
     if devices is not None and not isinstance(devices, Sequence | np.ndarray):
@@ -40,16 +40,16 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
         instance("devices", device, jax.Device, "a list of devices, e.g. jax.devices()[:2]")
     if len(devices) != shape[0] * shape[1]:
         raise ValueError(
-            f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {shape[0]} x {shape[1]}. Give "
-            "some of them, `devices=jax.devices()[:count]`."
+            f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {shape[0]} x {shape[1]}. Pass "
+            "fewer devices with `devices=jax.devices()[:count]`."
         )
     return Mesh(np.asarray(devices).reshape(shape), (PROMPTS, PARTICLES), axis_types=(AxisType.Auto,) * 2)
 
 
 def parse_mesh(text: str) -> Mesh:
-    """The mesh of all devices that a command line names, `prompts=4,particles=2`.
+    """The mesh of all devices that a command-line text describes, e.g. `prompts=4,particles=2`.
 
-    **Raises:** `ValueError` if the text is not of that form, or the devices are not as many.
+    **Raises:** `ValueError` if the text is not of that form, or the number of devices is not the number of parts.
     """
     axes = {name: count for name, _, count in (pair.partition("=") for pair in text.split(","))}
     if not set(axes) <= {PROMPTS, PARTICLES} or not all(count.isdigit() for count in axes.values()):
@@ -58,11 +58,11 @@ def parse_mesh(text: str) -> Mesh:
 
 
 def start_processes(text: str) -> None:
-    """Join the processes of a cluster, before anything is computed: `jax.distributed.initialize` from a command line.
+    """Join the processes of a cluster: `jax.distributed.initialize`, from a command-line text.
 
-    A second call does nothing.
+    Call it before anything is computed. A second call does nothing.
 
-    **Arguments:** `text`: `auto`, where JAX knows the cluster's own variables (SLURM, TPU pods, Open MPI), or
+    **Arguments:** `text`: `auto` if JAX can read the cluster's own variables (SLURM, TPU pods, Open MPI), else
     `ADDRESS:PORT,PROCESSES,ID`.
 
     **Raises:** `ValueError` if the text is of neither form.
@@ -80,11 +80,11 @@ def start_processes(text: str) -> None:
 
 
 def shard(tree: _Tree, mesh: Mesh) -> _Tree:
-    """Put an objective or a model on a mesh: prompts and particles spread over it, all else on every device.
+    """Put an objective or a model on a mesh: prompts and particles are cut, and all else is copied.
 
-    `flow`, `run`, `train` and `velocity` then compute where the arrays are, with no change to them: XLA sees to the
-    messages, one sum over devices a layer and direction. In a `jit` of your own call them under `jax.set_mesh(mesh)`:
-    else the numbers are the same, but devices add up in every tile of a layer.
+    `flow`, `run`, `train` and `velocity` then compute where the arrays are. XLA adds the communication: one sum over
+    devices per layer and direction. Within your own `jit`, call them under `jax.set_mesh(mesh)`. Without it the numbers
+    are the same, but devices communicate in every tile of a layer.
 
     ```python
     mesh = wgf.sharding.mesh(prompts=4, particles=2)
@@ -93,17 +93,17 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
 
     **Arguments:**
 
-    - `tree`: anything that holds [`wgf.prompts.Prompts`][] or measures: an objective, a model with its tracers. In many
-      processes each gives the same.
-    - `mesh`: of [`wgf.sharding.mesh`][], or any with axes named `prompts` and `particles`.
+    - `tree`: anything that holds [`wgf.prompts.Prompts`][] or measures, e.g. an objective or a model with its tracers.
+      With several processes, every process passes the same tree.
+    - `mesh`: a mesh from [`wgf.sharding.mesh`][], or any mesh with axes named `prompts` and `particles`.
 
-    **Raises:** `ValueError` if the number of prompts or of particles at a depth is no multiple of the mesh's, or the
-    mesh has no such axes.
+    **Raises:** `ValueError` if the number of prompts, or of particles at a depth, is not a multiple of the mesh's
+    parts, or if the mesh lacks these axes.
     """
     instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(prompts=2)")
     if not {PROMPTS, PARTICLES} <= set(mesh.axis_names):
         raise ValueError(
-            f"`mesh` must have axes named {PROMPTS!r} and {PARTICLES!r}; got {mesh.axis_names}. Make it by "
+            f"`mesh` must have axes named {PROMPTS!r} and {PARTICLES!r}; got {mesh.axis_names}. Make it with "
             "wgf.sharding.mesh."
         )
 
@@ -124,9 +124,9 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
 
 
 def gather(tree: _Tree) -> _Tree:
-    """Bring a tree of arrays together on one device: in many processes, on the first of each.
+    """Collect a tree of arrays on one device: with several processes, on the first device of each.
 
-    **Arguments:** `tree`: any, e.g. the solution of a flow, for a gap or a figure.
+    **Arguments:** `tree`: any tree, e.g. the solution of a flow before a gap or a figure is made.
     """
     home = jax.local_devices()[0]
 

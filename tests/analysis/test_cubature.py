@@ -49,7 +49,7 @@ def test_nearest_weights_match_and_are_the_nearest(size):
 
 def test_moments_out_of_reach_are_refused():
     rows, masses, _ = draw(1)
-    with pytest.raises(ValueError, match="`share` must leave room for weights that are not negative"):
+    with pytest.raises(ValueError, match="`share` must leave room for weights that are not negative; found none"):
         nearest_weights(rows, masses, np.array([50.0, 0, 0, 0, 0, 1]))
 
 

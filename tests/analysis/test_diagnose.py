@@ -110,7 +110,7 @@ def test_a_run_out_of_steps_is_named(linear):
         objective, wgf.flow(objective, model, TAUS, max_steps=3, throw=False), key=KEY
     )
     assert finding.signature == "ended early"
-    assert "Raise `max_steps`" in finding.advice
+    assert "Increase `max_steps`" in finding.advice
     assert not more
 
 
@@ -120,7 +120,7 @@ def test_an_encoder_that_cannot_tell_the_prompts_apart_is_named(prompts):
     encoder = wgf.encoders.Perceptron(prompts.token_dim, lambda x: x, use_bias=False)
     objective = wgf.Objective(prompts, 1e-5)
     model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.5).layered(1, 8, jax.random.key(2)))
-    assert "assumption: prompts not told apart" in signatures(objective, wgf.flow(objective, model, TAUS))
+    assert "assumption: prompts not distinguished" in signatures(objective, wgf.flow(objective, model, TAUS))
 
 
 class Bounded(wgf.encoders.AbstractEncoder):

@@ -239,5 +239,5 @@ def test_what_cannot_be_compared_is_refused(flows):
     with pytest.raises(ValueError, match="`most_depths` must be a whole number"):
         wgf.gap(finite, limit, most_depths=0)
     twice = eqx.tree_at(lambda s: s.models.tracers, traced, traced.models.tracers * 2)
-    with pytest.raises(ValueError, match="one set of tracers"):
+    with pytest.raises(ValueError, match="`limit` must carry only one set of tracers of depth and width"):
         wgf.gap(finite, twice)

@@ -210,7 +210,7 @@ def test_what_are_no_replicates_is_refused():
     objective, models = scalar_objective(), scalar_models(jax.random.key(4), 2, 4)
     with pytest.raises(ValueError, match=r"`models` must hold at least two replicates.*; got 1"):
         flow_replicates(objective, models[:1], TAUS)
-    with pytest.raises(ValueError, match="`models` must differ in the values of their arrays alone"):
+    with pytest.raises(ValueError, match="`models` must differ only in the values of their arrays"):
         pool([models[0], scalar_models(jax.random.key(4), 1, 6)[0]])
     finite = wgf.Transformer(Matrix(1), wgf.measures.Gaussian(Matrix(1), 0.3).layered(2, 3, jax.random.key(5)))
     with pytest.raises(ValueError, match="`models` must carry no tracers of their own"):

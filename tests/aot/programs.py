@@ -10,6 +10,7 @@ from helpers import Matrix, averaged, encoders
 import wgf
 from wgf.flows._problem import initial_value_problem
 from wgf.flows._run.segment import advance, begin
+from wgf.models._padding import pad
 
 KEY = jax.random.key(0)
 PROMPTS = wgf.prompts.linear_regression(KEY, batch=4, examples=3, dim=2)
@@ -95,7 +96,7 @@ def chosen_precision():
 
 MODELS = {
     "finite": finite,
-    "padded": lambda: wgf.models.pad(finite(), 4, 8),
+    "padded": lambda: pad(finite(), 4, 8),
     "spectral": spectral,
     "staged": staged,
     "Eulerian": eulerian,

@@ -102,7 +102,8 @@ def test_a_chunk_of_none_is_refused(name):
 
 
 def test_an_encoder_without_reflection_has_none_in_chunks(key):
-    with pytest.raises(ValueError, match="`reflect` must be defined by every part"):
+    assert not Chunked(Matrix(3)).is_odd
+    with pytest.raises(ValueError, match="`encoder` must have a reflection; got Matrix"):
         Chunked(Matrix(3)).reflect(Matrix(3).sample(key, ()))
 
 

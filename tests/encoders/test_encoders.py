@@ -6,7 +6,6 @@ from helpers import averaged, bound, encoders, relative
 from hypothesis import given, settings, strategies as st
 
 from wgf.encoders import (
-    AbstractOddEncoder,
     Average,
     Head,
     Neuron,
@@ -19,7 +18,7 @@ from wgf.encoders import (
 
 DIM, LENGTH, WIDTH, BATCH = 4, 5, 6, 3
 ENCODERS = encoders(DIM)
-ODD = {name: encoder for name, encoder in ENCODERS.items() if isinstance(encoder, AbstractOddEncoder)}
+ODD = {name: encoder for name, encoder in ENCODERS.items() if encoder.is_odd}
 each = pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS.keys())
 each_odd = pytest.mark.parametrize("encoder", ODD.values(), ids=ODD.keys())
 
@@ -270,7 +269,8 @@ def test_zero_returns_zeros(key):
 
 def test_an_average_with_a_half_without_reflection_refuses_to_reflect(key):
     encoder = Average(Perceptron(DIM, jnp.tanh), ENCODERS["user's own"])
-    with pytest.raises(ValueError, match=r"`reflect` must be defined by every part of the encoder.*; got Matrix"):
+    assert not encoder.is_odd
+    with pytest.raises(ValueError, match=r"`encoder` must have a reflection; got Matrix"):
         encoder.reflect(encoder.sample(key, ()))
 
 

@@ -139,9 +139,12 @@ def test_a_mask_that_is_none_is_refused(unchecked):
     ("make", "text"),
     [
         (lambda: Banded(-1), "`reach` must be a whole number of at least 0; got -1"),
-        (lambda: Intersection(), r"`masks` must be one mask at least, such as wgf.encoders.Causal\(\); got \(\)"),
-        (lambda: Intersection(Causal(), "band"), r"`masks` must be one mask at least.*'band'"),
-        (lambda: Intersection(Causal(), Next())(4), "`masks` must leave each query a key .* query at column 0"),
+        (lambda: Intersection(), r"`masks` must be at least one mask, e.g. wgf.encoders.Causal\(\); got \(\)"),
+        (lambda: Intersection(Causal(), "band"), r"`masks` must be at least one mask.*'band'"),
+        (
+            lambda: Intersection(Causal(), Next())(4),
+            "`masks` must leave every query a key; .* query at column 0. Widen a mask.",
+        ),
     ],
 )
 def test_bad_masks_are_named(make, text):

@@ -20,7 +20,7 @@ from wgf.experiments._config_file import save_config
 
 
 def changed(config):
-    """A config with another value in every field of these types, of which no default is any."""
+    """The config with a value other than the default in each of these fields."""
     values = {"root": Path("folder"), "images": 7, "data": "a.csv", "target": "y", "mesh": "prompts=2"}
     names = {field.name for field in dataclasses.fields(config)} & set(values)
     return dataclasses.replace(config, **{n: values[n] for n in names if not isinstance(getattr(config, n), tuple)})
@@ -64,7 +64,7 @@ def test_whole_numbers_are_numbers():
 
 
 def test_a_config_with_an_unknown_field_is_refused():
-    with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got \['depth'\] besides"):
+    with pytest.raises(ValueError, match=r"`config` must have fields of .*'batch'.*; got the unknown \['depth'\]"):
         config_from(LimitConfig, {"depth": 3, "seed": 1})
 
 
@@ -129,7 +129,7 @@ def test_a_field_of_the_wrong_type_is_named(kind, field, text, message):
     ],
     ids=["UTF-8 with a mark", "UTF-16", "UTF-32", "lines of Windows"],
 )
-def test_what_editors_make_of_a_file_is_read(encoded, tmp_path):
+def test_a_file_in_any_unicode_encoding_is_read(encoded, tmp_path):
     config = LimitConfig(data="Zürich.csv", target="τ", seed=3)
     save_config(tmp_path, "limit", config)
     path = tmp_path / "config.json"

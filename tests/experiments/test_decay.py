@@ -10,7 +10,13 @@ from wgf.experiments import DecayConfig, decay
 from wgf.experiments._results import save
 
 TINY = DecayConfig(
-    data=("teacher",), weight_decays=(1e-1, 1e-2, 3e-3, 1e-3), batch=4, examples=2, depth=2, width=16, small=2e-2
+    data=("teacher",),
+    weight_decays=(1e-1, 1e-2, 3e-3, 1e-3),
+    batch=4,
+    examples=2,
+    depth=2,
+    width=16,
+    small=2e-2,
 )
 
 
@@ -26,7 +32,7 @@ def test_flows_come_to_rest_below_the_teachers_bound(result):
     assert [end.weight_decay for end in ends] == list(TINY.weight_decays)
     for end in ends:
         assert result.is_at_rest(end), end
-        # The teacher is a law that fits all labels: no minimum of Q lies above its own.
+        # The teacher fits all labels, so its Q is an upper bound of the minimum.
         assert 0 < end.objective < end.bound
         assert end.risks[-1] < end.risks[0]
 
@@ -59,7 +65,7 @@ def test_a_stationary_objective_obeys_its_envelope(result):
 def test_the_planted_point_is_at_rest_and_exposed(result):
     for end in result.find("teacher", planted=True)[1:]:
         assert result.is_at_rest(end)
-        assert end.risks[-1] > 0.1
+        assert end.risks[-1] > 0.05
         assert end.gap < -1
     small = [result.find("teacher", planted=planted)[-1] for planted in (False, True)]
     assert small[1].risks[-1] > 20 * small[0].risks[-1]
@@ -109,10 +115,10 @@ def test_the_folder_holds_the_picture_and_every_flow(result, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"data": ()}, "`data` must be of .* one at least; got"),
-        ({"data": ("images",)}, r"`data` must be of \('synthetic'.*got \('images',\)"),
-        ({"weight_decays": ()}, "`weight_decays` must be positive, one at least; got"),
-        ({"weight_decays": (0.0,)}, r"`weight_decays` must be positive, one at least; got \(0\.0,\)"),
+        ({"data": ()}, "`data` must be at least one of .*; got"),
+        ({"data": ("images",)}, r"`data` must be at least one of \('synthetic'.*got \('images',\)"),
+        ({"weight_decays": ()}, "`weight_decays` must be at least one positive number; got"),
+        ({"weight_decays": (0.0,)}, r"`weight_decays` must be at least one positive number; got \(0\.0,\)"),
         ({"depth": 0}, "`depth` must be a whole number of at least 1; got 0"),
         ({"saves": 3}, "`saves` must be a whole number of at least 4; got 3"),
         ({"horizon": 1.0}, "`horizon` must be above 1, in units of 1 / lambda; got 1.0"),

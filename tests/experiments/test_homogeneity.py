@@ -10,9 +10,10 @@ from matplotlib.image import imread
 
 import wgf
 from wgf.experiments import HomogeneityConfig, homogeneity
-from wgf.experiments._encoder_zoo import BoundedNeuron, specimens
 from wgf.experiments._results import save
 from wgf.experiments.homogeneity import CLASSES, Correlation
+from wgf.experiments.homogeneity._encoders import BoundedNeuron, specimens
+from wgf.experiments.homogeneity._trial import action, relative_excess
 
 TINY = HomogeneityConfig(
     encoders=("neuron ReLU", "neuron tanh", "neuron bounded tanh"),
@@ -49,14 +50,14 @@ def test_the_flows_learn_and_keep_their_energy(result):
         assert trial.finished.all()
         assert np.all(trial.final < trial.risk[:, 0])
         assert trial.violation.max() < 0.02
-    # Smooth gradients: the fall of Q is what was dissipated as well. Steps leap over the kinks of ReLU.
+    # With smooth gradients, the dissipation also equals the fall of Q. With ReLU, steps jump across the kinks.
     relu, *smooth = result.trials
     assert all(np.abs(trial.excess).max() < 0.02 for trial in smooth)
     assert relu.excess.max() > 2 * relu.violation.max()
 
 
 def test_a_flow_along_a_kink_falls_as_it_moves_not_as_its_velocities_say():
-    """Q = |x| + y: steps leap over x = 0 at speed 1, y falls at speed 1; Q falls as y, while ∫|v|² counts both."""
+    """For Q = |x| + y, steps jump across x = 0 at speed 1, and y falls at speed 1. Q falls as y; ∫|v|² counts both."""
     model = wgf.Transformer(Matrix(2), wgf.measures.Layered(jnp.array([[[[0.02, 0.0], [0.0, 0.0]]]])))
 
     def valley(model):
@@ -65,8 +66,8 @@ def test_a_flow_along_a_kink_falls_as_it_moves_not_as_its_velocities_say():
 
     options = {"solver": diffrax.Heun(), "controller": diffrax.ConstantStepSize(), "dt0": 0.03}
     solution = wgf.flow(valley, model, jnp.linspace(0, 6, 13), **options)
-    assert abs(homogeneity._share(solution, homogeneity._action(solution))) < 0.01
-    assert homogeneity._share(solution, float(solution.dissipated[-1])) > 0.9
+    assert abs(relative_excess(solution, action(solution))) < 0.01
+    assert relative_excess(solution, float(solution.dissipated[-1])) > 0.9
 
 
 @pytest.mark.slow
@@ -99,15 +100,15 @@ def test_a_failed_flow_has_no_risk_and_counts_as_infinite(result):
     assert line.endswith("x2")
 
 
-def test_the_zoo_holds_what_it_names():
-    """Every encoder acts on a prompt, names are distinct, and masks and kernels are those named."""
-    zoo = {f"{s.group} {s.name}": s.encoder for s in specimens(5, 2)}
-    assert len(zoo) == len(specimens(5, 2)) == 21
-    for name, encoder in zoo.items():
+def test_the_encoders_match_their_names():
+    """Every encoder acts on a prompt; names are distinct; masks and kernels match their names."""
+    known = {f"{s.group} {s.name}": s.encoder for s in specimens(5, 2)}
+    assert len(known) == len(specimens(5, 2)) == 21
+    for name, encoder in known.items():
         draw = lambda key, encoder=encoder: encoder(encoder.sample(key, ()), jnp.ones((5, 4)))  # noqa: E731
         assert jax.eval_shape(draw, jax.random.key(1)).shape == (5, 4), name
-    assert zoo["block local"].f.mask == wgf.encoders.Banded(1)
-    assert zoo["head Gaussian"].kernel is wgf.encoders.gaussian_kernel
+    assert known["block local"].f.mask == wgf.encoders.Banded(1)
+    assert known["head Gaussian"].kernel is wgf.encoders.gaussian_kernel
 
 
 def test_the_bounded_neuron_is_its_formula_and_odd():
@@ -134,7 +135,10 @@ def test_a_rank_correlation_sees_order_alone():
         ({"seeds": 0}, "`seeds` must be a whole number of at least 1; got 0"),
         ({"saves": 1}, "`saves` must be a whole number of at least 2; got 1"),
         ({"windows": 0}, "`windows` must be a whole number of at least 1; got 0"),
-        ({"encoders": ("neuron Relu",)}, r"`encoders` must be of \['block LayerNorm'.*got \['neuron Relu'\]"),
+        (
+            {"encoders": ("neuron Relu",)},
+            r"`encoders` must be of \['block LayerNorm'.*got the unknown \['neuron Relu'\]",
+        ),
         ({"data": "none.csv"}, "`data` must be 'synthetic', 'diabetes' or a CSV file that exists"),
     ],
 )

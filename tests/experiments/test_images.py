@@ -7,6 +7,7 @@ from matplotlib.image import imread
 
 from wgf.experiments import ImagesConfig, images
 from wgf.experiments._results import save
+from wgf.experiments.images._training import evaluate
 from wgf.measures import Gaussian
 from wgf.models import Transformer
 from wgf.prompts import digits
@@ -32,7 +33,7 @@ def test_training_learns_and_all_is_measured(result):
         assert curves.loss.shape == curves.accuracy.shape == (2, 3)
         assert np.all(curves.loss[:, -1] < 0.7 * curves.loss[:, 0])
         assert np.all(curves.accuracy[:, -1] > 0.5)
-    # At the start no better than chance, by far; and seeds differ.
+    # At the start the accuracy is near chance. Seeds differ.
     assert np.all(only.train.accuracy[:, 0] < 0.35)
     assert only.train.loss[0, -1] != only.train.loss[1, -1]
 
@@ -42,7 +43,7 @@ def test_evaluation_counts_what_is_right(key):
     encoder = images.vision_encoder(prompts.token_dim, 4)
     model = Transformer(encoder, Gaussian(encoder, 0.5).layered(2, 3, key))
     stacked = jax.tree.map(lambda leaf: leaf[None], model)
-    tokens, (loss, accuracy) = jax.jit(lambda: (model(prompts.tokens), images._evaluate(prompts, stacked)))()
+    tokens, (loss, accuracy) = jax.jit(lambda: (model(prompts.tokens), evaluate(prompts, stacked)))()
     logits = np.asarray(tokens)[:, prompts.label_row : prompts.label_row + 10, -1]
     np.testing.assert_allclose(accuracy, [np.mean(logits.argmax(1) == prompts.labels)])
     right = logits[np.arange(len(logits)), prompts.labels]
@@ -68,7 +69,7 @@ def test_the_folder_holds_curves_and_picture(result, tmp_path):
 def test_cifar_is_trained_from_its_files(tmp_path):
     rng = np.random.default_rng(0)
     for name in [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]:
-        # Three classes of one colour each, with noise: a pattern to learn.
+        # A pattern to learn: three classes, each of one colour with noise.
         labels = rng.integers(0, 3, 8).astype(np.uint8)
         pixels = rng.integers(0, 60, (8, 3, 1024)).astype(np.uint8)
         pixels[np.arange(8), labels] += 150
@@ -119,7 +120,7 @@ def test_unknown_data_are_refused(unchecked):
 
 @pytest.mark.slow
 def test_capacity_fits_the_digits():
-    """Six layers of ten heads learn nearly all training images in eight epochs; one layer of four is far behind."""
+    """In eight epochs, six layers of ten heads fit nearly all training images. One layer of four heads fits fewer."""
     result = images.run(ImagesConfig.quick_default())
     assert np.all(result.find(6, 10).train.accuracy[:, -1] > 0.96)
     assert np.all(result.find(6, 10).held_out.accuracy[:, -1] > 0.9)

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from wgf.experiments import MarkovConfig, MarkovResult, markov, save
-from wgf.experiments._markov_portrait import NEAR, Portrait, portrait
-from wgf.experiments._markov_training import Trained
+from wgf.experiments.markov._portrait import NEAR, Portrait, portrait
+from wgf.experiments.markov._trained import Trained
 
 TINY = MarkovConfig(
     chains=((0.2, 0.5), (0.9, 0.9)),
@@ -28,7 +28,7 @@ def portraits():
 
 
 def drawn_portrait(p, q):
-    """A portrait whose paths are made up: what is tested is how they are counted and shown."""
+    """A portrait with random paths, to test how paths are counted and drawn."""
     paths = np.random.default_rng(0).normal(size=(4, 25, 61))
     return Portrait(
         p, q, np.linspace(0, 1, 61), *paths, paths[0, :, 0] > 0, paths[1, :, 0], paths[2, :, :2], 0.3, 0.7, steps=5
@@ -37,7 +37,7 @@ def drawn_portrait(p, q):
 
 @pytest.fixture(scope="module")
 def result():
-    """Made-up portraits and training outcomes."""
+    """Random portraits and training outcomes."""
     portraits = tuple(drawn_portrait(p, q) for p, q in TINY.chains)
     draw = np.random.default_rng(0).uniform(0, 1, size=(20, 2, 3))
     names = tuple(f"row {i}" for i in range(20))
@@ -52,9 +52,9 @@ def result():
 
 
 @pytest.mark.slow
-def test_portraits_have_theory_on_their_side(portraits):
+def test_trajectories_end_in_the_predicted_minima(portraits):
     for shown in portraits:
-        assert not np.any(shown.missed), shown.row()
+        assert not np.any(shown.missed), shown.cells()
         assert shown.drift < 1e-6
         assert np.all(shown.to_global | shown.to_local)
         assert shown.resting.sum() == TINY.grid
@@ -90,15 +90,16 @@ def test_a_trajectory_that_ends_elsewhere_is_counted_as_missed():
 def test_success_is_an_excess_below_a_tenth():
     trained = Trained(("a",), ((0.1, 0.1),), np.array([[[0.01, 0.09, 0.5, 1.0]]]))
     np.testing.assert_array_equal(trained.success, [[0.5]])
-    assert trained.table()[1].split() == ["a", "2/4", "0.295"]
+    assert trained.heads() == ["", "(0.1, 0.1)"]
+    assert trained.cells() == [["a", "2/4  0.295"]]
 
 
 def test_the_table_names_every_row_within_120_columns(result):
     lines = result.table().splitlines()
     assert max(map(len, lines)) <= 120, max(lines, key=len)
-    assert lines[0] == Portrait.HEAD
-    for shown in result.portraits:
-        assert shown.row() in lines
+    assert lines[0].split() == " ".join(Portrait.HEADS).split()
+    for shown, line in zip(result.portraits, lines[2:], strict=False):
+        assert line.split() == shown.cells()
     assert sum("row 3" in line for line in lines) == 3
 
 

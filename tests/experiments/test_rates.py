@@ -9,22 +9,13 @@ from matplotlib.image import imread
 
 import wgf
 from wgf.experiments import RatesConfig, rates
-from wgf.experiments._rates_gaps import Excess, _less, coupling_gap
-from wgf.experiments._rates_result import RatesResult
-from wgf.experiments._rates_runs import (
-    Clock,
-    Course,
-    Limit,
-    Reference,
-    _apart,
-    _side_by_side,
-    flow_all,
-    own_particles,
-    starts,
-    train_all,
-)
+from wgf.experiments._grouping import group_by_compile_cost
 from wgf.experiments._results import save
-from wgf.experiments._sizes import together
+from wgf.experiments.rates import RatesResult
+from wgf.experiments.rates._gaps import SinkhornExcess, coupling_gap, subtract_noise
+from wgf.experiments.rates._limit import LimitFlow, Reference, concatenate_widths, split_widths
+from wgf.experiments.rates._padding import draw_padded
+from wgf.experiments.rates._training import FlowSchedule, TrainingSchedule, flow_all, train_all
 
 SIZES = ((4, 6), (2, 5), (4, 3))
 SEEDS = 2
@@ -32,33 +23,33 @@ SEEDS = 2
 
 @pytest.fixture(scope="module")
 def problem():
-    """An objective, an encoder, and models of three sizes in the shape of the first."""
+    """An objective, an encoder, models of three sizes padded to the first size, and their particles."""
     prompts = wgf.prompts.linear_regression(jax.random.key(1), batch=3, examples=2, dim=1)
     encoder = wgf.encoders.Average(
         wgf.encoders.SoftmaxAttention(prompts.token_dim, key_dim=1),
         wgf.encoders.Perceptron(prompts.token_dim, jnp.tanh),
     )
-    pack = starts(encoder, 0.7, SIZES, SEEDS, jax.random.key(2))
-    return wgf.Objective(prompts, 1e-2), encoder, pack, own_particles(pack, pack.models.measure.particles)
+    padded = draw_padded(encoder, 0.7, SIZES, SEEDS, jax.random.key(2))
+    return wgf.Objective(prompts, 1e-2), encoder, padded, padded.unpad(padded.models.measure.particles)
 
 
 @pytest.fixture(scope="module")
 def alone(problem):
-    """The second size's last seed as a model of its own."""
+    """The last seed of the second size as an unpadded model."""
     _, encoder, _, own = problem
     return wgf.Transformer(encoder, wgf.measures.Layered(jax.tree.map(lambda leaf: leaf[-1], own[SIZES[1]])))
 
 
 def test_a_model_in_a_larger_shape_flows_as_it_does_alone(problem, alone):
-    objective, _, pack, _ = problem
-    clock = Clock(1.0, 2)
-    ends = flow_all(objective, pack.models, clock)
-    solution = wgf.flow(objective, alone, clock.taus(), **clock.options())
-    found = pack.split(ends)[SIZES[1]]
+    objective, _, padded, _ = problem
+    schedule = FlowSchedule(1.0, 2)
+    ends = flow_all(objective, padded.models, schedule)
+    solution = wgf.flow(objective, alone, schedule.taus(), **schedule.options())
+    found = padded.split(ends)[SIZES[1]]
     np.testing.assert_allclose(found.outputs[-1], solution.outputs[-1], rtol=1e-10)
     np.testing.assert_allclose(found.risk[-1], solution.risk[-1], rtol=1e-10)
     np.testing.assert_allclose(found.objective[-1], solution.objective[-1], rtol=1e-10)
-    moved = jax.tree.leaves(own_particles(pack, ends.particles)[SIZES[1]])
+    moved = jax.tree.leaves(padded.unpad(ends.particles)[SIZES[1]])
     expected = jax.tree.leaves(solution.model_at(-1).measure.particles)
     assert [leaf.shape for leaf in moved] == [(SEEDS, *leaf.shape) for leaf in expected]
     for leaf, other in zip(moved, expected, strict=True):
@@ -67,18 +58,18 @@ def test_a_model_in_a_larger_shape_flows_as_it_does_alone(problem, alone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("decoupled", [0.0, 0.1])
-def test_it_trains_as_it_does_alone(problem, alone, decoupled):
-    objective, _, pack, _ = problem
-    ends = train_all(objective, pack.models, Course(0.01, 1e-3, jnp.asarray(decoupled), 5))
+def test_a_model_in_a_larger_shape_trains_as_it_does_alone(problem, alone, decoupled):
+    objective, _, padded, _ = problem
+    ends = train_all(objective, padded.models, TrainingSchedule(0.01, 1e-3, jnp.asarray(decoupled), 5))
     optimiser = optax.adamw(0.01, eps=1e-3, weight_decay=decoupled) if decoupled else optax.adam(0.01, eps=1e-3)
     solution = wgf.train(objective, alone, optimiser, steps=5)
-    np.testing.assert_allclose(pack.split(ends)[SIZES[1]].outputs[-1], solution.outputs[-1], rtol=1e-10)
+    np.testing.assert_allclose(padded.split(ends)[SIZES[1]].outputs[-1], solution.outputs[-1], rtol=1e-10)
 
 
-def test_tracers_side_by_side_are_told_apart_again(problem):
+def test_concatenated_tracers_are_split_again(problem):
     _, encoder, _, own = problem
     chosen = {size: own[size] for size in SIZES if size[0] == 4}
-    back = _apart(list(chosen), _side_by_side(encoder, list(chosen.values())).measure.particles, SEEDS)
+    back = split_widths(list(chosen), concatenate_widths(encoder, list(chosen.values())).measure.particles, SEEDS)
     for size, particles in chosen.items():
         for leaf, other in zip(jax.tree.leaves(particles), jax.tree.leaves(back[size]), strict=True):
             np.testing.assert_array_equal(leaf, other)
@@ -86,32 +77,32 @@ def test_tracers_side_by_side_are_told_apart_again(problem):
 
 def test_coupling_is_the_root_of_the_mean_squared_distance(problem):
     own = problem[3][SIZES[0]]
-    twins = jax.tree.map(lambda leaf: leaf + 0.1, own)
+    tracers = jax.tree.map(lambda leaf: leaf + 0.1, own)
     dim = sum(leaf[0, 0, 0].size for leaf in jax.tree.leaves(own))
-    np.testing.assert_allclose(coupling_gap(own, twins, 0.0), np.full(SEEDS, 0.1 * np.sqrt(dim)))
-    np.testing.assert_allclose(coupling_gap(own, twins, 0.1), np.full(SEEDS, 0.1 * np.sqrt(dim - 1)))
+    np.testing.assert_allclose(coupling_gap(own, tracers, 0.0), np.full(SEEDS, 0.1 * np.sqrt(dim)))
+    np.testing.assert_allclose(coupling_gap(own, tracers, 0.1), np.full(SEEDS, 0.1 * np.sqrt(dim - 1)))
 
 
-def test_noise_is_taken_off_in_square_down_to_a_tenth_of_it():
-    np.testing.assert_allclose(_less(np.array([5.0, -5.0, 1.0]), 3.0), [4.0, 4.0, 0.3])
+def test_noise_is_subtracted_in_square_down_to_a_tenth_of_it():
+    np.testing.assert_allclose(subtract_noise(np.array([5.0, -5.0, 1.0]), 3.0), [4.0, 4.0, 0.3])
 
 
 @pytest.mark.slow
 def test_padded_clouds_have_the_excess_of_their_own_particles(problem):
-    """Against Sinkhorn divergences of the particles alone; without a difference there is no excess."""
+    """The excess equals that of unpadded Sinkhorn divergences. Equal clouds have no excess."""
     objective, encoder, _, own = problem
     law = wgf.measures.Gaussian(encoder, 0.7).staged(8, jax.random.key(3), solver=wgf.measures.ThreeEighths())
-    limit = wgf.flow(objective, wgf.AveragedODE(encoder, law), jnp.array([0.0, 0.1]), **Clock(0.1, 1).options())
+    limit = wgf.flow(objective, wgf.AveragedODE(encoder, law), jnp.array([0.0, 0.1]), **FlowSchedule(0.1, 1).options())
     unknown = Reference(*(None,) * 3)  # pyright: ignore[reportArgumentType]
-    excess = Excess(Limit(unknown, limit, {}, 0.0), width=7, cloud=99, seed=0)
+    excess = SinkhornExcess(LimitFlow(unknown, limit, {}, 0.0), width=7, cloud=99, seed=0)
     particles = own[SIZES[2]]
-    twins = jax.tree.map(lambda leaf: leaf[::-1], particles)
+    tracers = jax.tree.map(lambda leaf: leaf[::-1], particles)
     np.testing.assert_allclose(excess(SIZES[2], particles, particles), 0, atol=1e-12)
-    found = excess(SIZES[2], particles, twins)
+    found = excess(SIZES[2], particles, tracers)
     np.testing.assert_allclose(found[0], -found[1], rtol=1e-10)
     end, epsilon = limit.model_at(-1).measure, excess._epsilon
     divergences = [0.0, 0.0]
-    # Layers 1 and 3 of 4 begin at 1/4 and 3/4; their middles are nearest to the nodes at 1/3 and 1.
+    # Layers 1 and 3 of 4 begin at 1/4 and 3/4. The nodes at 1/3 and 1 are the nearest to their middles.
     for layer, node in ((1, 1), (3, 3)):
         points = wgf.measures.coordinates(end.particles)[node]
         for seed in range(SEEDS):
@@ -122,7 +113,7 @@ def test_padded_clouds_have_the_excess_of_their_own_particles(problem):
 
 def test_sizes_share_programs_where_that_is_cheap():
     config = RatesConfig()
-    groups = together(config.sizes(), 8192)
+    groups = group_by_compile_cost(config.sizes(), 8192)
     assert sorted(size for group in groups for size in group) == sorted(config.sizes())
     assert len(groups) <= 8
     for (depth, width), *others in groups:
@@ -130,10 +121,10 @@ def test_sizes_share_programs_where_that_is_cheap():
             assert size[0] <= depth
             assert size[1] <= width
             assert depth * width - size[0] * size[1] <= 8192
-    assert len(together(config.sizes(), 0)) == len(config.sizes())
+    assert len(group_by_compile_cost(config.sizes(), 0)) == len(config.sizes())
 
 
-def test_paths_hold_and_bend_the_ratio_of_width_to_log_depth():
+def test_the_ratio_of_width_to_log_depth_is_fixed_grows_and_shrinks_along_the_paths():
     for config in (RatesConfig(), RatesConfig.quick_default()):
         ratios = [[width / np.log(depth) for depth, width in config.paths()[name]] for name in rates.PATHS]
         fixed, growing, shrinking = map(np.array, ratios)
@@ -157,7 +148,7 @@ def test_gaps_fall_with_depth_and_width(result: RatesResult):
     for kind in ("output", "coupling"):
         fit = result.fits["flow", kind]
         assert fit.deviation < 0.3, fit
-        # The theorem's own bound is not sharp: layers that are independent samples average.
+        # The bound of the theorem is not sharp: layers are independent samples, whose errors average.
         assert fit.verdicts[0].trend < 0, fit.verdicts[0]
     for name in config.optimisers:
         assert set(result.found[name]) == set(config.trained())
@@ -172,7 +163,7 @@ def test_the_reference_is_finer_than_what_it_measures(result: RatesResult):
 
 
 @pytest.mark.slow
-def test_result_is_written_as_shown(result: RatesResult, tmp_path):
+def test_the_table_arrays_and_figure_are_written(result: RatesResult, tmp_path):
     saved = dataclasses.replace(result, config=dataclasses.replace(result.config, out=tmp_path))
     folder = save("rates", saved)
     table = (folder / "table.txt").read_text(encoding="utf-8")
@@ -194,11 +185,11 @@ def test_result_is_written_as_shown(result: RatesResult, tmp_path):
         ({"replicates": 1}, "`replicates` must be a whole number of at least 2; got 1"),
         ({"steps": 0}, "`steps` must be a whole number of at least 1; got 0"),
         ({"tau": 0.0}, "`tau` must be positive and finite; got 0"),
-        ({"depths": (1, 2, 4)}, "`depths` must increase from 2 or more, two at least; got"),
-        ({"widths": (8, 4)}, "`widths` must increase from 2 or more, two at least; got"),
-        ({"depths": (2, 4), "widths": (4, 9)}, "`depths` and `widths` must make 6 sizes at least, without the widest"),
+        ({"depths": (1, 2, 4)}, "`depths` must be at least two increasing numbers from 2 on; got"),
+        ({"widths": (8, 4)}, "`widths` must be at least two increasing numbers from 2 on; got"),
+        ({"depths": (2, 4), "widths": (4, 9)}, "`depths` and `widths` must give at least 6 sizes"),
         ({"widths": (4, 5, 6, 7)}, "`widths` must grow faster than the logarithms of `depths`; got"),
-        ({"optimisers": ("sgd",)}, r"`optimisers` must be of \('adam', 'adamw'\); got"),
+        ({"optimisers": ("sgd",)}, r"`optimisers` must be among \('adam', 'adamw'\); got"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_refused_before_anything_runs(fields, text):

@@ -65,7 +65,7 @@ def test_the_chebyshev_method_takes_them_too(start, solved):
 
 
 def test_a_run_stops_and_goes_on(start, solved, tmp_path):
-    options = {"directory": tmp_path / "run", "chunk": 4, **TIGHT}
+    options = {"directory": tmp_path / "run", "segment_steps": 4, **TIGHT}
     wgf.run(WELL, start, TAUS, max_steps=4, throw=False, **options)
     again = wgf.run(WELL, start, TAUS, **options)
     np.testing.assert_array_equal(again.models["z"], solved.models["z"])

@@ -133,7 +133,7 @@ def test_a_plain_module_is_langevin_dynamics():
     ("options", "message"),
     [
         ({"key": None}, "`key` must be given with `temperature` > 0"),
-        ({"dt0": None}, "`dt0` must be given with `temperature` > 0"),
+        ({"dt0": None}, "`dt0`, the constant step, must be given with `temperature` > 0"),
         ({"solver": diffrax.Tsit5()}, "`solver` must solve stochastic differential equations"),
         ({"steady": 0.1}, "`steady` must be None at `temperature` > 0"),
         ({"temperature": -0.1}, "`temperature` must be finite and not negative"),

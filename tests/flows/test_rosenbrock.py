@@ -123,7 +123,7 @@ def test_a_run_is_the_flow_bit_for_bit(small):
     objective, model = small
     solver, taus = RosenbrockW(), [0.0, 30.0, 100.0]
     a = wgf.flow(objective, model, taus, solver=solver, rtol=1e-3, atol=1e-5)
-    b = wgf.run(objective, model, taus, solver=solver, rtol=1e-3, atol=1e-5, chunk=5, progress=False)
+    b = wgf.run(objective, model, taus, solver=solver, rtol=1e-3, atol=1e-5, segment_steps=5, progress=False)
     np.testing.assert_array_equal(a.objective, b.objective)
     assert int(a.stats["num_steps"]) == int(b.stats["num_steps"])
 
@@ -134,9 +134,9 @@ def test_what_it_refuses(small, key):
     def flow(objective, model):
         return wgf.flow(objective, model, [0.0, 1.0], solver=RosenbrockW())
 
-    with pytest.raises(ValueError, match=r"RosenbrockW takes flows of a wgf.Objective on particles"):
+    with pytest.raises(ValueError, match=r"RosenbrockW needs a wgf.Objective and a model of particles"):
         flow(lambda m: jnp.sum(m.measure.particles.f.value**2), model)
-    with pytest.raises(ValueError, match=r"RosenbrockW takes no tracers"):
+    with pytest.raises(ValueError, match=r"RosenbrockW does not move tracers"):
         flow(objective, model.with_tracers(model))
     prompts = objective.prompts
     labels = jnp.stack([prompts.labels, prompts.labels], axis=1)
@@ -144,5 +144,5 @@ def test_what_it_refuses(small, key):
         wgf.prompts.Prompts(prompts.tokens, labels, label_row=prompts.label_row),
         readout=wgf.objective.QueryRows(0, 2),
     )
-    with pytest.raises(ValueError, match=r"RosenbrockW takes one output a prompt; got outputs of shape \(6, 2\)"):
+    with pytest.raises(ValueError, match=r"RosenbrockW needs one output per prompt; got outputs of shape \(6, 2\)"):
         flow(several, model)

@@ -10,9 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 import wgf
 from wgf.flows import tracer_velocity
-from wgf.models import pad, unpad
-
-TAUS = jnp.array([0.0, 0.5, 2.0])
+from wgf.flows._velocity import evaluate, geometry_of
+from wgf.models._padding import pad, unpad
 
 
 def problem(key, encoder=None, depth=2, width=3):
@@ -25,24 +24,20 @@ def problem(key, encoder=None, depth=2, width=3):
     return objective, wgf.Transformer(encoder, wgf.measures.Layered(particles, weights))
 
 
-def corner(tree, depth, width):
-    return jax.tree.map(lambda leaf: leaf[:depth, :width], tree)
-
-
 @settings(max_examples=bound(4, 2), deadline=None)
 @given(depth=st.integers(1, 3), width=st.integers(1, 4), more=st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_the_corner_is_the_model(depth, width, more):
     objective, model = problem(jax.random.key(depth), None, depth, width)
     padded = pad(model, depth + more[0], width + more[1])
     assert padded.measure.weights.shape == (depth + more[0], width + more[1])
-    np.testing.assert_allclose(objective(padded), objective(model), rtol=bound(1e-12, 1e-5))
-    tokens = objective.prompts.tokens
-    np.testing.assert_allclose(padded(tokens), model(tokens), rtol=bound(1e-12, 1e-5), atol=bound(1e-13, 1e-6))
     np.testing.assert_allclose(padded.measure.masses[:depth, :width], model.measure.masses, rtol=bound(1e-12, 1e-5))
     np.testing.assert_allclose(jnp.sum(padded.measure.masses), 1, rtol=bound(1e-12, 1e-5))
-    found = corner(wgf.velocity(objective, padded), depth, width)
-    for leaf, expected in zip(*map(jax.tree.leaves, (found, wgf.velocity(objective, model))), strict=True):
-        np.testing.assert_allclose(leaf, expected, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
+    found, expected = (evaluate(geometry_of(m), objective, m) for m in (padded, model))
+    np.testing.assert_allclose(found.objective, expected.objective, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(found.outputs, expected.outputs, rtol=bound(1e-12, 1e-5), atol=bound(1e-13, 1e-6))
+    corner = [velocity[:depth, :width] for velocity in found.velocity]
+    for leaf, own in zip(corner, expected.velocity, strict=True):
+        np.testing.assert_allclose(leaf, own, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
 
 
 @pytest.mark.parametrize("name", encoders(5))
@@ -67,23 +62,6 @@ def test_layers_that_are_not_there_are_skipped_on_both_ways(key):
     for leaf, own in zip(*map(jax.tree.leaves, (gradient, slope)), strict=True):
         np.testing.assert_allclose(leaf[:2], own, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
         assert np.all(np.asarray(leaf[2:]) == 0)
-
-
-def test_flows_of_many_sizes_are_those_of_the_models_by_one_program(key):
-    models = [problem(key, None, depth, width) for depth, width in ((1, 2), (2, 4), (3, 2))]
-    with programs() as names:
-        padded = [wgf.flow(objective, pad(model, 3, 4), TAUS, rtol=1e-6) for objective, model in models]
-    assert names.count("jit(_flow)") == 1, names
-    for (objective, model), found in zip(models, padded, strict=True):
-        expected = wgf.flow(objective, model, TAUS, rtol=1e-6)
-        # Rounding in float32 may move a step.
-        assert abs(int(found.stats["num_steps"]) - int(expected.stats["num_steps"])) <= bound(0, 1)
-        for name in ("objective", "risk", "dissipation", "dissipated", "outputs"):
-            np.testing.assert_allclose(
-                getattr(found, name), getattr(expected, name), rtol=bound(1e-9, 1e-3), atol=bound(1e-12, 1e-5)
-            )
-        own = unpad(found.models, *model.measure.weights.shape)
-        assert eqx.tree_equal(own, expected.models, rtol=bound(1e-9, 1e-3), atol=bound(1e-12, 1e-4), typematch=True)
 
 
 def test_the_field_at_its_layers_is_that_of_the_model(key):

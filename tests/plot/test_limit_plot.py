@@ -1,4 +1,4 @@
-"""Gaps beside the limit's own error."""
+"""Plots of gaps with the limit's own error."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ GAPS = {"L = 2": np.array([0.02, 0.03, 0.04])}
 @pytest.mark.parametrize(
     ("noise", "bottom"),
     [
-        # Below the gaps: half of where it ends is in view, but not the rounding that it starts with.
+        # Noise below the gaps: the axis begins at half of its last value, not at its rounding error at the start.
         (np.array([1e-9, 1e-3, 2e-3]), 1e-3),
-        # Among them, or nothing: the gaps alone set the axis.
+        # Noise among the gaps, or none: the gaps alone set the axis.
         (np.array([1e-9, 0.02, 0.03]), None),
         (np.zeros(3), None),
     ],

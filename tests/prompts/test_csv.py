@@ -131,11 +131,14 @@ def test_files_that_have_one_right_reading_are_read(tmp_path, encoding, ends, co
         (bytes(range(256)), r"must be a text file; got .*table.csv, which holds zero bytes"),
         (b"PK\x03\x04\xff\xfe", "table.csv, line 1, column 1 must be in UTF-8"),
         (TEXT.encode("utf-16") + b"1", "must be in utf-16, as its byte order mark says; got .*table.csv: .*truncated"),
-        (gzip.compress(TEXT.encode())[:-9], "must be whole where it is compressed by gzip; got .*table.csv: "),
-        (b"\x1f\x8bno", "must be whole where it is compressed by gzip; got .*table.csv: "),
+        (
+            gzip.compress(TEXT.encode())[:-9],
+            "must be a complete gzip file; got .*table.csv: ",
+        ),
+        (b"\x1f\x8bno", "must be a complete gzip file; got .*table.csv: "),
         (
             gzip.compress(TEXT.encode())[:12] + bytes(40),
-            "must be whole where it is compressed by gzip; got .*table.csv: ",
+            "must be a complete gzip file; got .*table.csv: ",
         ),
         (b"a;y\n1;2\n", r"`target` must be a column of .*table.csv, one of \['a;y'\]; got 'y'"),
         (

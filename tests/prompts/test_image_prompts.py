@@ -108,7 +108,9 @@ def test_cifar_is_found_in_the_folder_of_its_archive_and_can_be_thinned(key, tmp
 def test_a_missing_file_is_named(key, tmp_path):
     write_cifar(tmp_path)
     (tmp_path / "data_batch_4.bin").unlink()
-    with pytest.raises(ValueError, match=r"`root` must be the folder of .* with data_batch_4.bin in it; got .*without"):
+    with pytest.raises(
+        ValueError, match=r"`root` must be the folder of .* which holds data_batch_4.bin; got .*without it"
+    ):
         cifar10(key, tmp_path)
 
 

@@ -291,5 +291,5 @@ def test_symbols_that_are_no_integers_are_refused(unchecked):
 
 
 def test_fewer_symbols_than_a_context_have_no_law():
-    with pytest.raises(ValueError, match="`tokens` must hold at least 3 symbols, a context; got 2"):
+    with pytest.raises(ValueError, match="`tokens` must hold at least 3 symbols, one context; got 2"):
         random_chain(0, 2, 3).next_laws(jnp.zeros((1, 2), int))

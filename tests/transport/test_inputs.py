@@ -29,10 +29,10 @@ BAD = {
     "another dimension": ({"y": jnp.ones((4, 3))}, "`y` must have points of 2 coordinates, as `x` has; got 3"),
     "negative weights": (
         {"x_weights": UNEVEN},
-        "`x_weights` must not be negative and have sum 1; got least weight -0.5",
+        "`x_weights` must be non-negative with sum 1; got least weight -0.5",
     ),
-    "NaN weights": ({"x_weights": jnp.full(5, jnp.nan)}, "`x_weights` must not be negative and have sum 1; got .* nan"),
-    "half the mass": ({"y_weights": jnp.full(4, 1 / 8)}, "`y_weights` must not be negative .* sums from 0.5 to 0.5"),
+    "NaN weights": ({"x_weights": jnp.full(5, jnp.nan)}, "`x_weights` must be non-negative with sum 1; got .* nan"),
+    "half the mass": ({"y_weights": jnp.full(4, 1 / 8)}, "`y_weights` must be non-negative .* sums from 0.5 to 0.5"),
     "too few weights": (
         {"y_weights": jnp.full(3, 1 / 3)},
         r"`y_weights` must have a weight for each point, shape \(4,\)",

@@ -1,4 +1,4 @@
-"""The mean of many small attention heads, fast on a CPU."""
+"""The mean over many small attention heads, fast on a CPU."""
 
 import functools
 
@@ -38,8 +38,8 @@ def sum_of_heads(
 ) -> Batch:
     r"""The sum \( \sum_m V_m T_b \, \mathrm{softmax}((K_m T_b)^\top (Q_m T_b)) \) for every prompt b.
 
-    The softmax of a query runs over the keys that it has `seen` (None: all of them), at least one. Short prompts of
-    small tokens take loops along heads on a CPU; all else takes matrix products.
+    The softmax of a query runs over the keys that it has `seen` (at least one; None: all). On a CPU short prompts of
+    small tokens use loops along heads; everything else uses matrix products.
     """
     length = tokens.shape[2]
     heads = (value, key.transpose(0, 2, 1), query.transpose(0, 2, 1))
@@ -51,7 +51,7 @@ def sum_of_heads(
 
 
 def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
-    """The sum over the heads of one tile, in matrix products. Letters as in `_by_loops`."""
+    """The sum over the heads of one tile, by matrix products. Letters as in `_by_loops`."""
     value, key, query = (matrix.transpose(2, 0, 1) for matrix in heads)
     keys = jnp.einsum("dbj,mdk->bmjk", tokens, key)
     queries = jnp.einsum("dbq,mdk->bmqk", tokens, query)
@@ -59,7 +59,7 @@ def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     if seen is not None:
         scores = jnp.where(seen.T, scores, -jnp.inf)
     attention = jax.nn.softmax(scores, axis=-1)
-    # All heads attend to the same tokens: one product a prompt, as tall as all heads have queries.
+    # All heads attend to the same tokens: one product per prompt, with one row for each query of each head.
     b, m, q, j = attention.shape
     attended = jnp.einsum("brj,dbj->brd", attention.reshape(b, m * q, j), tokens).reshape(b, m, q, -1)
     return jnp.einsum("med,bmqd->ebq", value, attended)
@@ -68,8 +68,8 @@ def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
 def _by_loops(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     """The sum over the heads of one tile, with heads along the last axis of every array.
 
-    Along heads the processor does the same arithmetic many times over; other axes are too short to vectorise. A softmax
-    does not see what all keys have in common: tokens count from the first here, whose score is then 0.
+    The arithmetic is the same for all heads, and other axes are too short to vectorise. A softmax does not change if
+    the same number is added to all scores, so tokens are taken relative to the first, whose score is then 0.
 
     Letters: b prompts, j keys after the first, q queries, d and e entries of a token, k entries of a key, m heads.
     """
@@ -90,11 +90,11 @@ def _attended(tokens: Others, keys: Keys, queries: Queries, hidden: Hidden | Non
 
 @_attended.defjvp
 def _attended_jvp(primals, tangents):
-    """The chain rule, in an order whose transpose has a single array for all keys and queries."""
+    """The chain rule, ordered so that its transpose stores a single array over all keys and queries."""
     tokens, *scored = primals
     exponentials, first = _exponentials(*scored)
     means, inverse = _means(tokens, exponentials, first)
-    # One sum over keys for two changes: of the sum of tokens, and of the total by which it is divided.
+    # One sum over keys gives two changes: of the sum of tokens, and of the total that divides it.
     sums = contract("dbj,bqjm,bqjm->bqdm", _with_ones(tokens), exponentials, _scores_jvp(scored, tangents[1:]))
     total = contract("bqdm,bqm->bqdm", means, -sums[:, :, -1])
     change = contract("dbj,bqjm->bqdm", tangents[0], exponentials) + sums[:, :, :-1] + total
@@ -109,20 +109,20 @@ def _means(tokens: Others, exponentials: Scores, first: Each) -> tuple[Means, Ea
 
 
 def _with_ones(tokens: Others) -> Float[Array, "rows prompts keys"]:
-    """A row of ones below the tokens: it sums the exponentials themselves."""
+    """The tokens with a row of ones, which sums the exponentials themselves."""
     return jnp.concatenate([tokens, jnp.ones_like(tokens[:1])])
 
 
 @custom_jvp
 def _exponentials(keys: Keys, queries: Queries, hidden: Hidden | None) -> tuple[Scores, Each]:
-    """Of each query's scores less the largest, which keeps them finite: for the keys, and for the first token."""
+    """The exponentials of each query's scores minus the largest, for the keys and for the first token."""
     largest = _largest(keys, queries, hidden)
     return _exponentials_below(keys, queries, hidden, largest), _first_below(hidden, largest)
 
 
 @_exponentials.defjvp
 def _exponentials_jvp(primals, tangents):
-    """The largest score cancels in the mean, and counts as constant."""
+    """The largest score cancels in the mean, so it is treated as a constant."""
     exponentials, first = _exponentials(*primals)
     change = contract("bqjm,bqjm->bqjm", exponentials, _scores_jvp(primals, tangents))
     return (exponentials, first), (change, jnp.zeros_like(first))
@@ -134,7 +134,7 @@ def _scores_jvp(primals, tangents) -> Scores:
 
 
 def _scores(keys: Keys, queries: Queries, hidden: Hidden | None) -> Scores:
-    """Scores by broadcasting, to be fused with what is done to them."""
+    """Scores by broadcasting, which XLA fuses with their consumer."""
     terms = (keys[:, None, :, k] * queries[:, :, None, k] for k in range(keys.shape[2]))
     scores = functools.reduce(jnp.add, terms)
     return scores if hidden is None else scores + hidden[None, :, 1:, None]
@@ -142,7 +142,7 @@ def _scores(keys: Keys, queries: Queries, hidden: Hidden | None) -> Scores:
 
 @outline
 def _largest(keys, queries, hidden):
-    """The largest score of each query, written out: XLA's own reduction along an inner axis is slow."""
+    """The largest score of each query, written out: XLA's reduction along an inner axis is slow."""
     scores = _scores(keys, queries, hidden)
     first = jnp.zeros_like(scores[:, :, 0]) + (0 if hidden is None else hidden[None, :, :1])
     return functools.reduce(jnp.maximum, (scores[:, :, key] for key in range(keys.shape[1])), first)

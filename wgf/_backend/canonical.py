@@ -1,4 +1,4 @@
-"""One function for all that compute the same, so that what JAX has compiled for it is used again."""
+"""One representative of all functions that compute the same, so that compiled programs are reused."""
 
 from collections import OrderedDict
 from functools import partial
@@ -17,11 +17,11 @@ _first: "OrderedDict[str, Any]" = OrderedDict()
 
 
 def canonical(tree: _T) -> _T:
-    """The tree with each function in it replaced by the first one met that computes the same.
+    """The tree with each function replaced by the first one met that computes the same.
 
-    JAX knows a function by identity, and compiles anew for each; but `optax.adam(1e-2)`, or a lambda in a notebook's
-    cell, is another function each time it runs. A function that cannot be described stays, e.g. one that closes over a
-    tracer. The last 256 are remembered.
+    JAX compiles once per function object, but `optax.adam(1e-2)`, or a lambda in a cell of a notebook, is a new object
+    each time it runs. A function that cannot be described stays, e.g. one that closes over a tracer. The last 256
+    functions are kept.
     """
     if PLAIN:
         return tree
@@ -34,7 +34,7 @@ def _canonical(function: Any) -> Any:
         return function
     name = repr(found)
     first = _first.get(name)
-    # What the first one refers to may have changed since.
+    # The objects that the first one refers to may have changed since.
     if first is None or _describe(first) != found:
         _first[name] = first = function
     _first.move_to_end(name)

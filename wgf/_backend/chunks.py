@@ -1,4 +1,4 @@
-"""Means over particles in chunks of prompts and particles, so that memory does not grow with either."""
+"""Means over particles in chunks of prompts and particles, in memory that does not grow with either."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from .tiles import by_platform, fold, piece, sum_of_tiles, tile_sizes
 
 Mean = Callable[[PyTree[Array], Float[Array, " width"], Batch], Batch]
 
-# Half-way between too small for the processor and too large for its cache: measured for plain attention heads.
+# Between too small for the processor and too large for its cache: measured for plain attention heads.
 _MOST_PARTICLES = 64
 
 
@@ -24,16 +24,16 @@ def mean_in_chunks(
     most_particles: int | None = None,
     most_prompts: int | None = None,
 ) -> Batch:
-    """What `mean(particles, weights, tokens)` returns, by its values on chunks of particles and of prompts.
+    """Compute `mean(particles, weights, tokens)` in chunks of particles and of prompts.
 
-    The backward pass makes each chunk anew: only the arguments are kept for it. Chunks that are not full are filled up
-    with copies, of weight zero, for which any encoder is as regular as for the last particle and prompt.
+    The backward pass computes each chunk again, and needs only the arguments. Incomplete chunks are padded with copies
+    of weight zero of the last particle and prompt, at which every encoder is defined.
 
     **Arguments:**
 
-    - `mean`: linear in `weights`, and of each prompt by itself.
-    - `most_particles`, `most_prompts`: the most of each in a chunk; None: from the sizes, so that on a CPU a chunk's
-      arrays lie in its cache.
+    - `mean`: linear in `weights`; treats each prompt independently.
+    - `most_particles`, `most_prompts`: the most of each in a chunk. None: chosen so that on a CPU the arrays of a chunk
+      fit into the cache.
     """
 
     def sizes(width: int, tokens: Batch, cpu: bool) -> tuple[int, int]:

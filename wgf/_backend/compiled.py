@@ -1,4 +1,4 @@
-"""Compilation of what is called outside of any `jit`."""
+"""Compilation of functions that are called outside of `jit`."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 
 from .compat import is_known
+from .precision import full, sets_precision
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -16,16 +17,18 @@ _R = TypeVar("_R")
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Compile a pure function of PyTrees once for all calls with equal static parts and arrays of the same shapes.
 
-    JAX knows the body of a loop by identity: a loop outside of `jit` whose body is made afresh is compiled at each
-    call. Within a `jit` the function is inlined, so that the program is the same as without. It is not where values
-    are known, as under `jax.grad` alone: the derivative, too, is then compiled once.
+    JAX identifies the body of a loop by identity, so a loop outside of `jit` with a new body is compiled at each call.
+    Within `jit` the function is inlined, and the program is the same as without. If values are known, as under
+    `jax.grad` alone, it is not inlined, so that the derivative is compiled once, too.
     """
     options: dict[str, Any] = {"inline": True}
     inlined, outlined = eqx.filter_jit(function, **options), eqx.filter_jit(function)
 
+    @sets_precision
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         known = all(is_known(leaf) for leaf in jax.tree.leaves((args, kwargs)))
-        return (outlined if known else inlined)(*args, **kwargs)
+        with full():
+            return (outlined if known else inlined)(*args, **kwargs)
 
     return call

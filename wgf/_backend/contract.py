@@ -18,20 +18,20 @@ from .precision import default_precision
 if TYPE_CHECKING or not PLAIN:
     from .compat import Primitive, ShapedArray, ad, batching, mlir
 
-# Sums of at most this many terms are written out; a matrix product does longer ones.
+# Sums of at most this many terms are written out; longer ones are matrix products.
 _MOST_TERMS = 16
-# Of more terms a matrix product adds up parts, for the sake of its accuracy.
+# Matrix products with more terms are summed in parts, for accuracy.
 _MOST_IN_PRODUCT = 192
 
 
 def contract(spec: str, *operands: Array) -> Array:
     """What `jnp.einsum(spec, *operands)` computes, for arrays `[..., m]` of many particles.
 
-    The letter m stands for particles and comes last wherever it appears. On a CPU a short sum is written
-    out term by term, so that XLA makes plain loops along m, which vectorise; products of 5 by 2 matrices do
-    not. A sum of two operands over prompts or particles becomes one matrix product. Derivatives are
-    contractions again, in both modes and to any order: that is why this is a primitive of JAX. The default precision
-    is that of the call, as for JAX's own products.
+    The letter m stands for particles, and is the last one wherever it appears. On a CPU a short sum is written out term
+    by term: XLA then makes plain loops along m, which vectorise, unlike products of 5 by 2 matrices. A sum of two
+    operands over prompts or particles becomes one matrix product. Derivatives are contractions again, in both modes and
+    to any order, which is why this is a primitive of JAX. The default precision is that of the call, as for JAX's own
+    products.
     """
     return jnp.einsum(spec, *operands) if PLAIN else _bind(spec, default_precision(), *operands)
 
@@ -72,7 +72,7 @@ def _jvp(primals, tangents, *, spec, precision):
 
 
 def _transposed(cotangent, *operands, spec, precision):
-    """The cotangent of the one operand that is not known, in which the contraction is linear."""
+    """The cotangent of the one unknown operand, in which the contraction is linear."""
     letters, result = _letters(spec)
     place = next(i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
     others = [*letters[:place], *letters[place + 1 :]]
@@ -97,7 +97,7 @@ def _einsum(*operands, spec, precision):
 
 
 def _loops(*operands, spec, precision):
-    # Traced as the program is lowered, outside of the call.
+    # Traced when the program is lowered, outside the call.
     with jax.default_matmul_precision(precision):
         return _by_particles(spec, *operands)
 
@@ -109,12 +109,12 @@ def _by_particles(spec: str, *operands: Array) -> Array:
     if _is_product(letters, result, math.prod(sizes[letter] for letter in summed)):
         return _sum_of_products(letters, result, summed, operands)
     summands = _written_out(letters, result, summed.replace("m", ""), operands)
-    # As a product with ones: XLA's own row sums are several times slower.
+    # A product with ones: XLA's row sums are several times slower.
     return summands if "m" in result else summands @ jnp.ones(summands.shape[-1], summands.dtype)
 
 
 def _written_out(letters: Sequence[str], result: str, terms: str, operands: Sequence[Array]) -> Array:
-    """The sum over the letters of `terms` for each particle by itself, one term after the other."""
+    """The sum over the letters of `terms` for each particle, one term after the other."""
     kept = result if "m" in result else result + "m"
     sizes = _sizes(letters, operands)
     places = list(np.ndindex(*(sizes[letter] for letter in terms)))
@@ -127,7 +127,7 @@ def _written_out(letters: Sequence[str], result: str, terms: str, operands: Sequ
             return functools.reduce(jnp.multiply, (_at(operands[i], letters[i], terms, place, kept) for i in chosen))
 
         sums = functools.reduce(jnp.add, (product(summed, place) for place in places))
-        # What no term depends on is multiplied once, by their sum.
+        # Factors that all terms share are multiplied once, with the sum.
         return product(others, places[0]) * sums if others else sums
 
     return total(*operands)
@@ -140,7 +140,7 @@ def _is_product(letters: Sequence[str], result: str, terms: int) -> bool:
 
 
 def _sum_of_products(letters: Sequence[str], result: str, summed: str, operands: Sequence[Array]) -> Array:
-    """A matrix product; a long sum in parts along its first letter, for errors of rounding grow with its length."""
+    """A matrix product. Long sums are split along their first letter, since rounding errors grow with the length."""
     sizes = _sizes(letters, operands)
     size, terms = sizes[summed[0]], math.prod(sizes[letter] for letter in summed)
     parts = next(n for n in range(1, size + 1) if size % n == 0 and (terms <= n * _MOST_IN_PRODUCT or n == size))
@@ -156,7 +156,7 @@ def _sum_of_products(letters: Sequence[str], result: str, summed: str, operands:
 
 
 def _product(a: str, b: str, result: str, summed: str, left: Array, right: Array) -> Array:
-    """One matrix product, in the order in which it reads the larger operand as that lies in memory."""
+    """One matrix product, in the order that reads the larger operand contiguously."""
     large_last = (a if left.size > right.size else b)[-1]
     if (large_last in summed) != (left.size > right.size):
         a, b, left, right = b, a, right, left

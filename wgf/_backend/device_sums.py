@@ -1,4 +1,4 @@
-"""A mean over particles in as many shares as devices, so that its loops move nothing between them."""
+"""Sums over particles that are spread over devices: one share per device, and one sum over devices."""
 
 import math
 from collections.abc import Callable
@@ -14,12 +14,12 @@ Batch = Float[Array, "batch token_dim length"]
 
 
 def sum_of_shares(total: Callable[[PyTree[Array], Batch], Batch], particles: PyTree[Array], tokens: Batch) -> Batch:
-    """What `total(particles, tokens)` returns: a sum over particles, of each prompt by itself.
+    """Compute `total(particles, tokens)`, a sum over particles that treats each prompt independently.
 
-    In the context of a mesh with axes `prompts` and `particles` (`jax.set_mesh`), whose devices each hold a part of
-    both, every device adds up its own particles for its own prompts; one sum over devices follows, and one more of
-    gradients in the backward pass. Left to itself XLA would add up over devices in each turn of the loops within.
-    Within a `vmap` over an axis of that name it is cut already.
+    In the context of a mesh with axes `prompts` and `particles` (`jax.set_mesh`) every device sums its own particles
+    for its own prompts. One sum over devices follows, and one of gradients in the backward pass. By default XLA would
+    sum over devices in each iteration of the loops inside. Within a `vmap` over an axis of that name the share is that
+    of one device already.
 
     **Arguments:**
 
@@ -30,7 +30,7 @@ def sum_of_shares(total: Callable[[PyTree[Array], Batch], Batch], particles: PyT
     width, batch = len(jax.tree.leaves(particles)[0]), len(tokens)
     if math.prod(shape) == 1 or width % shape[0] or batch % shape[1]:
         return total(particles, tokens)
-    # Copies along the axis that each of the two has no part in: so their gradients keep that axis through the loops.
+    # Copies along the axis that an array lacks, so that its gradient keeps that axis through the loops.
     own = jax.tree.map(lambda leaf: _spread(_cut(leaf, shape[0])[:, None], shape), particles)
     shares = jax.vmap(jax.vmap(total))(own, _spread(_cut(tokens, shape[1])[None], shape))
     return jnp.sum(shares, axis=0).reshape(batch, *shares.shape[3:])
@@ -42,6 +42,6 @@ def _cut(array: Array, count: int) -> Array:
 
 def _spread(array: Array, shape: tuple[int, int]) -> Array:
     whole = jnp.broadcast_to(array, (*shape, *array.shape[2:]))
-    # An axis of one part lies on none of the mesh's, or is cut already.
+    # An axis with one part is not on the mesh, or is cut already.
     axes = (axis if count > 1 else None for axis, count in zip((PARTICLES, PROMPTS), shape, strict=True))
     return jax.lax.with_sharding_constraint(whole, PartitionSpec(*axes))

@@ -11,7 +11,7 @@ def draw_flat(
 ) -> Array:
     """The numbers of `law(key, shape)`, such as `jax.random.normal`, drawn as a vector.
 
-    A random number is a function of the key and its place in the flat array: to find that from many indices within the
-    loop over them takes XLA longer to compile.
+    A random number depends on the key and on its index in the flat array. Computing that index from many indices takes
+    XLA longer to compile.
     """
     return law(key, (math.prod(shape),)).reshape(shape)

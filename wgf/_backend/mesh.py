@@ -1,8 +1,9 @@
-"""The mesh of devices on which arguments lie, as a context for what is traced with them, and its axes."""
+"""The mesh of devices over which arguments are spread, as a context for tracing, and its axes."""
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.sharding import AbstractMesh, NamedSharding
@@ -10,6 +11,7 @@ from jaxtyping import PyTree
 
 from .compat import Tracer
 from .plain import PLAIN
+from .precision import full, sets_precision
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -18,7 +20,7 @@ _AXES = {PROMPTS, PARTICLES}
 
 
 def parts(axis: str) -> int:
-    """In how many parts the mesh in context cuts prompts or particles: in one within a `vmap` over their axis."""
+    """The number of parts into which the mesh in context cuts prompts or particles; 1 in a `vmap` over that axis."""
     if PLAIN:
         return 1
     try:
@@ -29,21 +31,27 @@ def parts(axis: str) -> int:
 
 
 def on_own_mesh(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Call a function in the context of the mesh that its arguments are spread over, as `jax.set_mesh` would set it.
+    """Call a function in the context of the mesh over which its arguments are spread, as set by `jax.set_mesh`.
 
-    Encoders cut their means in as many shares as that mesh has parts. Within a `jit` of the user's own the mesh is not
-    known: set it there.
+    Encoders cut their means into one share per device of that mesh. Within a `jit` of the user the mesh of the
+    arguments is unknown, and must be set by `jax.set_mesh`.
     """
 
+    @sets_precision
     @functools.wraps(function)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        mesh = _mesh_of((args, kwargs))
-        if mesh is None or _AXES & set(jax.sharding.get_abstract_mesh().axis_names):
-            return function(*args, **kwargs)
-        with jax.sharding.use_abstract_mesh(mesh):
+        with _own_mesh((args, kwargs)), full():
             return function(*args, **kwargs)
 
     return called
+
+
+def _own_mesh(tree: PyTree) -> AbstractContextManager[Any]:
+    """The context of a tree's mesh, where it has one and no other is set."""
+    mesh = _mesh_of(tree)
+    if mesh is None or _AXES & set(jax.sharding.get_abstract_mesh().axis_names):
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def _mesh_of(tree: PyTree) -> AbstractMesh | None:

@@ -7,6 +7,7 @@ a TPU. Here products have full precision, unless `jax_default_matmul_precision` 
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,17 +16,33 @@ import jax
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+_MARK = "_wgf_full_precision"
+
+
+def full() -> AbstractContextManager[Any]:
+    """A context in which full precision is the default of products, where the user has set no other default."""
+    return nullcontext() if default_precision() is not None else jax.default_matmul_precision("highest")
+
+
+def sets_precision(function: _Function) -> _Function:
+    """Mark a function whose body runs within [`full`][]: it needs no other wrapper."""
+    setattr(function, _MARK, True)
+    return function
 
 
 def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Call a function with full precision as the default of products, where the user has set no other default."""
+    if getattr(function, _MARK, False):
+        return function
 
-    # Not what `wraps` would copy of a compiled function: its own fields.
+    # `updated=()`: the fields of a compiled function are not those of its wrapper.
+    @sets_precision
     @functools.wraps(function, updated=())
     def at_full_precision(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if default_precision() is not None:
-            return function(*args, **kwargs)
-        with jax.default_matmul_precision("highest"):
+        with full():
             return function(*args, **kwargs)
 
     return at_full_precision
@@ -47,13 +64,13 @@ class Module(eqx.Module):
         fields = inspect.get_annotations(cls)
         for name, member in list(vars(cls).items()):
             is_public = not name.startswith("_") or name in ("__init__", "__check_init__", "__call__")
-            # The default of a field may be a function, which is no method.
+            # The default of a field may be a function, which is not a method.
             if is_public and name not in fields:
                 setattr(cls, name, _cover(member))
 
 
 def _cover(member: Any) -> Any:
-    """A member of a class, a method as one at full precision."""
+    """A member of a class; methods run at full precision."""
     if getattr(member, "__isabstractmethod__", False):
         return member
     if isinstance(member, property):
@@ -65,16 +82,16 @@ def _cover(member: Any) -> Any:
 
 
 def _is_function(value: Any) -> bool:
-    """Whether a value is a function or a compiled one: no class, and no object that can be called."""
+    """Whether a value is a function or a compiled function, not a class or another callable object."""
     return isinstance(value, FunctionType) or (hasattr(value, "__wrapped__") and callable(value))
 
 
 def export(names: dict[str, Any]) -> None:
-    """Let the public functions of a package, `globals()` of its `__init__.py`, run at full precision."""
+    """Make the public functions of a package, `globals()` of its `__init__.py`, run at full precision."""
     for name, value in list(names.items()):
         if not name.startswith("_") and _is_function(value):
             function = full_precision(value)
-            # It is pickled by the name under which it is found.
+            # The name by which it is pickled.
             function.__module__, function.__qualname__ = names["__name__"], name
             names[name] = function
 
@@ -82,7 +99,7 @@ def export(names: dict[str, Any]) -> None:
 class custom_jvp:
     """`jax.custom_jvp`, with a rule that multiplies at the precision of the call.
 
-    JAX traces a rule only where a derivative is taken. That may be outside of the function that set the precision.
+    JAX traces a rule where a derivative is taken, which may be outside the function that set the precision.
     """
 
     def __init__(self, function: Callable[..., Any], nondiff_argnums: tuple[int, ...] = ()):

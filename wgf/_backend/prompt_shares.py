@@ -16,11 +16,11 @@ _Model = TypeVar("_Model")
 
 
 def over_prompts(push: Callable[[_Model, Batch], Batch], model: _Model, tokens: Batch) -> Batch:
-    """What `push(model, tokens)` returns, which treats each prompt by itself.
+    """Compute `push(model, tokens)`, which treats each prompt independently.
 
     In the context of a mesh with an axis `prompts` (`jax.set_mesh`) every device has a copy of the model for its own
-    prompts. Prompts do not meet on their way forward, and on the way back only where the copies' gradients are added
-    up: once, when all layers are done, where a model in common would have them added up after each.
+    prompts. The gradients of the copies are summed once, after all layers; those of a shared model would be summed
+    after each layer.
     """
     count, batch = parts(PROMPTS), len(tokens)
     if count == 1 or batch % count:
@@ -37,6 +37,6 @@ def over_prompts(push: Callable[[_Model, Batch], Batch], model: _Model, tokens: 
 
 
 def _spread(leaf: Array) -> Array:
-    """One part for each device, however the rest lies."""
+    """One part per device along the first axis; other axes are left as they are."""
     rest = (PartitionSpec.UNCONSTRAINED,) * (leaf.ndim - 1)
     return jax.lax.with_sharding_constraint(leaf, PartitionSpec(PROMPTS, *rest))

@@ -1,4 +1,4 @@
-"""Whether two objects are the same in all that they compute, functions by their code: copies of one object are."""
+"""Whether two objects compute the same: equal ones, copies, and functions of the same code."""
 
 import dataclasses
 import functools
@@ -16,8 +16,8 @@ def same(first: Any, second: Any) -> bool:
     """Whether two objects, such as encoders, are equal, or copies of each other as `copy` and pickle make them.
 
     Arrays are compared by type, shape and numbers, traced ones by type and shape; modules by their fields; functions
-    by their code, their defaults, what they close over and the globals that they load. What differs in none of these
-    computes the same; what computes the same may be written in two ways, and is then taken for different.
+    by their code, their defaults, their closures and the globals that they load. Objects that agree in all of these
+    compute the same. Two functions that compute the same by different code count as different.
     """
     return _same(first, second, frozenset())
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from .device_sums import Batch, sum_of_shares
 
-# The most bytes of one array in a tile: a CPU's cores share some megabytes of cache. Other backends have other caches.
+# The most bytes of one array in a tile: the cores of a CPU share some megabytes of cache; a GPU has other limits.
 _TILE, _TILE_ELSEWHERE = 2**22, 2**29
 
 
@@ -27,21 +27,20 @@ def tiled_sum(
     most_particles: int,
     elsewhere: Tile | None = None,
 ) -> Batch:
-    r"""Add up what all particles do to all prompts, tile by tile.
+    r"""The sum over all particles for all prompts, tile by tile.
 
-    Intermediate arrays of a tile are made, used and forgotten while they are in the cache; the backward pass
-    makes them again rather than read them from memory. Only `tokens` and `particles` are kept for it. Other
-    backends have other caches: there one tile takes as much as half a gigabyte of float32.
+    The intermediate arrays of a tile stay in the cache. The backward pass computes them again, and needs only `tokens`
+    and `particles`. On other backends than the CPU a tile takes up to half a gigabyte.
 
     **Arguments:**
 
-    - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to the sum `[D, b, N+1]` over these m;
-      particles that are zero in every entry must add nothing.
+    - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to the sum `[D, b, N+1]` over these m. Particles whose
+      entries are all zero must contribute zero.
     - `particles`: arrays `[M, ...]`.
     - `tokens`: `[B, D, N+1]`.
-    - `numbers`: how many numbers a tile's largest array has for each prompt and particle.
+    - `numbers`: the size of a tile's largest array per prompt and particle.
     - `most_particles`: the most particles m of a tile on a CPU.
-    - `elsewhere`: what takes the place of `tile` on other backends; default None, the same.
+    - `elsewhere`: the function in place of `tile` on other backends; default None: `tile`.
     """
 
     def sums(tile, sizes, particles, tokens):
@@ -63,8 +62,8 @@ def tiled_sum(
 def by_platform(compute: Callable[..., Array], cpu: tuple[Any, ...], other: tuple[Any, ...], *args: Any) -> Array:
     """`compute(*cpu, *args)` in a program for a CPU, `compute(*other, *args)` in one for another backend.
 
-    JAX traces both and lowers one, where they differ. The backward pass makes all anew from `args`: it would else hold
-    the intermediate arrays of both.
+    If they differ, JAX traces both and lowers one. The backward pass computes everything again from `args`; otherwise
+    it would store the intermediate arrays of both.
     """
     if cpu == other:
         return compute(*cpu, *args)
@@ -79,7 +78,7 @@ def by_platform(compute: Callable[..., Array], cpu: tuple[Any, ...], other: tupl
 def tile_sizes(
     width: int, batch: int, *, numbers: int, most_particles: int, dtype: DTypeLike, cpu: bool
 ) -> tuple[int, int]:
-    """The particles and prompts of a tile: near equal pieces, on a CPU of few enough bytes to stay in the cache."""
+    """The numbers of particles and prompts in a tile: pieces of nearly equal size that on a CPU fit into the cache."""
     most = (_TILE if cpu else _TILE_ELSEWHERE) // (numbers * jnp.dtype(dtype).itemsize)
     m = piece(width, most_particles if cpu else max(1, most))
     return m, piece(batch, max(1, most // m))
@@ -88,9 +87,9 @@ def tile_sizes(
 def sum_of_tiles(
     tile: Callable[[Array, PyTree[Array]], Array], strips: PyTree[Array], blocks: Float[Array, "blocks ..."]
 ) -> Float[Array, "blocks ..."]:
-    """For every block of prompts the sum of `tile(block, strip)` over strips of particles, one tile at a time."""
+    """For every block of prompts, the sum of `tile(block, strip)` over strips of particles, one tile at a time."""
 
-    # A plain function, for JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
+    # A plain function, since JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def remade(block, strip):
         return tile(block, strip)
@@ -102,16 +101,16 @@ def sum_of_tiles(
 
 
 def piece(size: int, most: int) -> int:
-    """The size of near equal pieces of an axis, none longer than `most`; equal ones if not half as long."""
+    """The size of nearly equal pieces of an axis, at most `most`; exactly equal ones if they are over half as long."""
     least = math.ceil(size / most)
     return next((size // count for count in range(least, 2 * least) if size % count == 0), math.ceil(size / least))
 
 
 def fold(array: Array, axis: int, size: int, mode: str = "constant") -> Array:
-    """Cut an axis into `[size, pieces]`, filled up with zeros, or by `mode="edge"` with its last entry.
+    """Cut an axis into `[size, pieces]`, padded with zeros or (`mode="edge"`) with copies of its last entry.
 
-    A piece takes every so-manieth entry: where the axis is spread over devices, each of them has a share in every
-    piece, and the loops over pieces move nothing between them.
+    A piece takes every k-th entry. If the axis is spread over devices, each device has a share in every piece, and
+    loops over pieces move no data between devices.
     """
     axis %= array.ndim
     pieces = math.ceil(array.shape[axis] / size)

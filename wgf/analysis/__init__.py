@@ -1,4 +1,4 @@
-"""Analysis: what two solutions, or one, tell."""
+"""Analysis: gaps between two solutions, and rates, certificates and diagnoses."""
 
 from .._backend import precision as _precision
 from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions

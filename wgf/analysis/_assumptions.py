@@ -1,4 +1,4 @@
-"""Which of the theory's assumptions an encoder meets on given prompts, by measurement."""
+"""Measurement of the theory's assumptions for an encoder on given prompts."""
 
 import functools
 import math
@@ -20,10 +20,10 @@ from ..prompts import Prompts
 
 
 class Lipschitz(NamedTuple):
-    r"""How a gradient ∇ changes over short distances r: \( \|\nabla(x') - \nabla(x)\| / r \approx constant \cdot
+    r"""The change of a gradient ∇ over short distances r: \( \|\nabla(x') - \nabla(x)\| / r \approx constant \cdot
     r^{exponent} \).
 
-    An exponent of 0 is a Lipschitz gradient, −1 a gradient that jumps.
+    An exponent of 0 means a Lipschitz gradient, and −1 a gradient that jumps.
 
     - `constant`: the quotient at the shortest distance.
     - `exponent`: the slope of its logarithm in log r.
@@ -39,19 +39,20 @@ class Lipschitz(NamedTuple):
 
 
 class Assumptions(NamedTuple):
-    r"""What was measured of an encoder \( g(T, \theta) \).
+    r"""The measured properties of an encoder \( g(T, \theta) \).
 
     - `homogeneity`: for each leaf of the particle, the degree k of the part of g that depends on it,
-      \( g(s\theta_i) - g(0) = s^k (g(\theta_i) - g(0)) \) for s > 0; 0 where g does not depend on it; None for none.
-    - `joint`: the degree of g in all leaves together; None for none.
-    - `partial`: leaves in which g is together 1-homogeneous, with the others held: the theory's partial homogeneity.
-      Empty for none.
+      \( g(s\theta_i) - g(0) = s^k (g(\theta_i) - g(0)) \) for s > 0. It is 0 if g does not depend on the leaf, and
+      None if no degree exists.
+    - `joint`: the degree of g in all leaves together; None if no degree exists.
+    - `partial`: the leaves in which g is jointly 1-homogeneous with the other leaves fixed: the theory's partial
+      homogeneity. Empty if no leaves qualify.
     - `token_growth`, `particle_growth`: exponents of the growth of ‖g‖ when all of T, or all of θ, is scaled up.
-    - `worst`: of ∇_θ g, for the worst particles and prompts ([`wgf.analysis.Lipschitz`][]).
-    - `mean`: of ∇_θ g, on average over prompts and particles.
+    - `worst`: [`wgf.analysis.Lipschitz`][] of ∇_θ g, at the worst particles and prompts.
+    - `mean`: the same, on average over prompts and particles.
     - `least_eigenvalue`: the least eigenvalue of the kernel \( E_\theta \langle g(H_b, \theta), g(H_{b'}, \theta)
       \rangle \) at the query on the distinct prompts, relative to the greatest. At rounding level the encoder cannot
-      tell the prompts apart in every way that labels might ask for.
+      separate the prompts for arbitrary labels.
     """
 
     homogeneity: dict[str, float | None]
@@ -74,24 +75,24 @@ def check_assumptions(
 ) -> Assumptions:
     r"""Measure which assumptions of the theory an encoder meets on given prompts.
 
-    Homogeneity is found to machine precision or not at all; growth, Lipschitz constants and the kernel's spectrum are
-    estimates over `samples` particles drawn from the encoder at the given scale. What is measured here is a property
-    of the samples: it can refute an assumption, and only suggest that one holds.
+    Homogeneity is tested to machine precision. Growth, Lipschitz constants and the kernel's spectrum are estimates over
+    `samples` particles, drawn from the encoder at the given scale. The results are properties of these samples. They
+    can refute an assumption, but can only suggest that one holds.
 
     **Arguments:**
 
-    - `encoder`: any encoder, a user's own included.
-    - `prompts`: the data measure on which it is asked.
-    - `key`: of the particles.
+    - `encoder`: any encoder, including user-defined ones.
+    - `prompts`: the data measure on which the assumptions are tested.
+    - `key`: a random key for the particles.
     - `scale`: the scale of the particles around which the local constants are measured.
     - `samples`: the number of particles.
 
     **Returns:** [`wgf.analysis.Assumptions`][].
 
-    **Raises:** `ValueError` if `samples` is below 16 or the scale not positive.
+    **Raises:** `ValueError` if `samples` is below 16 or the scale is not positive.
 
-    Cost: some 60 + 14 B gradients of the encoder for each sample. Best in float64: in float32 distances below 1e-3
-    drown in rounding, and are left out.
+    Cost: about 60 + 14 B gradients of the encoder per sample. Best in float64: in float32, rounding dominates at
+    distances below 1e-3, and these are left out.
 
     **Source:** arXiv:2410.23610, section 4 (partial homogeneity, growth, local Lipschitz gradients, universality).
     """
@@ -103,7 +104,7 @@ def check_assumptions(
     sample_key, row_key, segment_key, mean_key = keys
     dtype = prompts.tokens.dtype
     particles = jax.tree.map(lambda leaf: (scale * leaf).astype(dtype), encoder.sample(sample_key, (samples,)))
-    # The mean raises where the encoder does not fit the prompts.
+    # The mean raises if the encoder does not fit the prompts.
     jax.eval_shape(encoder.mean, particles, jnp.ones(samples, dtype), prompts.tokens)
     tokens = prompts.tokens[jax.random.choice(row_key, prompts.batch, (samples,), p=prompts.weights)]
     homogeneity, partial = _homogeneity(encoder, particles, tokens)
@@ -121,12 +122,12 @@ def check_assumptions(
 
 @compiled
 def _outputs(encoder: AbstractEncoder, particles: PyTree[Array], tokens: Array) -> Float[Array, "samples dim length"]:
-    """What each particle does to a prompt of its own."""
+    """The output of each particle on its own prompt."""
     return eqx.filter_vmap(encoder)(particles, tokens)
 
 
 def _scaled(particles: PyTree[Array], factor: float, chosen: Callable[[str], bool] = lambda _: True) -> PyTree[Array]:
-    """Scale the leaves that are chosen by name."""
+    """Scale the leaves chosen by name."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: factor * leaf if chosen(_name(path)) else leaf, particles
     )
@@ -137,7 +138,7 @@ def _name(path) -> str:
 
 
 def _degree(encoder, particles, tokens, chosen: Callable[[str], bool], *, linear: bool = False) -> float | None:
-    """The degree of the part of g that depends on the chosen leaves; with `linear`, odd degrees of either sign."""
+    """The degree of the part of g that depends on the chosen leaves; with `linear`, that part must also be odd."""
 
     def part(factor):
         moved = _outputs(encoder, _scaled(particles, factor, chosen), tokens)
@@ -148,7 +149,7 @@ def _degree(encoder, particles, tokens, chosen: Callable[[str], bool], *, linear
     if size == 0:
         return 0.0 if np.abs(double).max() == 0 else None
     degree = math.log2(np.linalg.norm(double) / np.linalg.norm(whole))
-    # Rounded to halves: a degree is a small number or none at all.
+    # Rounded to a multiple of 1/2; the tests below reject a wrong degree.
     degree = round(2 * degree) / 2
     for factor in (0.5, 2.0, 3.0):
         if np.abs(part(factor) - factor**degree * whole).max() > 200 * eps * size * max(1, factor**degree):
@@ -159,7 +160,7 @@ def _degree(encoder, particles, tokens, chosen: Callable[[str], bool], *, linear
 
 
 def _homogeneity(encoder, particles, tokens) -> tuple[dict[str, float | None], tuple[str, ...]]:
-    """The degree of each leaf, and the leaves that are together 1-homogeneous: linear ones first."""
+    """The degree of each leaf, and the leaves that are jointly 1-homogeneous, linear ones first."""
     names = [_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(particles)[0]]
     degrees = {name: _degree(encoder, particles, tokens, lambda leaf, name=name: leaf == name) for name in names}
     ones = [name for name in names if degrees[name] == 1]
@@ -169,12 +170,12 @@ def _homogeneity(encoder, particles, tokens) -> tuple[dict[str, float | None], t
         if _degree(encoder, particles, tokens, lambda leaf, more=(*together, name): leaf in more) == 1:
             together = (*together, name)
     without = _outputs(encoder, _scaled(particles, 0.0, lambda leaf: leaf in together), tokens)
-    # g must vanish with these leaves: a part of g that none of them scales breaks the homogeneity.
+    # g must vanish where these leaves are 0: a part of g that they do not scale breaks the homogeneity.
     return degrees, together if together and float(jnp.abs(without).max()) == 0 else ()
 
 
 def _growth(scaled: Callable[[float], Array]) -> float:
-    """The slope of log ‖g‖ in the log of a large scale."""
+    """The slope of log ‖g‖ against the log of the scale, at large scales."""
     factors = 2.0 ** np.arange(5, 11)
     norms = [float(jnp.sqrt(jnp.mean(scaled(float(s)) ** 2))) for s in factors]
     if min(norms) == 0:
@@ -186,7 +187,7 @@ def _growth(scaled: Callable[[float], Array]) -> float:
 def _gradients(
     encoder: AbstractEncoder, like: PyTree[Array], theta: Float[Array, "samples dim"], tokens: Array
 ) -> Float[Array, "samples dim"]:
-    """Of ⟨g(T, θ), R⟩ with one R of entries ±1, at vectors of particles as `like`, and a prompt for each."""
+    """Gradients of ⟨g(T, θ), R⟩ for a fixed R of entries ±1, at particles as vectors, each with its own prompt."""
     unravel = ravel_pytree(like)[1]
 
     def paired(vector, tokens):
@@ -198,7 +199,7 @@ def _gradients(
 
 
 def _worst(encoder, particles, tokens, key) -> Lipschitz:
-    """Halve random segments, keeping the half over which the gradient changes more: jumps are closed in on."""
+    """Bisect random segments towards the half over which the gradient changes more, which closes in on jumps."""
     gradients = functools.partial(_gradients, encoder, _first(particles))
     left, step = _segments(particles, key)
     right = left + step
@@ -232,7 +233,7 @@ def _quotient(
     step: Float[Array, "samples dim"],
     distance: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """The mean change of the gradient over segments of one length, relative to it."""
+    """The mean change of the gradient over segments of one length, divided by that length."""
 
     def of_prompt(prompt):
         tokens = jnp.broadcast_to(prompt, (start.shape[0], *prompt.shape))
@@ -254,12 +255,12 @@ def _segments(particles, key) -> tuple[Array, Array]:
 
 
 def _halvings(dtype) -> int:
-    """Down to distances at which rounding of the gradients is still a thousandth of their change."""
+    """The number of halvings that keep the rounding of gradients within a thousandth of their change."""
     return int(-math.log2(1e3 * float(jnp.finfo(dtype).eps)) * 2 / 3)
 
 
 def _fit(quotients: list[float]) -> Lipschitz:
-    """The slope over the later half of distances that halve from one quotient to the next."""
+    """Fit the later half of the quotients, whose distances halve from one to the next."""
     late = np.asarray(quotients[len(quotients) // 2 :])
     if late.min() == 0:
         return Lipschitz(float(late[-1]), 0.0)
@@ -268,15 +269,15 @@ def _fit(quotients: list[float]) -> Lipschitz:
 
 
 def _least_eigenvalue(encoder, particles, prompts: Prompts) -> float:
-    """Of the Gram matrix at the query over distinct prompts."""
+    """The least eigenvalue, relative to the greatest, of the Gram matrix at the query over distinct prompts."""
     distinct = jnp.asarray(np.unique(np.asarray(prompts.tokens), axis=0))
     features = _features(encoder, particles, distinct)
-    # Singular values of the features, not eigenvalues of their product: squares would end at rounding too early.
+    # Singular values of the features, not eigenvalues of their product: squares would lose small values to rounding.
     singular = np.linalg.svd(np.asarray(features).reshape(distinct.shape[0], -1), compute_uv=False)
     return float((singular[-1] / singular[0]) ** 2) if singular[0] > 0 else 0.0
 
 
 @compiled
 def _features(encoder: AbstractEncoder, particles: PyTree[Array], tokens: Array) -> Float[Array, "batch samples dim"]:
-    """What each particle puts into the query of each prompt."""
+    """The output of each particle at the query of each prompt."""
     return jax.vmap(lambda prompt: jax.vmap(lambda particle: encoder(particle, prompt)[:, -1])(particles))(tokens)

@@ -1,4 +1,4 @@
-"""The optimality certificate: is there a particle that Q would rather have?"""
+"""The optimality certificate: a search for a particle whose insertion lowers Q."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ from ..objective import FirstVariation, Objective
 
 
 class Certificate(Module):
-    r"""How far δQ/δρ falls below its own mean, at each depth.
+    r"""The least value of δQ/δρ against its mean, at each depth.
 
     - `depths`: `[depths]`.
     - `mean`: \( E_{\rho(\cdot, t)}\,\delta Q/\delta\rho \), `[depths]`.
     - `least`: \( \min_\theta \delta Q/\delta\rho(\theta, t) \) over the ball of the search, `[depths]`.
-    - `particles`: where the least was found, leading axis `[depths]`.
-    - `radius`: that of the ball.
-    - `at_boundary`: whether the least lies at the ball's boundary (beyond 0.95 of the radius), where more may be gained
-      outside: a neuron that is 2-homogeneous against a small λ has no least value at all. `[depths]`.
+    - `particles`: the particles of the least values, leading axis `[depths]`.
+    - `radius`: the radius of the ball.
+    - `at_boundary`: whether the least value lies at the ball's boundary (beyond 0.95 of the radius), `[depths]`. Lower
+      values may then exist outside. For example, a 2-homogeneous neuron with a small λ has no least value.
     """
 
     depths: Float[Array, " depths"]
@@ -40,7 +40,7 @@ class Certificate(Module):
 
     @property
     def gap(self) -> Float[Array, " depths"]:
-        """Least minus mean, ≤ 0 but for rounding, in units of Q; strictly negative proves that ρ is not optimal."""
+        """Least minus mean, in units of Q, ≤ 0 up to rounding. If strictly negative, ρ is not optimal."""
         return self.least - self.mean
 
     @property
@@ -59,28 +59,29 @@ def certificate(
     radius: ArrayLike | None = None,
     max_steps: int = 200,
 ) -> Certificate:
-    r"""Search for a particle that Q would rather have: \( \min_\theta \delta Q/\delta\rho(\theta, t) - E_\rho\,\delta
+    r"""Search for a particle whose insertion lowers Q: \( \min_\theta \delta Q/\delta\rho(\theta, t) - E_\rho\,\delta
     Q/\delta\rho \) at each depth.
 
-    If ρ minimises Q over measures then at almost every t the first variation attains its minimum over all θ on the
-    support of ρ(·, t), and the gap is 0. A gap below 0 proves that ρ is not optimal, however stationary its particles
-    are; a gap of 0 is necessary, and sufficient only where Q is convex in ρ (one layer).
+    If ρ minimises Q over measures, then at almost every t the first variation attains its minimum over all θ on the
+    support of ρ(·, t), and the gap is 0. A gap below 0 proves that ρ is not optimal, even if its particles are
+    stationary. A gap of 0 is necessary for optimality. It is sufficient only where Q is convex in ρ (one layer).
 
     **Arguments:**
 
-    - `objective`, `model`: Q, and where to ask.
-    - `key`: of the random starts.
-    - `depths`: where in [0, 1]; default at most eight of the measure's own depths, evenly spread.
-    - `starts`: local searches a depth: half from the particles of least δQ/δρ, half from fresh draws of the encoder at
-      the particles' scale. The least found is an upper bound of the least there is.
-    - `radius`: the search stays in ‖θ‖ < radius; default four times the largest particle's norm, at least 4.
-    - `max_steps`: the most BFGS steps of a search.
+    - `objective`, `model`: Q, and the model to test.
+    - `key`: a random key for the starts.
+    - `depths`: depths in [0, 1]. Default: at most eight of the measure's depths, evenly spread.
+    - `starts`: the number of local searches per depth. Half start from the particles of least δQ/δρ, and half from new
+      draws of the encoder at the particles' scale. The value found is an upper bound on the true minimum.
+    - `radius`: the search stays in ‖θ‖ < radius. Default: four times the largest particle's norm, at least 4.
+    - `max_steps`: the most BFGS steps per search.
 
     **Returns:** [`wgf.analysis.Certificate`][].
 
-    **Raises:** `ValueError` if a count is below 1, a depth that is known leaves [0, 1] or the radius is not positive.
+    **Raises:** `ValueError` if a count is too small, a depth that is not traced lies outside [0, 1] or the radius is
+    not positive.
 
-    Cost: one forward and one backward solve, then starts × steps × B encoder evaluations a depth.
+    Cost: one forward and one backward solve, then starts × steps × B encoder evaluations per depth.
 
     **Source:** arXiv:2410.23610, section 4 and its optimality conditions.
     """
@@ -111,12 +112,12 @@ def _certificate(objective, model, key, depths, radius, starts: int, max_steps: 
 
 
 def _starts(model: AbstractModel, particles: PyTree[Array], values: Array, key, starts: int) -> PyTree[Array]:
-    """Half the particles where the first variation is least, half fresh draws of the same root mean square."""
+    """The starts: half are the particles of least first variation, half new draws of the same root mean square."""
     kept = min(starts // 2, values.shape[0])
     best = jnp.argsort(values)[:kept]
     fresh = model.encoder.sample(key, (starts - kept,))
     scale = jnp.sqrt(jnp.mean(coordinates(_row(particles)) ** 2) / jnp.mean(coordinates(_row(fresh)) ** 2))
-    # Particles that have all collapsed to 0 leave no scale: search at the encoder's own.
+    # If all particles are 0 they have no scale, so the encoder's own scale is used.
     scale = jnp.where(scale > 0, scale, 1)
     return jax.tree.map(
         lambda a, b: jnp.concatenate([a[best], (scale * b).astype(a.dtype)]),
@@ -126,7 +127,7 @@ def _starts(model: AbstractModel, particles: PyTree[Array], values: Array, key, 
 
 
 def _search(first_variation: FirstVariation, depth: Array, begin: PyTree[Array], radius: Array, max_steps: int):
-    """The least of all searches: its value, its particle, its norm."""
+    """The least result of all searches: its value, its particle and the particle's norm."""
     unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], begin))[1]
     flat = jax.vmap(lambda particle: ravel_pytree(particle)[0])(begin)
     eps = float(jnp.finfo(flat.dtype).eps)
@@ -139,7 +140,7 @@ def _search(first_variation: FirstVariation, depth: Array, begin: PyTree[Array],
         return optx.minimise(value, solver, z, max_steps=max_steps, throw=False).value
 
     found = jax.vmap(one)(_out_of_ball(flat, radius))
-    # A search that broke down must neither win nor poison: its start stands instead.
+    # A search that is not finite is replaced by its start.
     found = jnp.where(jnp.isfinite(found).all(axis=1, keepdims=True), found, _out_of_ball(flat, radius))
     values = jax.lax.map(lambda z: value(z, None), found)
     best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
@@ -153,7 +154,7 @@ def _into_ball(z: Array, radius: Array) -> Array:
 
 
 def _out_of_ball(theta: Array, radius: Array) -> Array:
-    """The inverse of `_into_ball`; what lies outside nine tenths of the radius is first drawn back there."""
+    """The inverse of `_into_ball`. Points beyond nine tenths of the radius are first moved to there."""
     norm = jnp.linalg.norm(theta, axis=-1, keepdims=True)
     theta = theta * jnp.minimum(1, 0.9 * radius / jnp.where(norm > 0, norm, 1))
     return theta / jnp.sqrt(1 - jnp.sum(theta**2, axis=-1, keepdims=True) / radius**2)

@@ -1,4 +1,4 @@
-"""A goal-oriented cubature: a few particles reweighted so that they stand for very many."""
+"""A goal-oriented cubature: a few particles, reweighted to represent a large sample."""
 
 import equinox as eqx
 import jax
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._backend.precision import Module
 from .._checks import at_least, instance
-from ..encoders import AbstractEncoder, AbstractOddEncoder
+from ..encoders import AbstractEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure
 from ..models import AbstractModel
@@ -24,15 +24,16 @@ def cubature(
     tied: int = 1,
     share: float = 0.2,
 ) -> AbstractMeasure:
-    r"""Reweight the first particles of a large sample of ρ₀ so that they move the outputs as all of it does.
+    r"""Reweight the first particles of a large sample of ρ₀, so that they act on the outputs as the whole sample does.
 
-    The particles of `base` ride as tracers \( X_\tau \) through the fields of the `pilot`, by an Euler step from each
-    saved τ to the next in the mean of the fields at both. There a particle's mass adds to the outputs, but for a factor
-    of the prompt b, and to first order in the sample's error, what it adds to the prompt's loss,
+    The particles of `base` move as tracers \( X_\tau \) in the fields of the `pilot`. Each interval between saved τ is
+    one Euler step, in the mean of the fields at its ends. To first order in the sample's error, a particle's mass
+    contributes to the output of prompt b in proportion to its contribution to the loss of prompt b,
 
     \[ F_{b\tau}(\theta_{ij}) = \langle g(T_b(t_i, \tau), X_\tau(\theta_{ij})),\, p_b(t_i, \tau) \rangle. \]
 
-    For every prompt and later τ its mean over the base is kept by weights nearest to the old,
+    The new weights preserve the mean of F over the base, for every prompt and every saved τ but the first. Among all
+    such weights they are the nearest to the old ones:
 
     \[ \sum_i w_i \sum_j a_{ij} F_{b\tau}(\theta_{ij}) = \sum_i w_i \sum_j a^{base}_{ij} F_{b\tau}(\theta_{ij}), \qquad
        \sum_j a_{ij} = 1, \qquad a_{ij} \ge 0. \]
@@ -40,29 +41,30 @@ def cubature(
     **Arguments:**
 
     - `objective`: Q.
-    - `pilot`: a flow of [`wgf.AveragedODE`][] at a few τ from 0 to the end, of a measure as small as 128 particles in
-      all. Good values: three equidistant τ.
-    - `base`: a measure of initial particles at the depth nodes of the pilot's. It can be large: a particle costs a few
-      evaluations in all, where one of the flow costs as many as the flow takes stages. `SignPairs(Sobol())` at the
-      stage times of [`wgf.measures.EqualEighths`][], drawn jointly, is best.
-    - `width`: so many of the base's particles at each node, the first ones, are kept. Good values: a tenth of the
-      base's.
-    - `tied`: so many particles next to one another share a weight: 2 for sign pairs, which keeps all odd integrals
+    - `pilot`: a flow of [`wgf.AveragedODE`][] that is saved at a few τ from 0 to the end. Its measure can be as small
+      as 128 particles in all. Good values: three equidistant τ.
+    - `base`: a measure of initial particles at the depth nodes of the pilot. It can be large: its particles cost a few
+      evaluations each, while a particle of a flow costs one evaluation per stage. Best: `SignPairs(Sobol())` at the
+      stage times of [`wgf.measures.EqualEighths`][], drawn jointly.
+    - `width`: the number of particles that are kept at each node, the first ones of the base. Good values: a tenth of
+      the base's width.
+    - `tied`: the number of adjacent particles that share a weight. Use 2 for sign pairs, which keeps all odd integrals
       exact.
-    - `share`: the most means that are kept, as a share of the free weights: of more, those of the first principal
-      components.
+    - `share`: the most means that are preserved, as a share of the free weights. If there are more, the means of the
+      first principal components are preserved.
 
     **Returns:** the first `width` particles of `base`, with new weights.
 
-    **Raises:** `ValueError` if the base's nodes are not the pilot's, the width is above the base's or no multiple of
-    `tied`, a kept particle's weight is zero, or no non-negative weights exist (lower `share`).
+    **Raises:** `ValueError` if the base's nodes are not the pilot's, the width is above the base's or is not a multiple
+    of `tied`, a kept particle's weight is zero, or no non-negative weights exist (lower `share`).
 
-    Cost: for each particle of the base and each saved τ, one value and gradient of the encoder (those at a τ between
-    are taken in the mean fields of the step that begins there); at the first τ, one for both of a pair that the
-    encoder's reflection maps to each other; and the adjoint of the pilot at each τ. The error is at
-    least the base's own; a prompt that the pilot fits exactly has no features. Best for errors of 3e-3 of the labels'
-    or less and particles of many dimensions: there it takes the fewest evaluations of heads of all that
-    benchmarks/work_precision.py compares.
+    Cost: one value and gradient of the encoder per particle of the base and per saved τ, and the adjoint of the pilot
+    per τ. At an intermediate τ they are taken in the mean fields of the step that starts there. At the first τ, one
+    value and gradient serves both particles of a pair that the encoder's reflection maps to each other. The error is
+    at least that of the base. A prompt that the pilot fits exactly has no features.
+
+    Good values: errors of at most 3e-3 of the labels', and particles of many dimensions. There it needs the fewest head
+    evaluations of all methods that benchmarks/work_precision.py compares.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("pilot", pilot, FlowSolution, "a solution of wgf.flow")
@@ -102,12 +104,9 @@ class _Fields(Module):
 
 def _in_pairs(encoder: AbstractEncoder, particles: PyTree[Array]) -> bool:
     """Whether particles 2j and 2j + 1 are reflections of each other."""
-    if not isinstance(encoder, AbstractOddEncoder):
+    if not encoder.is_odd:
         return False
-    try:
-        mirrored = encoder.reflect(jax.tree.map(lambda leaf: leaf[:, ::2], particles))
-    except ValueError:  # A part of the encoder has no reflection.
-        return False
+    mirrored = encoder.reflect(jax.tree.map(lambda leaf: leaf[:, ::2], particles))
     return bool(eqx.tree_equal(mirrored, jax.tree.map(lambda leaf: leaf[:, 1::2], particles)))
 
 
@@ -115,10 +114,10 @@ def _in_pairs(encoder: AbstractEncoder, particles: PyTree[Array]) -> bool:
 def _ride(
     objective: Objective, pilot: FlowSolution, particles: PyTree[Array], paired: bool
 ) -> Float[Array, "depth width features"]:
-    """What every particle adds to every prompt, at each saved τ but the first.
+    """The contribution of every particle to every prompt, at each saved τ but the first.
 
-    From one saved τ to the next by an explicit Euler step in the mean of the fields at both; what is found there comes
-    with the slope of the next step, and so in that step's fields.
+    Particles move from one saved τ to the next by an explicit Euler step, in the mean of the fields at both.
+    Contributions are computed together with the slope of the next step, hence in that step's fields.
     """
     arrays, static = eqx.partition(pilot.models, eqx.is_array)
     fields = jax.lax.map(lambda leaves: _fields(objective, eqx.combine(leaves, static)), arrays)
@@ -143,10 +142,9 @@ def _leg_of_pairs(
 ) -> PyTree[Array]:
     r"""An Euler step of pairs (θ, ιθ) from the slopes of their first halves.
 
-    As g(T, ιθ) = −g(T, θ), the slope at ιθ without decay is −ι of that at θ: with s = ∇F + λθ, ιθ goes to
-    ι(θ + h (s − 2λθ)).
+    Since g(T, ιθ) = −g(T, θ), the slope at ιθ without decay is −ι of the slope at θ. With s = ∇F + λθ, the step takes
+    ιθ to ι(θ + h (s − 2λθ)).
     """
-    assert isinstance(encoder, AbstractOddEncoder)
     fields, step = leg
     halves = jax.tree.map(lambda leaf: leaf[:, ::2], particles)
     _, slopes = _first_variations(objective, encoder, fields, halves)
@@ -165,7 +163,7 @@ def _fields(objective: Objective, model: AbstractModel) -> _Fields:
 def _first_variations(
     objective: Objective, encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array]
 ) -> tuple[Float[Array, "depth width batch"], PyTree[Array]]:
-    """Each prompt's part in δQ/δρ at every particle, without decay; and the gradient of the whole."""
+    """Each prompt's part of δQ/δρ at every particle, without decay, and the gradient of δQ/δρ."""
 
     def at_node(inputs):
         particles, tokens, costates = inputs
@@ -206,7 +204,7 @@ def _factors(
     masses = (depth_weights[:, None] * weights).ravel()
     flat = features.reshape(depth * width, -1)
     components = _principal(flat, masses, int(share * (len(masses) - depth)))
-    # The sum of the weights at each node is a moment like any other: of the function that is 1 there.
+    # The sum of the weights at a node is one more moment: that of the function which is 1 at this node.
     rows = np.concatenate([flat @ components, np.repeat(np.eye(depth), width, axis=0)], axis=1)
     factors = nearest_weights(rows, masses, np.concatenate([target @ components, depth_weights]))
     return factors.reshape(depth, width)
@@ -215,7 +213,7 @@ def _factors(
 def _principal(
     features: Float[np.ndarray, "count r"], masses: Float[np.ndarray, " count"], most: int
 ) -> Float[np.ndarray, "r kept"]:
-    """The principal directions of the features, of which each counts the same, at most so many, of unit variance."""
+    """At most `most` principal directions of the features, of unit variance. All features count equally."""
     centred = (features - masses @ features) * np.sqrt(masses)[:, None]
     spread = np.linalg.norm(centred, axis=0)
     scale = 1 / np.where(spread > 0, spread, 1)
@@ -227,10 +225,10 @@ def _principal(
 def nearest_weights(
     rows: Float[np.ndarray, "count moments"], masses: Float[np.ndarray, " count"], target: Float[np.ndarray, " moments"]
 ) -> Float[np.ndarray, " count"]:
-    r"""The factors ω ≥ 0 near 1, in \( \sum_k m_k (\omega_k - 1)^2 \), with \( \sum_k m_k \omega_k F_k = \) `target`.
+    r"""Factors ω ≥ 0 of small \( \sum_k m_k (\omega_k - 1)^2 \) with \( \sum_k m_k \omega_k F_k = \) `target`.
 
-    The least where all are positive. Else by an active set: factors that would be negative are held at 0 and the others
-    are solved for again, which is within a few per cent of the least.
+    If the minimum has no negative factors, it is returned. Otherwise an active set is used: negative factors are set to
+    0 and the others are solved for again. The result is within a few per cent of the minimum.
 
     **Raises:** `ValueError` if no such factors are found.
     """
@@ -246,5 +244,7 @@ def nearest_weights(
         free &= factors > 0
     reached = np.allclose((masses * factors) @ rows, target, atol=1e-9 * max(1, np.abs(target).max()))
     if factors.min() < 0 or not reached:
-        raise ValueError("`share` must leave room for weights that are not negative: lower it, or raise `width`.")
+        raise ValueError(
+            "`share` must leave room for weights that are not negative; found none. Lower it, or raise `width`."
+        )
     return factors

@@ -1,4 +1,4 @@
-"""Naming what went wrong in a flow, from its own numbers."""
+"""Diagnosis of a flow: failure signatures, found in its own numbers."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from ._gap import Gap
 
 
 class Finding(NamedTuple):
-    """A failure signature, what it was recognised by, and what to try."""
+    """A failure signature, its evidence, and advice."""
 
     signature: str
     evidence: str
@@ -26,29 +26,30 @@ class Finding(NamedTuple):
 def diagnose(
     objective: Objective, solution: FlowSolution, *, key: PRNGKeyArray, gap: Gap | None = None
 ) -> tuple[Finding, ...]:
-    """Name the failure signatures that a flow shows; none for a healthy one.
+    """Name the failure signatures of a flow. A healthy flow has none.
 
-    - *diverged*: the objective broke its energy identity (the tolerance is too loose), or the flow ended early with
-      particles that ran away (the weight decay is too weak); *ended early*: with particles that did not.
-    - *plateau*: stationary at a risk above 5 % of the first one; by the optimality certificate either the weight decay
-      holds it there, or the point is stationary but not optimal.
+    - *diverged*: the objective violates its energy identity (the tolerance is too loose), or the flow ended early and
+      its particles ran away (the weight decay is too weak).
+    - *ended early*: the flow ended early, but its particles did not run away.
+    - *plateau*: the flow is stationary at a risk above 5 % of the initial risk. The optimality certificate decides
+      whether weight decay keeps it there, or whether the point is stationary but not optimal.
     - *growing gap*: the distance to the limit more than tripled over the second half of the training times, and ends
-      above the limit's own noise where that is known.
+      above the limit's noise if that is known.
     - *assumption*: the encoder is not partially 1-homogeneous, its gradients are not Lipschitz in expectation, or its
-      kernel cannot tell the prompts apart; named only where the risk stayed above 5 % of the first one.
+      kernel cannot distinguish the prompts. It is reported only if the risk stayed above 5 % of the initial risk.
 
     **Arguments:**
 
-    - `objective`: that of the flow.
-    - `solution`: of [`wgf.flow`][] on a model with a measure.
-    - `key`: of the certificate's and the assumptions' random draws.
-    - `gap`: of this flow to its limit, from [`wgf.gap`][], if there is one.
+    - `objective`: the objective of the flow.
+    - `solution`: a solution of [`wgf.flow`][] for a model with a measure.
+    - `key`: a random key for the certificate and the assumptions.
+    - `gap`: the gap of this flow to its limit, from [`wgf.gap`][], if available.
 
     **Returns:** [`wgf.analysis.Finding`][]s, worst first.
 
-    Cost: one certificate and one check of the assumptions where the risk stayed high; else next to nothing.
+    Cost: one certificate and one check of the assumptions if the risk stayed high; otherwise almost nothing.
 
-    **Source:** arXiv:2410.23610, sections 3 and 4, for what each assumption is needed for.
+    **Source:** arXiv:2410.23610, sections 3 and 4, for the role of each assumption.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("solution", solution, FlowSolution, "a solution of wgf.flow")
@@ -64,15 +65,15 @@ def diagnose(
 def _diverged(solution: FlowSolution) -> Finding | None:
     drop = solution.objective[0] - solution.objective
     violation = float(jnp.nanmax(jnp.abs(drop - solution.dissipated)) / jnp.maximum(jnp.nanmax(jnp.abs(drop)), 1e-30))
-    identity = f"the objective's drop differs from what was dissipated by {violation:.1e} of the largest drop"
+    identity = f"the objective's drop differs from the integrated dissipation by {violation:.1e} of the largest drop"
     if violation > 0.02:
         return Finding("diverged: tolerance too loose", identity, "lower `rtol`, or the constant `dt0`")
-    # Tracers and particles of no weight do not show in Q.
+    # Q does not depend on tracers and other particles of weight zero.
     if bool(jnp.all(jnp.isfinite(solution.objective)) & (solution.result != RESULTS.not_finite)):
         return None
     moments = np.asarray(eqx.filter_vmap(lambda model: model.measure.second_moment())(solution.models))
     last = int(np.flatnonzero(np.isfinite(moments))[-1])
-    end = f"the flow ended after τ = {float(solution.taus[last]):.3g}, true to its energy identity until then"
+    end = f"the flow ended after τ = {float(solution.taus[last]):.3g} and met its energy identity until then"
     if moments[last] > 4 * moments[0]:
         growth = f"the particles' second moment grew from {moments[0]:.2g} to {moments[last]:.2g}"
         return Finding("diverged: weight decay too weak", f"{end}; {growth}", "raise the objective's `weight_decay`")
@@ -82,10 +83,10 @@ def _diverged(solution: FlowSolution) -> Finding | None:
 def _plateau(objective: Objective, solution: FlowSolution, key: PRNGKeyArray) -> Finding | None:
     slow = float(solution.dissipation[-1]) * float(solution.taus[-1] - solution.taus[0])
     if slow > 0.02 * abs(float(solution.objective[-1])):
-        return None  # still on its way
+        return None  # not yet stationary
     end = solution.model_at(-1)
     lack = float(certificate(objective, end, key=key).value)
-    at = f"risk {float(solution.risk[-1]):.3g} of the first {float(solution.risk[0]):.3g}, dissipation fallen to rest"
+    at = f"risk {float(solution.risk[-1]):.3g} of the first {float(solution.risk[0]):.3g}, almost no dissipation"
     if lack < -0.02 * float(solution.objective[-1]):
         return Finding(
             "plateau: stationary but not optimal",
@@ -116,7 +117,7 @@ def _growing_gap(gap: Gap) -> Finding | None:
 def _assumptions(objective: Objective, solution: FlowSolution, key: PRNGKeyArray) -> list[Finding]:
     encoder = solution.model_at(-1).encoder
     found = check_assumptions(encoder, objective.prompts, key=key, samples=128)
-    advice = "see wgf.analysis.check_assumptions, and take another encoder"
+    advice = "see wgf.analysis.check_assumptions, and use another encoder"
     rounding = 1e3 * float(np.finfo(objective.prompts.tokens.dtype).eps) ** 2
     broken = {
         "no partial homogeneity": (
@@ -127,7 +128,7 @@ def _assumptions(objective: Objective, solution: FlowSolution, key: PRNGKeyArray
             not found.mean.holds,
             f"their mean difference quotient grows as r^{found.mean.exponent:.2f} at short distances r",
         ),
-        "prompts not told apart": (
+        "prompts not distinguished": (
             found.least_eigenvalue < rounding,
             f"the kernel's least eigenvalue is {found.least_eigenvalue:.1e} of its greatest",
         ),

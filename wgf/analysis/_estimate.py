@@ -1,4 +1,4 @@
-"""A quantity with its error bar, from independent parts of a sample and from the whole."""
+"""A quantity with an error bar, from independent parts of a sample and from the whole sample."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,19 +9,19 @@ from .._backend.precision import Module
 
 
 class Estimate(Module):
-    r"""A functional Y of a law, at a sample of R independent parts, with the error that the parts betray.
+    r"""A functional Y of a law, estimated from a sample of R independent parts, with its error.
 
     Let \( Y_r \) be its value at part r alone, \( \bar Y \) their mean, s their standard deviation and Y the value at
-    all parts together (`value`). For a smooth functional a part's fluctuation enters Y with weight 1/R, to first order
-    linearly and to second order in squares, which gives
+    all parts together (`value`). For a smooth functional, the fluctuation of a part enters Y with weight 1/R: linearly
+    to first order, and in squares to second order. This gives
 
     \[ \mathrm{se}(Y) = s / \sqrt R, \qquad \mathrm{bias}(Y) = (\bar Y - Y) / (R - 1), \]
 
-    since \( E\bar Y - Y_\infty = R\,(EY - Y_\infty) \): the covariance of R independent parts together is 1/R of one's.
-    That holds for any randomised sampling (quasi-random, symmetric), of whatever rate in the width; a comparison of
-    two widths would need the rate. What is linear in the parts cancels in the bias, so that its own noise is of second
-    order too. Where the linear term itself vanishes, as in Q near a minimum, the interval covers somewhat less often
-    than it says.
+    since \( E\bar Y - Y_\infty = R\,(EY - Y_\infty) \): the covariance of R independent parts together is 1/R of that
+    of one part. This holds for any randomised sampling (quasi-random, symmetric), at any rate in the width; a
+    comparison of two widths would need the rate. Terms that are linear in the parts cancel in the bias, so its noise
+    is of second order too. If the linear term vanishes, as in Q near a minimum, the interval covers the truth somewhat
+    less often than its nominal confidence.
 
     - `value`: Y, `[*shape]`.
     - `members`: the \( Y_r \), `[R, *shape]`.
@@ -36,7 +36,7 @@ class Estimate(Module):
 
     @property
     def mean(self) -> Float[Array, "*shape"]:
-        """The mean over the parts, whose bias is R times that of `value`."""
+        """The mean over the parts. Its bias is R times that of `value`."""
         return jnp.mean(self.members, axis=0)
 
     @property
@@ -48,12 +48,12 @@ class Estimate(Module):
     @property
     @eqx.filter_jit
     def bias(self) -> Float[Array, "*shape"]:
-        """The expectation of `value` minus the truth, estimated."""
+        """The estimated bias of `value`: its expectation minus the truth."""
         return (self.mean - self.value) / (self.members.shape[0] - 1)
 
     @property
     def error(self) -> Float[Array, "*shape"]:
-        """The root mean square error of `value`, from its standard error and its bias."""
+        """The root mean square error of `value`, from its standard error and bias."""
         return jnp.hypot(self.standard_error, self.bias)
 
     @eqx.filter_jit
@@ -67,9 +67,11 @@ class Estimate(Module):
 
 
 def student_quantile(replicates: int, confidence: float = 0.95) -> float:
-    """How many standard errors, estimated from R replicates, cover with this confidence: Student's t, R − 1 degrees.
+    """Student's quantile with R − 1 degrees of freedom: the half width of an interval, in estimated standard errors.
 
-    12.7 for 2 replicates, 3.18 for 4, 2.36 for 8, 1.96 for many.
+    | replicates R | 2 | 4 | 8 | many |
+    |---|---|---|---|---|
+    | quantile at 95 % | 12.7 | 3.18 | 2.36 | 1.96 |
 
     **Raises:** `ValueError` unless the confidence lies between 0 and 1.
     """

@@ -1,4 +1,4 @@
-"""The Sinkhorn divergence of a finite model's particles from the limit's, with its noise floor."""
+"""The Sinkhorn divergence of a finite model's particles from the limit's particles, with its noise floor."""
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +10,19 @@ from .._backend.precision import Module
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
 
-# Points and weights; the widths of clouds that are compared differ, which `_` leaves open.
+# Points and weights. `_` leaves the width open, because the compared clouds differ in width.
 _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]
-# The least sizes that clouds are filled up to: few points beside the limit's, and the default of `most_depths`.
+# The least sizes of padded clouds: few points compared with the limit's, and the default of `most_depths`.
 _NARROW, _SHALLOW = 128, 8
 
 
 class Clouds(Module):
-    """A finite model's clouds, filled up to a shape that models of many sizes share: one program compares them all.
+    """A finite model's clouds, padded to a shape that models of many sizes share: one program compares them all.
 
-    - `depths`, `depth_weights`: of the layers compared, and as many of weight zero as fill them up.
-    - `own`: the model's particles, and points of weight zero.
-    - `count`: how many particles there are at each depth.
-    - `twins`: the limit's tracers that started as they did, if it carries any.
+    - `depths`, `depth_weights`: of the compared layers, padded with depths of weight zero.
+    - `own`: the model's particles, padded with points of weight zero.
+    - `count`: the number of particles at each depth, without padding.
+    - `twins`: the limit's tracers of these particles, if it carries any.
     """
 
     depths: Float[Array, " depth"]
@@ -35,17 +35,17 @@ class Clouds(Module):
 def fill_clouds(
     finite: AbstractMeasure, twins: AbstractMeasure | None, *, limit_width: int, most_depths: int
 ) -> Clouds:
-    """The clouds at (at most) `most_depths` layers, for a limit of `limit_width` particles at each depth."""
+    """The clouds of at most `most_depths` layers, for a limit of `limit_width` particles at each depth."""
     depth, width = finite.weights.shape
     chosen = np.unique(np.linspace(0, depth - 1, min(most_depths, depth)).round().astype(int))
     missing = (0, min(_round_up(len(chosen), _SHALLOW), most_depths) - len(chosen))
-    # No wider than the limit's cloud unless it is: kernels filled up are no larger than the one of that cloud alone,
-    # and from the least width on no more than twice as wide as need be.
+    # Padding never exceeds the limit's width, so padded kernels are no larger than the kernel of the limit's cloud.
+    # Above the least width, padding at most doubles a cloud.
     filled = max(width, min(_round_up(width, _NARROW), limit_width))
 
     def fill(measure: AbstractMeasure) -> _Cloud:
         points, weights = _take((coordinates(measure.particles)[chosen], measure.weights[chosen]), 0, width, filled)
-        # Points that coincide: there is nothing to solve at depths of weight zero.
+        # At the padding depths all points coincide, so there is nothing to solve.
         return jnp.pad(points, (missing, (0, 0), (0, 0))), jnp.pad(weights, (missing, (0, 0)), "edge")
 
     depth_weights = finite.depth_weights[chosen] / jnp.sum(finite.depth_weights[chosen])
@@ -59,7 +59,7 @@ def fill_clouds(
 
 
 def _round_up(count: int, least: int) -> int:
-    """The next power of two."""
+    """The next power of two, or `least` if that is larger."""
     return max(least, 1 << (count - 1).bit_length())
 
 
@@ -72,13 +72,12 @@ def sinkhorn_excess(
     initial: Potentials | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Excess, Float[Array, ""] | None, Potentials]:
-    """The divergence and its floor, and the noise of their difference if known.
+    """The divergence and its noise floor, the noise of their difference if known, and the potentials of both.
 
-    Beside them the potentials of both, which the next of a flow's times may have as `initial` to start from. The
-    devices of a `mesh` share the layers.
+    The potentials can serve as `initial` at the next τ of a flow. The devices of a `mesh` share the layers.
 
-    Three ways to come by a sample of the limit's law that is independent of the limit's particles: its tracers; each of
-    its `replicates` in turn against the others; or, failing both, one part of the larger cloud.
+    The floor needs a sample of the limit's law that is independent of the limit's particles. That sample is the limit's
+    tracers; or each of its `replicates` in turn, against the others; or, without either, a part of the larger cloud.
     """
 
     def divergence(cloud: _Cloud, other: _Cloud, initial: Potentials | None) -> Divergence:
@@ -87,7 +86,7 @@ def sinkhorn_excess(
         return conditional_divergence(x, y, clouds.depth_weights, epsilon=epsilon, **options)
 
     def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Potentials | None) -> tuple[Excess, Potentials]:
-        # Clouds of one size, one after the other: one program for both.
+        # Both clouds have one size, so one program solves them one after the other.
         both = jax.tree.map(lambda *each: jnp.stack(each), cloud, floor)
         both = jax.lax.map(lambda given: divergence(given[0], other, given[1]), (both, initial))
         excess = Excess(both.value[0], both.value[1], both.epsilon[0], jnp.all(both.converged))
@@ -107,9 +106,9 @@ def sinkhorn_excess(
 def _over_replicates(
     pair, clouds: Clouds, y: _Cloud, replicates: int, initial: Potentials | None
 ) -> tuple[Excess, Float[Array, ""], Potentials]:
-    """Means over the replicates, each left out of the limit's cloud in turn and serving as the sample of its law.
+    """Means over the replicates. Each in turn is left out of the limit's cloud and is the sample of the limit's law.
 
-    The floors are then R draws of what the divergence would be, were the finite model's particles a sample of that law.
+    The floors are then R draws of the divergence of a finite model whose particles are a sample of that law.
     """
     whole = y[0].shape[1]
     part = whole // replicates
@@ -128,10 +127,10 @@ def _over_replicates(
 
 
 def _split(clouds: Clouds, y: _Cloud) -> tuple[_Cloud, _Cloud, _Cloud]:
-    """Cut clouds to (x, x0, y): x0 and y disjoint parts of the larger one, x as many of the smaller as x0 has."""
+    """Cut clouds to (x, x0, y): disjoint parts x0, y of the larger, and a part x of the smaller, of the size of x0."""
     small, large, most = clouds.own, y, clouds.count
     if small[0].shape[1] > large[0].shape[1]:
-        # Nothing is filled up in a model wider than the limit.
+        # A model wider than the limit has no padding.
         small, large, most = y, clouds.own, y[0].shape[1]
     whole = large[0].shape[1]
     half = max(1, whole // 2)
@@ -141,16 +140,16 @@ def _split(clouds: Clouds, y: _Cloud) -> tuple[_Cloud, _Cloud, _Cloud]:
 
 
 def _part(cloud: _Cloud, start: ArrayLike, count: ArrayLike, width: int) -> _Cloud:
-    """A part of a cloud as a cloud of its own."""
+    """A part of a cloud, with its weights scaled to sum 1."""
     points, weights = _take(cloud, start, count, width)
     return points, weights / jnp.sum(weights, axis=1, keepdims=True)
 
 
 def _take(cloud: _Cloud, start: ArrayLike, count: ArrayLike, width: int) -> _Cloud:
-    """So many points from `start` on, the first again after the last, filled up to a width with weights of zero.
+    """Take `count` points from `start` on, cyclically, and pad them to `width` with points of weight zero.
 
-    The points that fill up lie where the first one taken lies, and so have its potentials: iterations take the course
-    that they take without them.
+    The padding points coincide with the first point taken and so have its potentials. The iterations are then the same
+    as without padding.
     """
     place = jnp.arange(width)
     index = (start + jnp.where(place < count, place, 0)) % cloud[0].shape[1]

@@ -18,12 +18,12 @@ from ._excess import Clouds, fill_clouds, sinkhorn_excess
 from ._noise import Noise, Resolved
 from ._replicates import Replicates
 
-# Objective, risk, and outputs or their size.
+# Objective, risk, and outputs or their root mean square.
 _Scalars = tuple[Array, Array, Array]
 
 
 class Gap(Module):
-    r"""How far a finite model is from the limit at each saved τ.
+    r"""The distance of a finite model from the limit at each saved τ.
 
     - `taus`: `[saves]`.
     - `objective`, `risk`: finite minus limit, `[saves]`.
@@ -31,9 +31,9 @@ class Gap(Module):
     - `sinkhorn`: [`wgf.transport.Excess`][] of the particle clouds, integrated over depth, `[saves]` each: value, noise
       floor, ε and whether the iterations converged. A squared distance.
     - `coupling`: the mean squared distance of the finite model's particles from their own tracers, `[saves]`; None
-      where the limit carries no tracers of that model.
-    - `noise`: [`wgf.analysis.Noise`][], what the limit's own sampling error puts into these gaps; None where the limit
-      is a single solution, which does not know its error.
+      if the limit carries no tracers of that model.
+    - `noise`: [`wgf.analysis.Noise`][], the contribution of the limit's sampling error to these gaps; None if the limit
+      is a single solution, whose error is unknown.
     """
 
     taus: Float[Array, " saves"]
@@ -47,16 +47,16 @@ class Gap(Module):
     @property
     @eqx.filter_jit
     def resolved(self) -> Resolved | None:
-        """Which gaps stand out of the noise, [`wgf.analysis.Resolved`][]; None where the noise is unknown."""
+        """Which gaps exceed the noise, [`wgf.analysis.Resolved`][]; None if the noise is unknown."""
         if self.noise is None:
             return None
         return self.noise.resolve(self.objective, self.risk, self.output, self.coupling, self.sinkhorn.excess)
 
     def squared_output(self) -> Float[Array, " saves"]:
-        r"""The squared output gap to the limit without its noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).
+        r"""The squared output gap minus the limit's noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).
 
-        Unbiased to first order, where the square of `output` is too large by the reference's variance; may be negative.
-        Without replicates there is nothing to subtract.
+        It is unbiased to first order, and may be negative. The square of `output` is too large by the variance of the
+        reference. Without replicates nothing is subtracted.
         """
         return self.output**2 if self.noise is None else self.output**2 - self.noise.output**2
 
@@ -71,33 +71,39 @@ def gap(
 ) -> Gap:
     r"""Compare two flows at the same training times.
 
-    The limit is one solution, or [`wgf.analysis.Replicates`][]: then the finite model is compared to their pooled
-    solution, and the gap comes with the noise that the limit's own sampling error puts into it.
+    The limit is one solution or [`wgf.analysis.Replicates`][]. With replicates, the finite model is compared with their
+    pooled solution, and the gap includes the noise from the limit's sampling error.
 
-    The particle clouds are compared depth by depth at (at most `most_depths` of) the finite model's layers. The noise
-    floor is the divergence of two independent samples of the limit's law, of the sizes of the clouds compared: the
-    limit's tracers of that model against its particles where there are tracers (they started as the finite model did,
-    and moved by the limit's field); else the mean over the replicates, each against all others together; else two
-    disjoint parts of the larger cloud. In the last two cases the clouds are cut to those sizes too.
+    The particle clouds are compared depth by depth, at no more than `most_depths` of the finite model's layers. The
+    noise floor is the divergence of two independent samples of the limit's law, of the sizes of the compared clouds.
+    The two samples are the first available of these:
+
+    - the limit's tracers of that model, against the limit's particles. The tracers started as the finite model did, and
+      moved in the limit's field.
+    - the replicates, each against all others together. The floor is the mean.
+    - two disjoint parts of the larger cloud.
+
+    In the last two cases the compared clouds are cut to those sizes too.
 
     **Arguments:**
 
     - `finite`: the flow of the finite model.
-    - `limit`: the flow of the limit, or of its replicates, at the same `taus`; with the finite model's particles as
-      tracers it gives the coupling distance as well.
-    - `epsilon`: ε of the Sinkhorn divergence; default [`wgf.transport.epsilon_from_scale`][] of the limit's initial
+    - `limit`: the flow of the limit, or of its replicates, at the same `taus`. If it carries the finite model's
+      particles as tracers, the coupling distance is computed too.
+    - `epsilon`: ε of the Sinkhorn divergence. Default: [`wgf.transport.epsilon_from_scale`][] of the limit's initial
       cloud.
     - `most_depths`: the most layers whose clouds are compared, evenly spread.
-    - `mesh`: devices that share the layers' transports, e.g. of [`wgf.sharding.mesh`][]. The particles move there.
+    - `mesh`: devices that share the transports of the layers, e.g. from [`wgf.sharding.mesh`][]. The particles are
+      moved there.
 
-    **Returns:** [`wgf.analysis.Gap`][]. Every gap is NaN, and `sinkhorn.converged` False, at each τ where one of the
-    solutions is not finite: it failed (its `result` says why), or did not reach that τ.
+    **Returns:** [`wgf.analysis.Gap`][]. At each τ where one of the solutions is not finite, every gap is NaN and
+    `sinkhorn.converged` is False. That solution failed (its `result` gives the reason) or did not reach that τ.
 
     **Raises:** `ValueError` if the times or the prompts differ, tracers of the same shape make the match ambiguous, or
     a limit on a grid has no tracers.
 
-    Cost: for each τ and depth two Sinkhorn divergences of M against M' points, with replicates and no tracers two for
-    each replicate.
+    Cost: two Sinkhorn divergences of M against M' points per τ and depth; with replicates and no tracers, two per
+    replicate.
 
     **Source:** arXiv:2410.23610, section 3; arXiv:2403.12887 for the distance.
     """
@@ -117,7 +123,9 @@ def gap(
     most_depths = at_least("most_depths", most_depths, 1)
     tracers = _match(finite.models, reference.models)
     if tracers is None and isinstance(reference.models.measure, Eulerian):
-        raise ValueError("`limit` must carry the finite model's tracers where its measure is on a grid: no sample is.")
+        raise ValueError(
+            "`limit` lives on a grid, so it has no samples. Pass the flow of `limit.with_tracers(finite)`."
+        )
     epsilon = _epsilon(reference.models.measure) if epsilon is None else positive("epsilon", epsilon)
     count = None if replicates is None else replicates.count
     twins = None if tracers is None else reference.models.tracers[tracers]
@@ -127,7 +135,7 @@ def gap(
         compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
     clouds, coupling, is_finite = _fill(compared, most_depths)
     found = (*_transports(clouds, compared.limit, compared.epsilon, count, mesh), coupling, is_finite)
-    # Home again, beside what is not of particles.
+    # Back to the devices of the other gaps.
     sinkhorn, spread, coupling, is_finite = found if mesh is None else jax.device_put(found, finite.objective.sharding)
     scalars = [(s.objective, s.risk, s.outputs) for s in (finite, reference)]
     gaps = _differences(*scalars, finite.prompt_weights), sinkhorn, coupling
@@ -150,21 +158,21 @@ def _check_flow(argument: str, solution: FlowSolution) -> None:
 
 @eqx.filter_jit
 def _epsilon(measure: AbstractMeasure) -> Float[Array, ""]:
-    """ε of the scale of the cloud that a flow starts from."""
+    """ε from the scale of a flow's initial cloud."""
     first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, measure)
     return epsilon_from_scale(coordinates(first.particles)[0])
 
 
 @jax.jit
 def _differences(finite: _Scalars, limit: _Scalars, prompt_weights: Array) -> _Scalars:
-    """Of objectives and risks, and the root mean square of that of outputs."""
+    """Differences of objectives and risks, and the root mean square of the differences of outputs."""
     objective, risk, outputs = jax.tree.map(jnp.subtract, finite, limit)
     return objective, risk, jnp.sqrt(_mean_square(outputs, prompt_weights))
 
 
 @jax.jit
 def _where_finite(known: tuple[list[_Scalars], Bool[Array, " saves"]], gaps: PyTree[Array]) -> PyTree[Array]:
-    """The gaps, NaN (of flags: False) at each τ where a solution is not finite."""
+    """The gaps, with NaN (for flags: False) at each τ where a solution is not finite."""
     scalars, is_finite = known
     rows = finite_rows(scalars) & is_finite
     return jax.tree.map(lambda leaf: jnp.where(rows, leaf, False if leaf.dtype == bool else jnp.nan), gaps)
@@ -188,13 +196,13 @@ def _mean_square(outputs: Float[Array, "saves batch *classes"], weights: Array) 
 
 
 def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
-    """The index of the limit's tracers that have the finite model's depth and width."""
+    """The index of the limit's tracers that have the finite model's depth and width, or None."""
     shape = finite.measure.weights.shape
     matches = [i for i, measure in enumerate(limit.tracers) if measure.weights.shape == shape]
     if len(matches) > 1:
         raise ValueError(
-            f"`limit` must carry one set of tracers of depth and width {shape[1:]}, to tell whose they are; got "
-            f"{len(matches)}."
+            f"`limit` must carry only one set of tracers of depth and width {shape[1:]}, because they are matched by "
+            f"shape; got {len(matches)}."
         )
     return matches[0] if matches else None
 
@@ -210,7 +218,7 @@ class _Compared(Module):
 def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, " saves"] | None, Bool[Array, " saves"]]:
     """The finite model's clouds and the coupling distance at each saved τ: all that depends on its depth and width.
 
-    Beside them whether all particles and weights are finite, those of layers that are not compared included.
+    Also whether all particles and weights are finite, including those of layers that are not compared.
     """
     limit_width = compared.limit.weights.shape[-1]
 
@@ -227,7 +235,7 @@ def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, "
 def _transports(
     clouds: Clouds, limit: AbstractMeasure, epsilon: Array, replicates: int | None, mesh: Mesh | None
 ) -> tuple[Excess, Float[Array, " saves"] | None]:
-    """The excess and its noise at each saved τ, potentials carried from each to the next."""
+    """The excess and its noise at each saved τ, with potentials carried from each τ to the next."""
     dynamic, static = eqx.partition((clouds, limit), eqx.is_array)
 
     def at_tau(initial, arrays):
@@ -237,6 +245,6 @@ def _transports(
         return potentials, (excess, spread)
 
     shapes, _ = jax.eval_shape(at_tau, None, jax.tree.map(lambda leaf: leaf[0], dynamic))
-    # Infinite: no guess.
+    # Infinite potentials mean that no guess is known.
     unknown = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.inf, leaf.dtype), shapes)
     return jax.lax.scan(at_tau, unknown, dynamic)[1]

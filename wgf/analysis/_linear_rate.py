@@ -1,4 +1,4 @@
-"""The rate of a loss that falls exponentially, and how straight its logarithm is."""
+"""The rate of a loss that falls exponentially, and the quality of the exponential fit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,12 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class LinearRate:
-    """A straight line through log-loss.
+    """A straight line fitted to the logarithm of the loss.
 
     - `rate`: −d log L/dτ, its slope.
     - `r_squared`: the share of the variance of log L that the line explains, 0 to 1.
     - `span`: the decades that the loss falls within the window of the fit.
-    - `fallen`: the decades that it falls in all.
+    - `fallen`: the decades that the loss falls in total.
     - `window`: the first and last index of the fit.
     """
 
@@ -33,16 +33,17 @@ def linear_rate(
     transient: float = 1.0,
     decades: float = 4.0,
 ) -> LinearRate:
-    r"""Fit \( \log L(\tau) = a - r \tau \) by least squares, over a window that the losses themselves set.
+    r"""Fit \( \log L(\tau) = a - r \tau \) by least squares, over a window chosen from the losses.
 
-    The window begins where the loss has first fallen by `transient` decades, and ends where it has fallen by `decades`
-    more, or with the last of the times. A loss that never falls so far is fitted over the later half of the times.
+    The window starts where the loss has first fallen by `transient` decades. It ends where the loss has fallen by
+    `decades` more, or at the last time. A loss that never falls by `transient` decades is fitted over the later half of
+    the times.
 
     **Arguments:**
 
     - `times`, `losses`: τ and L > 0, `[saves]`, at least three.
-    - `transient`: the decades of fall left out, in which faster modes than the slowest still show.
-    - `decades`: the decades of the window.
+    - `transient`: the first decades of fall, which are left out because faster modes are still present.
+    - `decades`: the decades of fall within the window.
 
     **Returns:** [`wgf.analysis.LinearRate`][].
 

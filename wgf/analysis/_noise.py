@@ -1,4 +1,4 @@
-"""The noise in a gap: what the reference's own sampling error puts into it."""
+"""The noise in a gap: the contribution of the reference's sampling error."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from ._estimate import student_quantile
 
 
 class Resolved(Module):
-    """Whether each gap stands out of the noise, `[saves]` each; None where the noise of that gap is unknown."""
+    """Whether each gap exceeds the noise, `[saves]` each; None if the noise of that gap is unknown."""
 
     objective: Bool[Array, " saves"]
     risk: Bool[Array, " saves"]
@@ -19,17 +19,17 @@ class Resolved(Module):
 
 
 class Noise(Module):
-    r"""The limit's own error as it appears in each gap: one root mean square, from R replicates, `[saves]` each.
+    r"""The root mean square error of the limit in each gap, from R replicates, `[saves]` each.
 
-    The limit's sample is independent of the finite model's, so that squares add: the expected square of a measured gap
-    is that of the true one plus that of the noise.
+    The limit's sample is independent of the finite model's, so squares add: the expected square of a measured gap is
+    the square of the true gap plus the square of the noise.
 
-    - `objective`, `risk`: of Q and R of the pooled solution ([`wgf.analysis.Estimate`][], `error`).
-    - `output`: of its outputs, root mean square over prompts.
-    - `coupling`: of its tracers, a mean square like the coupling distance
+    - `objective`, `risk`: the error of Q and R of the pooled solution ([`wgf.analysis.Estimate`][], `error`).
+    - `output`: the error of its outputs, a root mean square over prompts.
+    - `coupling`: the error of its tracers, a mean square like the coupling distance
       (`wgf.analysis.Replicates.transport_error`); None without tracers.
-    - `excess`: the standard deviation of the Sinkhorn excess that a sample of the limit's own law would show; None with
-      tracers, whose floor shares the finite model's own draw and needs another null.
+    - `excess`: the standard deviation of the Sinkhorn excess of a sample of the limit's own law. It is None with
+      tracers, because their floor shares the finite model's draw and needs another null distribution.
     - `replicates`: R.
     """
 
@@ -42,7 +42,7 @@ class Noise(Module):
 
     @property
     def factor(self) -> float:
-        """How many times the noise a gap must be: Student's quantile of 95 % confidence, at R − 1 degrees."""
+        """The multiple of the noise that a gap must exceed: Student's 95 % quantile with R − 1 degrees of freedom."""
         return student_quantile(self.replicates)
 
     def resolve(
@@ -53,7 +53,7 @@ class Noise(Module):
         coupling: Float[Array, " saves"] | None,
         excess: Float[Array, " saves"],
     ) -> Resolved:
-        """Which gaps are more than `factor` times the noise (squared distances more than its square)."""
+        """Which gaps exceed `factor` times the noise; the coupling distance, a square, must exceed `factor`² times."""
         factor = self.factor
         return Resolved(
             objective=jnp.abs(objective) > factor * self.objective,

@@ -1,4 +1,4 @@
-"""Rates: how a gap falls with depth and width, fitted with intervals, and held against the forms that theory offers."""
+"""Rates: the fall of a gap with depth and width, fitted with intervals and compared with the forms of theory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    r"""How a form \( a/L + b\,s(L, M) \) fits: a, b ≥ 0 are free, the exponents are the form's.
+    r"""The fit of a form \( a/L + b\,s(L, M) \): a, b ≥ 0 are free, and the exponents are those of the form.
 
     - `deviation`: root mean square of log(gap / form): 0.1 is 10 %.
     - `p_value`: the probability of deviations this large from the seeds' scatter alone.
-    - `trend`: the slope of log(gap / form) against log(L M); below 0 the gap falls faster than the form.
+    - `trend`: the slope of log(gap / form) against log(L M). Below 0, the gap falls faster than the form.
     """
 
     form: str
@@ -51,7 +51,7 @@ class RateFit:
 
     - `values`: (a, α, b, β, γ); `low`, `high`: the ends of their 95 % intervals, by the bootstrap over seeds.
     - `deviation`: root mean square of log(gap / fit).
-    - `verdicts`: one for each of the forms of theory.
+    - `verdicts`: one per form of theory.
     """
 
     values: Float[np.ndarray, "5"]
@@ -66,7 +66,7 @@ class RateFit:
 
     def __str__(self) -> str:
         names = ("a", "alpha", "b", "beta", "gamma")
-        # Exponents at the bound of the search are zero but for rounding.
+        # Exponents at the bound of the search are zero up to rounding.
         columns = (np.where(np.abs(x) < 1e-6, 0, x) for x in (self.values, self.low, self.high))
         parts = zip(names, *columns, strict=True)
         shown = ", ".join(f"{name} {value:.2g} [{low:.2g}, {high:.2g}]" for name, value, low, high in parts)
@@ -78,15 +78,15 @@ def fit_rates(
 ) -> RateFit:
     r"""Fit \( a\,L^{-\alpha} + b\,L^{-\beta} M^{-\gamma} \) to gaps, and judge the forms of [`wgf.analysis.FORMS`][].
 
-    The gap at a size is its root mean square over seeds. Logarithms are fitted, by least squares: all sizes count
-    alike, in proportion. Intervals are percentiles over resampled seeds. An exponent whose interval reaches from 0 to
-    3, the bounds of the search, is one that the data do not tell.
+    The gap at a size is its root mean square over seeds. Logarithms are fitted by least squares, so relative errors
+    count equally at all sizes. Intervals are percentiles over resampled seeds. The search bounds exponents by 0 and 3;
+    the data do not determine an exponent whose interval covers that whole range.
 
     **Arguments:**
 
     - `depths`, `widths`: L and M of each size, `[sizes]`, at least 6 sizes.
-    - `gaps`: a positive gap for each size and seed, `[sizes, seeds]`, at least 3 seeds.
-    - `resamples`, `seed`: of the bootstrap.
+    - `gaps`: a positive gap per size and seed, `[sizes, seeds]`, at least 3 seeds.
+    - `resamples`, `seed`: the number of bootstrap samples, and the seed that draws them.
 
     **Returns:** [`wgf.analysis.RateFit`][].
 
@@ -108,7 +108,8 @@ def fit_rates(
     spread = np.array([_fit(depths, widths, mean, values) for mean in means])
     low, high = np.percentile(spread, (2.5, 97.5), axis=0)
     residuals = np.log(gap / _curve(values, depths, widths))
-    # One relative scatter for all sizes: a few seeds do not tell each size's own. Resampling n seeds loses a share 1/n.
+    # One relative scatter for all sizes, because a few seeds do not determine one per size. Resampling n seeds loses a
+    # share 1/n of the variance.
     seeds = gaps.shape[1]
     variance = float(np.mean(np.var(np.log(means), axis=0, ddof=1))) * seeds / (seeds - 1)
     verdicts = tuple(_judge(form, depths, widths, gap, variance, gaps.shape[0] * (seeds - 1)) for form in FORMS)
@@ -121,7 +122,7 @@ def _curve(values: np.ndarray, depth: np.ndarray, width: np.ndarray) -> np.ndarr
 
 
 def _fit(depths: np.ndarray, widths: np.ndarray, gap: np.ndarray, start: np.ndarray | None) -> np.ndarray:
-    """The best of least-squares fits from a few starts, or the one from a given start."""
+    """The best of several least-squares fits from fixed starts, or the fit from a given start."""
 
     def residuals(x: np.ndarray) -> np.ndarray:
         return np.log(_curve(np.where(_POSITIVE, np.exp(x), x), depths, widths) / gap)
@@ -136,7 +137,7 @@ def _fit(depths: np.ndarray, widths: np.ndarray, gap: np.ndarray, start: np.ndar
     return np.where(_POSITIVE, np.exp(x), x)
 
 
-# Of (a, α, b, β, γ) the factors, which are searched for on a logarithmic scale.
+# The factors among (a, α, b, β, γ), which are searched for on a logarithmic scale.
 _POSITIVE = np.array([True, False, True, False, False])
 _STARTS = ((1.0, 0.5, 0.5), (1.0, 1 / 3, 0.5), (2.0, 0.5, 0.5), (1.0, 0.1, 0.5))
 
@@ -147,14 +148,14 @@ def _start(depths, widths, gap, alpha: float, beta: float, gamma: float) -> np.n
 
 
 def _factors(first: np.ndarray, second: np.ndarray, gap: np.ndarray) -> np.ndarray:
-    """The a, b ≥ 0 of the least relative deviation of a·first + b·second from the gap."""
+    """The a, b ≥ 0 that minimise the relative deviation of a·first + b·second from the gap."""
     return optimize.nnls(np.stack([first, second], axis=1) / gap[:, None], np.ones(len(gap)))[0]
 
 
 def _judge(
     form: str, depths: np.ndarray, widths: np.ndarray, gap: np.ndarray, variance: float, freedom: int
 ) -> Verdict:
-    """Fit a form's two factors, and test its lack of fit against the scatter by Fisher's ratio of variances."""
+    """Fit a form's two factors, and test the lack of fit against the scatter with an F-test."""
     second = FORMS[form](depths, widths)
     a, b = _factors(1 / depths, second, gap)
     residuals = np.log(gap / (a / depths + b * second))

@@ -25,10 +25,10 @@ _Tree = TypeVar("_Tree")
 
 
 class Replicates(Module):
-    r"""The flow of R pooled replicates, and of each of them alone.
+    r"""The flow of R pooled replicates, and the flow of each replicate alone.
 
     - `pooled`: the flow of the model whose particles are those of all replicates: the solution to use.
-    - `members`: the flows of the replicates, every array with leading axis `[R]`; `members.result` has a code of each.
+    - `members`: the flows of the replicates; every array has a leading axis `[R]`, as has the code `members.result`.
     """
 
     pooled: FlowSolution
@@ -58,15 +58,15 @@ class Replicates(Module):
         r"""The mean squared error of particles that move in the pooled field, `[saves]`.
 
         \[ E\,\|X_\tau(\theta) - X^\infty_\tau(\theta)\|^2 \approx \frac{1}{R (R - 1)} \sum_r \sum_{ij} w_i a_{ij}
-           \|X^r_\tau(\theta_{ij}) - X_\tau(\theta_{ij})\|^2 : \]
+           \|X^r_\tau(\theta_{ij}) - X_\tau(\theta_{ij})\|^2. \]
 
-        each particle of a replicate moves in the replicate's own field, and in the pooled one; the spread of the
-        fields, R times as large in square as the pooled field's own error, parts the two.
+        Each particle of a replicate moves in the replicate's own field and in the pooled field. The spread of the
+        fields separates the two paths. Its square is R times that of the pooled field's error.
         """
         return _transport_error(self.pooled.models.measure.particles, self.members.models.measure, self.count)
 
     def raise_if_failed(self) -> "Replicates":
-        """Return these; raise `eqx.EquinoxRuntimeError` naming the first replicate that failed, and why where known."""
+        """Return self; raise `eqx.EquinoxRuntimeError` with the first failed replicate and, if known, the reason."""
         failed, pooled = _failed(self.members.result), _failed(self.pooled.result)
         names = [f"Replicate {r} of {self.count}" for r in range(self.count)]
         if is_traced(failed):
@@ -91,7 +91,7 @@ def flow_replicates(
     throw: bool = True,
     **options: Any,
 ) -> Replicates:
-    r"""Solve the flow from R independent samples pooled, and from each alone, which tells the error of the pooled one.
+    r"""Solve the flow from R pooled samples and from each sample alone, which gives the error of the pooled flow.
 
     ```python
     finite_key, *keys = jax.random.split(key, 9)
@@ -104,21 +104,21 @@ def flow_replicates(
     **Arguments:**
 
     - `objective`: Q, [`wgf.Objective`][].
-    - `models`: the replicates: R ≥ 2 models that differ in their samples alone, drawn by independent keys. Good
-      values: 8, whose 95 % interval is 2.4 standard errors wide to either side (3.2 for R = 4, 12.7 for R = 2).
+    - `models`: the replicates, R ≥ 2 models that differ only in their samples, drawn with independent keys. Good
+      values: R = 8, whose 95 % interval is ±2.4 standard errors. It is ±3.2 for R = 4, and ±12.7 for R = 2.
     - `taus`: the training times to save at.
-    - `tracers`: finite models whose particles ride along with the pooled flow.
-    - `progress_meter`: of the pooled flow, which follows upon the replicates'.
-    - `throw`: whether a failed solve raises; if not, `pooled.result` and `members.result` say why.
-    - `options`: as for [`wgf.flow`][].
+    - `tracers`: finite models whose particles the pooled flow carries as tracers.
+    - `progress_meter`: the meter of the pooled flow, which runs after the flows of the replicates.
+    - `throw`: whether a failed solve raises. If not, `pooled.result` and `members.result` give the reason.
+    - `options`: the other options of [`wgf.flow`][].
 
     **Returns:** [`wgf.analysis.Replicates`][].
 
-    **Raises:** `ValueError` if there are fewer than two models, they differ in more than their arrays' values, or carry
-    tracers of their own; `eqx.EquinoxRuntimeError` naming the replicate that failed.
+    **Raises:** `ValueError` if there are fewer than two models, or if they differ in more than their arrays' values or
+    carry tracers of their own; `eqx.EquinoxRuntimeError` with the replicate that failed.
 
-    Cost: twice the pooled flow without tracers, whatever R: error bars at the price of one more solve. The replicates
-    take steps of their own: one after another on a CPU, as one batch elsewhere.
+    Cost: twice that of the pooled flow without tracers, for any R: error bars cost one more solve. Each replicate takes
+    its own steps. They run one after another on a CPU, and as one batch elsewhere.
     """
     members = flow_each(objective, models, taus, **options)
     start = pool(models).with_tracers(*tracers) if tracers else pool(models)
@@ -130,7 +130,7 @@ def flow_replicates(
 def flow_each(
     objective: Objective, models: Sequence[AbstractModel], taus: ArrayLike | Sequence[float], **options: Any
 ) -> FlowSolution:
-    """The flow of each of several replicates by itself: the half of `flow_replicates` that may run beside the other.
+    """The flow of each replicate alone: the half of `flow_replicates` that can run in parallel with the pooled flow.
 
     ```python
     with ThreadPoolExecutor() as threads:  # one compiles while the other runs
@@ -141,13 +141,13 @@ def flow_each(
 
     **Arguments:** as for [`wgf.flow_replicates`][].
 
-    **Returns:** [`wgf.flows.FlowSolution`][], every array with a leading axis `[R]`; a solve that failed says so in its
-    `result`.
+    **Returns:** [`wgf.flows.FlowSolution`][], every array with a leading axis `[R]`. The `result` of a failed solve
+    gives the reason.
 
     **Raises:** `ValueError` as `flow_replicates` does.
 
-    Cost: that of the pooled flow without tracers. One after another on a CPU, where a batch waits for its slowest
-    member; elsewhere as one batch.
+    Cost: that of the pooled flow without tracers. Replicates run one after another on a CPU, where a batch would wait
+    for its slowest member, and as one batch elsewhere.
     """
     models = _check(models)
 
@@ -160,22 +160,24 @@ def flow_each(
     known = jax.tree.map(lambda leaf: on_host(leaf) if eqx.is_array(leaf) else leaf, solutions)
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(known)):
         return _stack(solutions)
-    # By the host, where nothing is compiled for it.
+    # Stacked on the host, so that nothing is compiled.
     return jax.tree.map(
         lambda *leaves: jax.device_put(np.stack(leaves)) if isinstance(leaves[0], np.ndarray) else leaves[0], *known
     )
 
 
 def _all_on_cpu(models: Sequence[AbstractModel]) -> bool:
-    """Whether all arrays are known, and lie on CPUs."""
+    """Whether no array is traced and all lie on CPUs."""
     leaves = [leaf for leaf in jax.tree.leaves(models) if eqx.is_array(leaf)]
     return not is_traced(*leaves) and all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
 
 
 def pool(models: Sequence[_Model]) -> _Model:
-    """The model with the particles of all models side by side, each with 1/R of its weight: the mean of their laws.
+    """The model with the particles of all models, each with 1/R of its weight: the mean of their laws.
 
-    **Arguments:** models of one structure and equal shapes. **Raises:** `ValueError` if these differ.
+    **Arguments:** `models`: models of one structure and equal shapes.
+
+    **Raises:** `ValueError` if structures or shapes differ.
     """
     models = _check(models)
     pooled = _side_by_side([(model.measure.particles, model.measure.weights) for model in models])
@@ -195,17 +197,17 @@ def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
     for model in models:
         instance("models", model, AbstractModel, "a list of wgf.Transformer or wgf.AveragedODE")
     if len(models) < 2:
-        raise ValueError(f"`models` must hold at least two replicates, to tell how they differ; got {len(models)}.")
+        raise ValueError(f"`models` must hold at least two replicates, to estimate an error; got {len(models)}.")
     if any(model.tracers for model in models):
-        raise ValueError("`models` must carry no tracers of their own; give these as `tracers`, for the pooled flow.")
+        raise ValueError("`models` must carry no tracers of their own. Pass `tracers`, which the pooled flow carries.")
     first, *others = (eqx.filter_eval_shape(lambda m: m, model) for model in models)
     for number, other in enumerate(others, start=1):
         if not same(first, other):
             raise ValueError(
-                f"`models` must differ in the values of their arrays alone; got {other} as replicate {number} beside "
-                f"{first}."
+                f"`models` must differ only in the values of their arrays; got {other} as replicate {number}, and "
+                f"{first} as the first."
             )
-    # Copies of functions are other objects in the structure of a model: all have that of the first.
+    # Copies of functions make structures unequal, so all models take the structure of the first.
     structure = jax.tree.structure(models[0])
     return tuple(jax.tree.unflatten(structure, jax.tree.leaves(model)) for model in models)
 

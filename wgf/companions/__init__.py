@@ -1,6 +1,7 @@
-"""Companion systems: models beside the mean-field ones, whose training has a theory of its own.
+"""Companion systems: models that are not mean-field, whose training has a separate theory.
 
-Plain Equinox modules; objectives are modules called on a model, so that [`wgf.flow`][] and [`wgf.train`][] move them.
+They are plain Equinox modules. Objectives are modules that are called on a model, so that [`wgf.flow`][] and
+[`wgf.train`][] move the models.
 """
 
 from .._backend import precision as _precision

@@ -19,8 +19,9 @@ SADDLE_ENERGY = -(1 + math.log(2)) / 2
 class CanonicalMarkov(Module):
     r"""A one-layer Transformer of rank one, \( \mathrm{logit}(x_{n+1} = 1) = e^2 (1 + 2 w |w|)(x_n - \tfrac12) + b \).
 
-    The tied embedding has size e; the two matrices of the feed-forward layer have size |w| each, and the sign of w is
-    that of their product. The bias b is no parameter: [`wgf.companions.CanonicalRisk`][] takes it at its optimum.
+    The tied embedding has size e. The two matrices of the feed-forward layer have size |w| each, and the sign of w is
+    that of their product. The bias b is not a parameter: [`wgf.companions.CanonicalRisk`][] sets it to its
+    optimum.
 
     **Arguments:** `e`, `w`: one number each.
 
@@ -43,8 +44,9 @@ class CanonicalMarkov(Module):
     def energy(self) -> Float[Array, ""]:
         r"""The invariant of gradient flow, \( E = e^2 - w^2 - \mathrm{sgn}(w) \log|w| \).
 
-        It holds for any chain, since \( \dot e : \dot w = \partial_e a : \partial_w a = (1 + 2w|w|) : 2 e |w| \). At
-        w = 0, which no trajectory crosses, it is +∞ from the right and −∞ from the left; here NaN.
+        It is conserved for any chain, since \( \dot e : \dot w = \partial_e a : \partial_w a = (1 + 2w|w|) : 2 e |w|
+        \). At w = 0, which no trajectory crosses, its limits are +∞ from the right and −∞ from the left. This property
+        is NaN there.
         """
         return self.e**2 - self.w**2 - jnp.sign(self.w) * jnp.log(jnp.abs(self.w))
 
@@ -55,8 +57,8 @@ class CanonicalRisk(Module):
     \[ Q(e, w) = \min_b \sum_{x, y} \pi_x P(y|x)\, \log\big(1 + e^{-(2y-1)(a (x - 1/2) + b)}\big), \qquad
        a = e^2 (1 + 2w|w|). \]
 
-    An objective for [`wgf.flow`][] and [`wgf.train`][]. It depends on (e, w) through a alone, is convex in a and least
-    at \( a^* = \log\frac{(1-p)(1-q)}{pq} \), where it is the entropy rate; at a = 0 it is the entropy of π.
+    It is an objective for [`wgf.flow`][] and [`wgf.train`][]. It depends on (e, w) only through a, and is convex in a.
+    Its minimum is the entropy rate, at \( a^* = \log\frac{(1-p)(1-q)}{pq} \). At a = 0 it is the entropy of π.
 
     **Arguments:** `p` = P(1|0) and `q` = P(0|1), in (0, 1).
 
@@ -73,7 +75,7 @@ class CanonicalRisk(Module):
 
     def __call__(self, model: CanonicalMarkov) -> Float[Array, ""]:
         """The loss Q(e, w)."""
-        # Derivatives pass through the bias: the gradient through it is zero (it is optimal), the Hessian is not.
+        # Derivatives pass through the bias: the gradient through it is zero (it is optimal), but the Hessian is not.
         return self.loss(model.gain, self.optimal_bias(model.gain))
 
     def loss(self, gain: Float[Array, ""], bias: Float[Array, ""]) -> Float[Array, ""]:
@@ -91,7 +93,7 @@ class CanonicalRisk(Module):
         a quadratic in \( v = e^b \), \( q v^2 - (p - q) e^{-a/2} v - p = 0 \), of which this is the positive root.
         """
         slope = (self.p - self.q) / (2 * jnp.sqrt(self.p * self.q))
-        # Beyond 40 the arsinh is a logarithm to the last digit: its argument need not overflow.
+        # Beyond 40 the arsinh equals a logarithm to the last digit, so its argument need not overflow.
         exponent = jnp.minimum(-gain / 2, 40)
         beyond = jnp.sign(slope) * (-gain / 2 - exponent)
         return jnp.log(self.p / self.q) / 2 + jnp.arcsinh(slope * jnp.exp(exponent)) + beyond
@@ -103,18 +105,19 @@ class CanonicalRisk(Module):
 
     @property
     def chain(self) -> MarkovChain:
-        """The chain that the loss is taken over."""
+        """The chain of the loss."""
         return MarkovChain.binary(self.p, self.q)
 
     def reaches_global(self, model: CanonicalMarkov) -> Bool[Array, ""]:
-        r"""Whether gradient flow from (e, w) ends on the curve of global minima, by the level set of the saddle.
+        r"""Whether gradient flow from (e, w) ends on the curve of global minima, from the level set of the saddle.
 
         With E the invariant and E* = −(1 + log 2)/2 its value at the saddle (w, e) = (−1/√2, 0):
 
         - p + q < 1: yes if w > −1/√2 or E > E*;
         - p + q > 1: yes if w < −1/√2, or w < 0 and E > E*.
 
-        Otherwise it ends on the segment e = 0 of bad local minima. The line e = 0 itself is at rest: no.
+        Otherwise it ends on the segment e = 0 of bad local minima. On the line e = 0 the flow is at rest, so the answer
+        is no.
 
         **Source:** arXiv:2406.03072, section 4.
         """
@@ -125,9 +128,9 @@ class CanonicalRisk(Module):
         return (model.e != 0) & (favoured | over)
 
     def separatrix(self, w: Float[Array, " points"]) -> Float[Array, " points"]:
-        r"""The |e| on the border of the two basins, \( \sqrt{w^2 - \log|w| + E^*} \); NaN where it does not run.
+        r"""The |e| on the border of the two basins, \( \sqrt{w^2 - \log|w| + E^*} \); NaN where no border exists.
 
-        It has w ≤ −1/√2 if p + q < 1, and −1/√2 ≤ w < 0 if p + q > 1.
+        The border has w ≤ −1/√2 if p + q < 1, and −1/√2 ≤ w < 0 if p + q > 1.
         """
         reached = (w < 0) & jnp.where(self.global_gain > 0, w <= SADDLE_W, w >= SADDLE_W)
         square = w**2 - jnp.log(jnp.abs(w)) + SADDLE_ENERGY

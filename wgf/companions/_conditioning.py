@@ -1,4 +1,4 @@
-"""What the theory of residual connections says of a model: singular values, and the linear rate they guarantee."""
+"""The conditioning of a residual model: singular values, and the linear rate that they guarantee."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -15,13 +15,13 @@ class Spectrum(Module):
 
     @property
     def condition(self) -> Float[Array, "*shape"]:
-        """The condition number σ_max / σ_min, at most 1/ε: a σ_min below the rounding of σ_max is not resolved."""
+        """The condition number σ_max / σ_min, at most 1/ε: rounding hides a smaller σ_min."""
         resolved = jnp.finfo(self.greatest.dtype).eps * self.greatest
         return self.greatest / jnp.maximum(self.least, resolved)
 
 
 def spectrum(matrix: Float[Array, "*shape rows columns"]) -> Spectrum:
-    """The extreme ones of the min(rows, columns) singular values.
+    """The least and the greatest of the min(rows, columns) singular values.
 
     Cost: one singular value decomposition, without vectors.
     """
@@ -34,18 +34,18 @@ def attention_spectrum(loss: SquareLoss, model: ResidualTransformer) -> Spectrum
 
     The matrix B of a layer stacks all tokens of all prompts, `[prompts * length, dim]`.
 
-    Softmax weights \( P = \mathrm{softmax}(S/T) \) tend to \( \tfrac1n 1 1^\top \) as T grows, \( P = \tfrac1n 1 1^\top
-    + O(1/T) \), and to one unit vector a row, often the same for several rows, as T falls to 0: without the residual
-    connection B = P X W_V then has rank one for each prompt, or repeated rows, and σ_min(B) = O(1/T) for long prompts
-    and hot softmax. With it, \( \sigma_{\min}(B) \ge \sigma_{\min}(X) - \sigma_{\max}(P X W_V) \) (Weyl), and where the
-    columns of P X W_V are independent of X both add up like independent noise.
+    As T grows, softmax weights \( P = \mathrm{softmax}(S/T) \) tend to \( \tfrac1n 1 1^\top \): \( P = \tfrac1n 1
+    1^\top + O(1/T) \). As T falls to 0, they tend to one unit vector per row, often the same for several rows. Without
+    the residual connection, B = P X W_V then has rank one per prompt, or repeated rows. For long prompts and large T,
+    σ_min(B) = O(1/T). With the residual connection, \( \sigma_{\min}(B) \ge \sigma_{\min}(X) - \sigma_{\max}(P X W_V)
+    \) (Weyl). If the columns of P X W_V are independent of X, the two terms add up like independent noise.
     """
     attended = model.attended(loss.tokens, loss.temperature)
     return spectrum(attended.reshape(attended.shape[0], -1, attended.shape[-1]))
 
 
 def linear_rate_bound(loss: SquareLoss, model: ResidualTransformer) -> Float[Array, ""]:
-    r"""A rate at which the loss is sure to fall: \( -\frac{d}{d\tau} \log L \ge 2 \gamma^2 \sigma_{\min}(B)^2
+    r"""A guaranteed rate of the loss's decrease: \( -\frac{d}{d\tau} \log L \ge 2 \gamma^2 \sigma_{\min}(B)^2
     \sigma_{\min}(W_2)^2 \).
 
     Under the gradient flow \( dL/d\tau = -\|\nabla L\|^2 \). With the error \( E = F - Y \), of all N tokens, \( L =
@@ -54,19 +54,20 @@ def linear_rate_bound(loss: SquareLoss, model: ResidualTransformer) -> Float[Arr
     \[ \nabla_{W_1} L = B^\top \bigl( E W_2^\top \circ \sigma'(B W_1) \bigr), \qquad
        \|\nabla L\|^2 \ge \|\nabla_{W_1} L\|_F^2 \ge \sigma_{\min}(B)^2\, \gamma^2\, \sigma_{\min}(W_2)^2\, 2 L, \]
 
-    where the first step needs \( B^\top \) injective, N ≤ d, and the last \( W_2^\top \) injective on rows, d ≤ m: the
-    conditions of the theorem. The feed-forward's residual connection adds a term without W_1 and changes nothing here;
-    the attention's sets σ_min(B). Where B and W_2 stay near their initial values, as they do where the initial loss is
-    small against their least singular values, this is a linear rate; the gradient's Lipschitz constant grows as
-    σ_max(B)², so that gradient descent with a step in proportion to σ_max(B)⁻² contracts L at each step by \( 1 -
-    O(\sigma_{\min}(B)^2 / \sigma_{\max}(B)^2) \).
+    where the first step needs \( B^\top \) injective, N ≤ d, and the last needs \( W_2^\top \) injective on rows, d ≤
+    m: the conditions of the theorem. The residual connection of the feed-forward network adds a term without W_1 and
+    changes nothing here. The residual connection of the attention determines σ_min(B).
 
-    **Returns:** the bound at this model; 0 where N > d or d > m.
+    If B and W_2 stay near their initial values, this is a linear rate. They do so if the initial loss is small compared
+    with their least singular values. The gradient's Lipschitz constant grows as σ_max(B)². Gradient descent with a step
+    proportional to σ_max(B)⁻² therefore contracts L per step by \( 1 - O(\sigma_{\min}(B)^2 / \sigma_{\max}(B)^2) \).
+
+    **Returns:** the bound at this model; 0 if N > d or d > m.
 
     Cost: one forward pass and two singular value decompositions.
 
-    **Source:** the statement is that of arXiv:2506.05249, whose constants also hold the initial loss; the inequality is
-    the one for feed-forward networks of Q. Nguyen and M. Mondelli, arXiv:2002.07867, with B as the wide layer.
+    **Source:** the statement is that of arXiv:2506.05249, whose constants also contain the initial loss. The inequality
+    is that of Q. Nguyen and M. Mondelli, arXiv:2002.07867, for feed-forward networks, with B as the wide layer.
     """
     prompts, length, dim = loss.tokens.shape
     blocks = model.blocks
@@ -81,7 +82,7 @@ def step_size(loss: SquareLoss, model: ResidualTransformer, fraction: ArrayLike)
 
     **Arguments:**
 
-    - `loss`, `model`: where descent starts; B is the greatest of the layers'.
-    - `fraction`: c. Good values: 0.02 to 0.1; what is stable also depends on the norms of W_1 and W_2.
+    - `loss`, `model`: the loss, and the model at the start. σ_max(B) is the greatest over the layers.
+    - `fraction`: c. Good values: 0.02 to 0.1. Stability also depends on the norms of W_1 and W_2.
     """
     return jnp.asarray(fraction) / jnp.max(attention_spectrum(loss, model).greatest) ** 2

@@ -19,8 +19,8 @@ BinaryModel = Callable[[Int[Array, "batch length"]], Float[Array, "batch length"
 class NextTokenLoss(Module):
     r"""The mean cross-entropy of next symbols, \( -\frac{1}{BN} \sum_{b,n} \log P_\theta(x_{n+1} | x_1 \dots x_n) \).
 
-    An objective for [`wgf.flow`][] and [`wgf.train`][], on models that map symbols `[B, N]` to logits `[B, N]`. With
-    `batch=`, every step of `train` draws new sequences from the chain.
+    It is an objective for [`wgf.flow`][] and [`wgf.train`][], for models that map symbols `[B, N]` to logits `[B, N]`.
+    With `batch=`, every step of `train` draws new sequences from the chain.
 
     **Arguments:**
 
@@ -43,7 +43,7 @@ class NextTokenLoss(Module):
 
     @classmethod
     def drawn(cls, chain: MarkovChain, key: PRNGKeyArray, *, batch: int, length: int) -> "NextTokenLoss":
-        """On `batch` sequences that are drawn from the chain, `length` predictions each."""
+        """The loss on `batch` sequences drawn from the chain, with `length` predictions per sequence."""
         key = purpose(key, "companions.NextTokenLoss.drawn")
         return cls(chain, chain.sample(key, batch, at_least("length", length, 1) + 1))
 
@@ -54,14 +54,14 @@ class NextTokenLoss(Module):
     def minibatch(self, key: PRNGKeyArray, size: int) -> "NextTokenLoss":
         """The loss on `size` new sequences of the same length."""
         key = purpose(key, "companions.NextTokenLoss.minibatch")
-        # Symbols of a chain need no check, which a loop of training would make at every step.
+        # A chain's symbols are valid, so this skips the check of `__init__`, which each step of training would repeat.
         return eqx.tree_at(lambda loss: loss.symbols, self, self.chain.sample(key, size, self.symbols.shape[1]))
 
     def excess(self, model: BinaryModel) -> Float[Array, ""]:
         r"""The mean divergence of the model's prediction from the truth, \( \mathrm{KL}(P(\cdot|x) \,\|\, P_\theta) \).
 
-        Loss minus entropy rate, in expectation over the next symbol: what is left to learn, without the labels' noise.
-        The first k − 1 positions, whose context is cut off, are left out.
+        In expectation over the next symbol, this is the loss minus the entropy rate: the part that can still be
+        learnt, without the noise of the labels. The first k − 1 positions lack a full context and are left out.
         """
         laws = self.chain.next_laws(self.symbols[:, :-1])
         logits = model(self.symbols[:, :-1])[:, self.chain.order - 1 :]

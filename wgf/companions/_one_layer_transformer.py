@@ -1,4 +1,4 @@
-"""The one-layer Transformer of binary next-token prediction, as theory takes it: no layer norm, no biases but one."""
+"""The one-layer Transformer of binary next-token prediction, as in the theory: no layer norm, and one bias."""
 
 import equinox as eqx
 import jax
@@ -20,9 +20,9 @@ class OneLayerTransformer(Module):
        \quad Z_n = Y_n + W_2\,\mathrm{ReLU}(W_1 Y_n), \quad
        \mathrm{logit}_n = \langle a, Z_n \rangle + b, \]
 
-    with a = ε where the weights are tied (`head` is None).
+    with a = ε if the weights are tied (`head` is None).
 
-    **Arguments:** build it by `standard` or `rank_one`. Every array is trained.
+    **Arguments:** build it with `standard` or `rank_one`. Every array is trained.
 
     **Source:** arXiv:2406.03072, section 2.2; as in the authors' code, one scalar logit, no layer norm, no dropout.
     """
@@ -51,8 +51,14 @@ class OneLayerTransformer(Module):
     ) -> "OneLayerTransformer":
         """Independent normal weights of standard deviation `scale`, of `scale`/√2 in the two output matrices; bias 0.
 
-        **Arguments:** `length` N, the most positions; `dim` d; `hidden` neurons, 4d by default; `scale`, by custom
-        0.02; `tied`: whether the head is the token embedding.
+        **Arguments:**
+
+        - `key`: a random key.
+        - `length`: the most positions N.
+        - `dim`: d.
+        - `hidden`: the number of neurons; default 4d.
+        - `scale`: the standard deviation, usually 0.02.
+        - `tied`: whether the head is the token embedding.
 
         **Raises:** `ValueError` if a count is below 1 or the scale is not finite.
 
@@ -86,8 +92,9 @@ class OneLayerTransformer(Module):
         r"""The point (e, w) of the canonical model, exactly: logits \( e^2 (1 + 2 w|w|)(x_n - \tfrac12) + b \), b = 0.
 
         \( \epsilon = e\alpha/\sqrt d \), \( p_n = -\epsilon/2 \), \( W_1 = c\,u\alpha^\top \),
-        \( W_2 = \mathrm{sgn}(w) W_1^\top \) with random signs α and as many u = 1 as u = −1, \( c = 2|w|/\sqrt{dh} \);
-        the values of attention are 0, its other matrices standard. Tied weights.
+        \( W_2 = \mathrm{sgn}(w) W_1^\top \) with random signs α, equally many u = 1 and u = −1, and
+        \( c = 2|w|/\sqrt{dh} \). The value matrix of the attention is 0, and its other matrices are standard. The
+        weights are tied.
 
         **Arguments:** `e`, `w`: see [`wgf.companions.CanonicalMarkov`][]; the others as in `standard`.
 
@@ -120,8 +127,8 @@ class OneLayerTransformer(Module):
     def __call__(self, symbols: Int[Array, "batch length"]) -> Float[Array, "batch length"]:
         r"""The logit of \( x_{n+1} = 1 \) at every position, from the symbols up to it.
 
-        **Raises:** `ValueError` if a symbol is neither 0 nor 1 (in a compiled run logits are then not numbers), or
-        there are more positions than the model has.
+        **Raises:** `ValueError` if a symbol is neither 0 nor 1 (if traced, the logits are NaN instead), or there are
+        more positions than the model has.
         """
         length, dim = symbols.shape[1], self.token.shape[0]
         if length > self.position.shape[0]:

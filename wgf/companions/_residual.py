@@ -18,8 +18,8 @@ Tokens = Float[Array, "prompts length dim"]
 class SmoothLeakyReLU(Module):
     r"""The activation \( \sigma(x) = \gamma x + (1 - \gamma)(\log(1 + e^x) - \log 2) \).
 
-    What the theory asks of an activation: \( \gamma \le \sigma' \le 1 \), \( |\sigma(x)| \le |x| \) and a Lipschitz
-    derivative, \( |\sigma''| \le (1 - \gamma)/4 \).
+    It meets the theory's conditions on an activation: \( \gamma \le \sigma' \le 1 \), \( |\sigma(x)| \le |x| \) and a
+    Lipschitz derivative, \( |\sigma''| \le (1 - \gamma)/4 \).
 
     **Arguments:**
 
@@ -45,14 +45,14 @@ class Block(Module):
     \[ B = r X + \mathrm{softmax}\Bigl(\frac{X W_Q (X W_K)^\top}{T \sqrt d}\Bigr) X W_V, \qquad
        F = r B + \sigma(B W_1) W_2, \]
 
-    with r = 1 for residual connections and r = 0 for none. B is the attention layer's output, T the temperature.
+    with r = 1 if there are residual connections, else r = 0. B is the attention layer's output, and T the temperature.
 
     - `query`, `key`, `value`: W_Q, W_K, W_V, `[dim, dim]`.
     - `w_in`, `w_out`: W_1 `[dim, hidden]` and W_2 `[hidden, dim]`.
     - `activation`: σ.
     - `residual`: whether r is 1.
 
-    **Source:** Z. Qin, J. Zhou, J. Jiang, Z. Zhu, arXiv:2506.05249.
+    **Source:** Z. Qin et al., arXiv:2506.05249.
     """
 
     query: Float[Array, "*depth dim dim"]
@@ -80,23 +80,23 @@ class Block(Module):
 class ResidualTransformer(Module):
     r"""A stack of blocks \( X \mapsto F \), all with or all without residual connections.
 
-    Every entry of a matrix with n rows is drawn from N(0, s²/n), s = 1 for W_Q, W_K and W_1, s = `branch_scale` for W_V
-    and W_2, which write what a residual connection adds to its input.
+    Every entry of a matrix with n rows is drawn from N(0, s²/n). For W_Q, W_K and W_1, s = 1. For W_V and W_2, whose
+    outputs are added to residual connections, s = `branch_scale`.
 
     **Arguments:**
 
     - `dim`, `hidden`: the dimension d of a token and the width m of the feed-forward network. The theory's linear rate
-      needs m ≥ d and no more tokens in all than d; m = 4 d keeps σ_min(W_2) near `branch_scale` / 2.
+      needs m ≥ d and at most d tokens in all. With m = 4 d, σ_min(W_2) is near `branch_scale` / 2.
     - `depth`: the number of layers.
-    - `residual`: whether both connections of each layer are there.
-    - `branch_scale`: s; by default 1/√depth with residual connections, so that the tokens' size does not grow with
-      depth, and 1 without, so that it does not shrink.
+    - `residual`: whether each layer has its two residual connections.
+    - `branch_scale`: s. Default: 1/√depth with residual connections, so that tokens do not grow with depth, and 1
+      without, so that they do not shrink.
     - `slope`: γ of [`wgf.companions.SmoothLeakyReLU`][].
     - `key`: a random key.
 
-    **Raises:** `ValueError` if a count is below 1, or `slope` outside (0, 1].
+    **Raises:** `ValueError` if a count is below 1, or `slope` is outside (0, 1].
 
-    **Source:** arXiv:2506.05249; the multi-layer extension is its last theorem.
+    **Source:** arXiv:2506.05249.
     """
 
     blocks: Block
@@ -161,7 +161,7 @@ class SquareLoss(Module):
 
     - `tokens`: the prompts X, `[prompts, length, dim]`.
     - `targets`: Y, of the same shape.
-    - `temperature`: T of every layer's softmax. It belongs to the task, so that it is an array that does not train.
+    - `temperature`: T of every layer's softmax. It belongs to the task and not to the model, so it is not trained.
 
     **Source:** arXiv:2506.05249.
     """

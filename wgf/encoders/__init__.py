@@ -1,4 +1,4 @@
-"""Encoders: what one particle does to the tokens of a prompt."""
+"""Encoders: the action of one particle on the tokens of a prompt."""
 
 from .._backend import precision as _precision
 from ._attention import Head as Head, SoftmaxAttention as SoftmaxAttention

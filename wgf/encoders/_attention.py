@@ -27,18 +27,22 @@ class Head(NamedTuple):
 class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
     r"""A self-attention head, \( f(T, \theta) = V T \, \mathrm{softmax}\big((K T)^\top (Q T) / \sqrt{k}\big) \).
 
-    The softmax runs over the keys, so each column of the score matrix (a query) sums to 1. Keys that a query may not
-    see take no part in its softmax.
+    The softmax runs over the keys, so each column of the score matrix (a query) sums to 1. Masked keys are left out of
+    the softmax.
 
     **Arguments:**
 
     - `token_dim`: the dimension D of a token.
     - `key_dim`: the dimension k of keys and queries.
-    - `mask`: which keys a query sees, e.g. [`wgf.encoders.Causal`][] or [`wgf.encoders.Banded`][]; default None for
-      all of them.
+    - `mask`: the keys that a query sees, e.g. [`wgf.encoders.Causal`][] or [`wgf.encoders.Banded`][]. Default None: all
+      keys.
 
-    Particles are [`wgf.encoders.Head`][]s. The reflection is V → −V. The encoder is 1-homogeneous in V, hence partially
-    1-homogeneous as arXiv:2410.23610, assumption 3 asks. Cost of a mean: O(M B (N² (k + D) + N (D² + kD))).
+    Particles are [`wgf.encoders.Head`][]s. The reflection is V → −V. The encoder is 1-homogeneous in V, so it meets the
+    partial 1-homogeneity of arXiv:2410.23610, assumption 3.
+
+    **Raises:** `ValueError` if a dimension is below 1 or `mask` is not a mask.
+
+    Cost of a mean: O(M B (N² (k + D) + N (D² + kD))).
 
     **Source:** arXiv:2410.23610, section 2.2.
     """
@@ -69,9 +73,9 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
 
     @compiled
     def fused_mean(self, particles: Head, weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """The average over heads, in tiles that stay in the cache."""
-        # Weights go into the values, in which the encoder is linear: the gradient of a head is then its
-        # weight times an accurate number, however small the weight.
+        """Average over heads, in tiles that fit in the cache."""
+        # The weights scale the values, in which the encoder is linear. The gradient of a head is then its weight
+        # times an accurate number, even for a tiny weight.
         value = weights[:, None, None] * particles.value
         query = particles.query / math.sqrt(self.key_dim)
         seen = None if self.mask is None else self.mask(tokens.shape[2])

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import ENCODER, instance
 from .._random import purpose
-from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
+from ._base import AbstractEncoder, AbstractFusedEncoder, Batch, Tokens
 
 
 class Pair(NamedTuple):
@@ -17,21 +17,21 @@ class Pair(NamedTuple):
     h: PyTree[Array]
 
 
-class Average(AbstractFusedEncoder, AbstractOddEncoder):
+class Average(AbstractFusedEncoder):
     r"""The average of two encoders, \( g(T, \theta) = \tfrac12 \big(f(T, \theta_f) + h(T, \theta_h)\big) \).
 
-    In the finite [`wgf.Transformer`][] the two act in turn, each for half a step (self-attention, then
-    feed-forward); in the limit of small steps that is g.
+    In the finite [`wgf.Transformer`][] the two act one after the other, each for half a step: self-attention, then
+    feed-forward. In the limit of small steps this gives g.
 
     **Arguments:**
 
-    - `f`, `h`: any two encoders on tokens of the same dimension; [`wgf.encoders.Zero`][] leaves a half out.
+    - `f`, `h`: any two encoders on tokens of the same dimension; [`wgf.encoders.Zero`][] removes a half.
 
-    Particles are [`wgf.encoders.Pair`][]s. The reflection is that of both halves.
+    Particles are [`wgf.encoders.Pair`][]s. The reflection reflects both halves.
 
-    **Raises:** `ValueError` if a half is no encoder; from `reflect`, if it has no reflection.
+    **Raises:** `ValueError` if a half is not an encoder. `reflect` raises it if a half has no reflection.
 
-    **Source:** arXiv:2410.23610, equation 2.4 and section 3.1.
+    **Source:** arXiv:2410.23610, section 3.1.
     """
 
     f: AbstractEncoder
@@ -54,6 +54,11 @@ class Average(AbstractFusedEncoder, AbstractOddEncoder):
         """Average the means of the two halves."""
         return (self.f.mean(particles.f, weights, tokens) + self.h.mean(particles.h, weights, tokens)) / 2
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether both halves are odd."""
+        return self.f.is_odd and self.h.is_odd
+
     def reflect(self, particle: Pair) -> Pair:
         """Reflect both halves."""
-        return Pair(reflect(self.f, particle.f), reflect(self.h, particle.h))
+        return Pair(self.f.reflect(particle.f), self.h.reflect(particle.h))

@@ -1,4 +1,4 @@
-"""What an encoder is, and its average over particles."""
+"""The encoder interface, and the average of an encoder over particles."""
 
 import abc
 import functools
@@ -20,8 +20,8 @@ Batch = Float[Array, "batch token_dim length"]
 class AbstractEncoder(Module):
     r"""The action \( g(T, \theta) \) of one particle θ on the tokens T of one prompt.
 
-    Subclass it with `sample` and `__call__`; all else follows: batching, the average over particles, gradients, both
-    models, the flow. A particle is any PyTree of arrays.
+    To define an encoder, implement `sample` and `__call__`. Batching, averages over particles, gradients, both models
+    and the flow then work. A particle is any PyTree of arrays.
 
     ```python
     class Rotation(wgf.encoders.AbstractEncoder):
@@ -34,15 +34,15 @@ class AbstractEncoder(Module):
             return (particle["generator"] - particle["generator"].T) @ tokens
     ```
 
-    An encoder whose average has a faster form derives from [`wgf.encoders.AbstractFusedEncoder`][]; one that has a
-    reflection, from [`wgf.encoders.AbstractOddEncoder`][].
+    If the average has a faster form, derive from [`wgf.encoders.AbstractFusedEncoder`][]. If particles have a
+    reflection, derive from [`wgf.encoders.AbstractOddEncoder`][].
 
     **Source:** arXiv:2410.23610, section 2.2.
     """
 
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> PyTree[Array]:
-        """Draw particles with leading axes `shape` from the encoder's own law, by custom standard normal."""
+        """Draw particles with leading axes `shape` from the encoder's own law, usually standard normal."""
 
     @abc.abstractmethod
     def __call__(self, particle: PyTree[Array], tokens: Tokens) -> Tokens:
@@ -58,15 +58,19 @@ class AbstractEncoder(Module):
         - `weights`: `[M]`.
         - `tokens`: `[B, D, N+1]`.
 
-        **Returns:** `[B, D, N+1]`. Cost: M·B evaluations of `__call__`, in chunks whose size depends on those of the
-        arguments ([`wgf.encoders.Chunked`][] sets it by hand), or the fused form where the encoder has one.
+        **Returns:** `[B, D, N+1]`.
 
-        **Raises:** `ValueError` if arguments differ in type, particles are not the encoder's, or `__call__` does not
-        map `[D, N+1]` to `[D, N+1]` of the same type.
+        **Raises:** `ValueError` if the arguments differ in type, the particles do not fit the encoder, or `__call__`
+        does not map `[D, N+1]` to `[D, N+1]` of the same type.
+
+        Cost: M·B evaluations of `__call__`, in chunks whose size follows from the sizes of the arguments
+        ([`wgf.encoders.Chunked`][] sets it explicitly). An encoder with a fused form uses that form instead.
+
+        **Source:** arXiv:2410.23610, equation 2.4.
         """
         check_arguments(self, particles, weights, tokens)
         if isinstance(self, AbstractFusedEncoder) and not PLAIN:
-            # Encoders within others are checked by their own means.
+            # An encoder with inner encoders needs no check here: their `mean` makes it.
             if not any(isinstance(part, AbstractEncoder) for part in vars(self).values()):
                 check_call(self, particles, tokens)
             return check_fused(self, self.fused_mean(particles, weights, tokens), tokens)
@@ -76,8 +80,25 @@ class AbstractEncoder(Module):
         return mean_in_chunks(functools.partial(plain_mean, self), particles, weights, tokens)
 
     def check_particles(self, particles: PyTree[Array], axes: int) -> None:
-        """Raise `ValueError` unless particles with so many leading axes have the structure and shapes of `sample`'s."""
+        """Raise `ValueError` unless particles, behind `axes` leading axes, have `sample`'s structure and shapes."""
         check_particles(self, particles, axes)
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether `reflect` is defined: by an [`wgf.encoders.AbstractOddEncoder`][], or by all parts of an encoder."""
+        return False
+
+    def reflect(self, particle: PyTree[Array]) -> PyTree[Array]:
+        r"""An isometry ι of the particle space with \( g(T, \iota\theta) = -g(T, \theta) \).
+
+        It accepts any leading axes: a single particle, or an array of particles.
+
+        **Raises:** `ValueError` unless the encoder is odd.
+        """
+        raise ValueError(
+            f"`encoder` must have a reflection; got {type(self).__name__}, which has none. Derive it from "
+            "wgf.encoders.AbstractOddEncoder."
+        )
 
 
 class AbstractFusedEncoder(AbstractEncoder):
@@ -85,17 +106,22 @@ class AbstractFusedEncoder(AbstractEncoder):
 
     @abc.abstractmethod
     def fused_mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """The same as [`wgf.encoders.plain_mean`][], faster. It must be linear in `weights` and right at weight 0."""
+        """Compute [`wgf.encoders.plain_mean`][], faster. It must be linear in `weights`, and exact at weight 0."""
 
 
 class AbstractOddEncoder(AbstractEncoder):
     """An encoder with a reflection of its particles that flips the sign of its output."""
 
+    @property
+    def is_odd(self) -> bool:
+        """True."""
+        return True
+
     @abc.abstractmethod
     def reflect(self, particle: PyTree[Array]) -> PyTree[Array]:
         r"""An isometry ι of the particle space with \( g(T, \iota\theta) = -g(T, \theta) \).
 
-        Leading axes are allowed, so it acts on single particles and on arrays of them alike.
+        It accepts any leading axes: a single particle, or an array of particles.
         """
 
 
@@ -103,16 +129,6 @@ class AbstractOddEncoder(AbstractEncoder):
 def plain_mean(
     encoder: AbstractEncoder, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch
 ) -> Batch:
-    r"""The average \( \sum_j a_j \, g(T_b, \theta_j) \) as two nested `vmap`s: the form that fused ones are held to."""
+    r"""The average \( \sum_j a_j \, g(T_b, \theta_j) \) as two nested `vmap`s: the reference for fused means."""
     over_particles = jax.vmap(encoder.__call__, in_axes=(0, None))
     return jax.vmap(lambda prompt: jnp.tensordot(weights, over_particles(particles, prompt), 1))(tokens)
-
-
-def reflect(encoder: AbstractEncoder, particle: PyTree[Array]) -> PyTree[Array]:
-    """Reflect a particle of an encoder that is part of another; raise `ValueError` if it has no reflection."""
-    if not isinstance(encoder, AbstractOddEncoder):
-        raise ValueError(
-            "`reflect` must be defined by every part of the encoder: derive it from wgf.encoders.AbstractOddEncoder; "
-            f"got {type(encoder).__name__}."
-        )
-    return encoder.reflect(particle)

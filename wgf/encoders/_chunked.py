@@ -6,24 +6,25 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._backend.chunks import mean_in_chunks
 from .._backend.compiled import compiled
 from .._checks import ENCODER, at_least, instance
-from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
+from ._base import AbstractEncoder, AbstractFusedEncoder, Batch, Tokens
 
 
-class Chunked(AbstractFusedEncoder, AbstractOddEncoder):
-    r"""The same encoder, with so many particles and prompts at once in every mean and its gradient.
+class Chunked(AbstractFusedEncoder):
+    r"""The same encoder, with its means and their gradients computed in chunks of particles and prompts.
 
-    \( \sum_j a_j \, g(T_b, \theta_j) \) is added up chunk by chunk, and made again chunk by chunk in the backward pass:
-    memory stays that of one chunk, for one more forward evaluation. Encoders without a fused mean are computed in
-    chunks of automatic size anyway, and those with one in tiles of their own; this sets the size by hand, for an
-    encoder whose arrays inside are far larger than its output.
+    \( \sum_j a_j \, g(T_b, \theta_j) \) is added up chunk by chunk, and the backward pass recomputes each chunk.
+    Encoders without a fused mean already use chunks of automatic size, and encoders with a fused mean use tiles of
+    their own. Set the size here for an encoder whose inner arrays are far larger than its output.
 
     **Arguments:**
 
     - `encoder`: g, any encoder.
-    - `particles`, `prompts`: the most of each in a chunk; default None, from the sizes: on a CPU so that a chunk's
-      arrays lie in its second-level cache. Good values: 16 to 256 particles.
+    - `particles`, `prompts`: the most particles and prompts per chunk. Default None: chosen from the sizes; on a CPU a
+      chunk's arrays then fit in the second-level cache. Good values: 16 to 256 particles.
 
-    **Raises:** `ValueError` if a number is below 1; from `reflect`, if the encoder has no reflection.
+    **Raises:** `ValueError` if a number is below 1. `reflect` raises it if the encoder has no reflection.
+
+    Cost: the memory of one chunk, for one more forward evaluation.
     """
 
     encoder: AbstractEncoder
@@ -50,6 +51,11 @@ class Chunked(AbstractFusedEncoder, AbstractOddEncoder):
             self.encoder.mean, particles, weights, tokens, most_particles=self.particles, most_prompts=self.prompts
         )
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether the inner encoder is odd."""
+        return self.encoder.is_odd
+
     def reflect(self, particle: PyTree[Array]) -> PyTree[Array]:
         """Reflect the particle as the encoder does."""
-        return reflect(self.encoder, particle)
+        return self.encoder.reflect(particle)

@@ -33,7 +33,7 @@ class Convolution(AbstractOddEncoder):
 
     Particles are [`wgf.encoders.ConvolutionalNeuron`][]s, 1-homogeneous in w_out; the reflection is w_out → −w_out.
 
-    **Raises:** `ValueError` if D is below 1, r below 0 or the activation no function.
+    **Raises:** `ValueError` if D is below 1, r is below 0 or the activation is not a function.
     """
 
     token_dim: int = eqx.field(static=True)
@@ -58,7 +58,7 @@ class Convolution(AbstractOddEncoder):
 
     def __call__(self, particle: ConvolutionalNeuron, tokens: Tokens) -> Tokens:
         """Apply one neuron to one prompt."""
-        # A product, not a convolution of JAX: to one of these XLA gives TF32 on a GPU, whatever precision it asks for.
+        # A product, not a JAX convolution: on a GPU, XLA computes convolutions in TF32 at any requested precision.
         length = tokens.shape[1]
         padded = jnp.pad(tokens, ((0, 0), (self.reach, self.reach)))
         windows = jnp.stack([padded[:, start : start + length] for start in range(2 * self.reach + 1)], axis=1)

@@ -41,19 +41,19 @@ class KernelAttention(AbstractOddEncoder):
     r"""A self-attention head with a kernel, \( f(T, \theta)_{:,n} = \frac{1}{N+1} \sum_j V T_j \, \kappa(K T_j, Q T_n)
     \).
 
-    The mean over keys stands where softmax has its normalisation, so that outputs stay of order one as prompts grow.
+    The mean over keys replaces the normalisation of the softmax, so outputs stay of order one as prompts grow.
 
     **Arguments:**
 
     - `token_dim`: the dimension D of a token.
     - `key_dim`: the dimension d_k of keys and queries.
-    - `kernel`: κ, of all keys and queries of a prompt at once: [`wgf.encoders.linear_kernel`][], `relu_kernel`,
+    - `kernel`: κ, for all keys and queries of a prompt at once: [`wgf.encoders.linear_kernel`][], `relu_kernel`,
       `sigmoid_kernel`, `gaussian_kernel`, or any function of `[d_k, keys]` and `[d_k, queries]`.
 
-    Particles are [`wgf.encoders.Head`][]s; the reflection is V → −V. The encoder is 1-homogeneous in V for any kernel;
-    with the linear one also in K and in Q.
+    Particles are [`wgf.encoders.Head`][]s. The reflection is V → −V. The encoder is 1-homogeneous in V for any kernel,
+    and also in K and in Q for the linear kernel.
 
-    **Raises:** `ValueError` if a dimension is below 1 or the kernel no function.
+    **Raises:** `ValueError` if a dimension is below 1 or the kernel is not a function.
     """
 
     token_dim: int = eqx.field(static=True)

@@ -5,21 +5,21 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._checks import ENCODER, finite, instance
-from ._base import AbstractEncoder, AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens, reflect
+from ._base import AbstractEncoder, AbstractFusedEncoder, Batch, Tokens
 
 
-class LayerNorm(AbstractFusedEncoder, AbstractOddEncoder):
-    r"""An encoder behind a normalisation of every token, \( g(\mathrm{LN}(T), \theta) \) with
+class LayerNorm(AbstractFusedEncoder):
+    r"""An encoder of normalised tokens, \( g(\mathrm{LN}(T), \theta) \) with
     \( \mathrm{LN}(x) = (x - \bar x) / \sqrt{\mathrm{var}(x) + \epsilon} \) (pre-norm, without scale and shift).
 
     **Arguments:**
 
     - `encoder`: g, any encoder.
-    - `epsilon`: ε > 0, which keeps tokens of equal entries finite. Good values: 1e-6 to 1e-2.
+    - `epsilon`: ε > 0, which keeps the result finite for a token whose entries are equal. Good values: 1e-6 to 1e-2.
 
-    Makes any g bounded in the tokens: its growth exponent in T is 0.
+    The result is bounded in the tokens for any g: its growth exponent in T is 0.
 
-    **Raises:** `ValueError` if ε is not positive; from `reflect`, if the encoder behind has no reflection.
+    **Raises:** `ValueError` if ε is not positive. `reflect` raises it if the inner encoder has no reflection.
 
     **Source:** J. L. Ba, J. R. Kiros, G. E. Hinton, *Layer normalization*, arXiv:1607.06450.
     """
@@ -35,17 +35,22 @@ class LayerNorm(AbstractFusedEncoder, AbstractOddEncoder):
         self.epsilon = float(epsilon)
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> PyTree[Array]:
-        """Draw particles of the encoder behind."""
+        """Draw particles of the inner encoder."""
         return self.encoder.sample(key, shape)
 
     def __call__(self, particle: PyTree[Array], tokens: Tokens) -> Tokens:
-        """Normalise one prompt, then apply the encoder behind."""
+        """Normalise one prompt, then apply the inner encoder."""
         return self.encoder(particle, jax.nn.standardize(tokens, axis=0, epsilon=self.epsilon))
 
     def fused_mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """Normalise every prompt once, then average the encoder behind in its fastest form."""
+        """Normalise every prompt once, then take the inner encoder's mean in its fastest form."""
         return self.encoder.mean(particles, weights, jax.nn.standardize(tokens, axis=1, epsilon=self.epsilon))
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether the inner encoder is odd."""
+        return self.encoder.is_odd
+
     def reflect(self, particle: PyTree[Array]) -> PyTree[Array]:
-        """Reflect the particle as the encoder behind does."""
-        return reflect(self.encoder, particle)
+        """Reflect the particle as the inner encoder does."""
+        return self.encoder.reflect(particle)

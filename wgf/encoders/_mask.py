@@ -1,4 +1,4 @@
-"""Masks of attention: which keys a query may see."""
+"""Attention masks: which keys a query may see."""
 
 import abc
 
@@ -15,7 +15,7 @@ class AbstractMask(Module):
 
     @abc.abstractmethod
     def __call__(self, length: int) -> Bool[np.ndarray, "keys queries"]:
-        """Whether the query at column n may see the key at row j: `[N+1, N+1]`, at least one key for each query."""
+        """Whether the query at column n may see the key at row j, `[N+1, N+1]`. Every query must see a key."""
 
 
 class Causal(AbstractMask):
@@ -31,12 +31,13 @@ class Banded(AbstractMask):
 
     **Arguments:**
 
-    - `reach`: r ≥ 0; a query sees at most 2r + 1 keys, r + 1 with [`wgf.encoders.Causal`][] as well (the sliding
-      window `Intersection(Causal(), Banded(r))`). With r = 0 attention is the linear map V T; with r ≥ N all is seen.
-
-    Cost: that of attention without a mask. The band is cut out of all scores, not the scores out of the band.
+    - `reach`: r ≥ 0. A query sees at most 2r + 1 keys. Together with [`wgf.encoders.Causal`][] it sees at most r + 1:
+      the sliding window `Intersection(Causal(), Banded(r))`. With r = 0 attention is the linear map V T; with r ≥ N
+      every key is seen.
 
     **Raises:** `ValueError` if r is below 0.
+
+    Cost: that of attention without a mask. All scores are computed, then those outside the band are discarded.
 
     **Source:** I. Beltagy, M. E. Peters, A. Cohan, *Longformer: the long-document transformer*, arXiv:2004.05150,
     section 3.1.
@@ -54,26 +55,29 @@ class Banded(AbstractMask):
 
 
 class Intersection(AbstractMask):
-    """A query sees what each of several masks lets it see.
+    """A query sees the keys that all of several masks allow.
 
     **Arguments:**
 
-    - `masks`: one mask at least, e.g. `Intersection(Causal(), Banded(2))`.
+    - `masks`: at least one mask, e.g. `Intersection(Causal(), Banded(2))`.
 
-    **Raises:** `ValueError` if there is none, one is no mask, or (when it is applied) they leave a query without a key.
+    **Raises:** `ValueError` if no mask is given or an argument is not a mask. When applied, it raises if a query sees
+    no key.
     """
 
     masks: tuple[AbstractMask, ...]
 
     def __init__(self, *masks: AbstractMask):
         if not masks or not all(isinstance(mask, AbstractMask) for mask in masks):
-            raise ValueError(f"`masks` must be one mask at least, such as wgf.encoders.Causal(); got {masks!r}.")
+            raise ValueError(f"`masks` must be at least one mask, e.g. wgf.encoders.Causal(); got {masks!r}.")
         self.masks = masks
 
     def __call__(self, length: int) -> Bool[np.ndarray, "keys queries"]:
-        """True where every mask is."""
+        """True where every mask is true."""
         seen = np.logical_and.reduce([mask(length) for mask in self.masks])
         if not seen.any(axis=0).all():
             blind = int(np.argmin(seen.any(axis=0)))
-            raise ValueError(f"`masks` must leave each query a key to see; got none for the query at column {blind}.")
+            raise ValueError(
+                f"`masks` must leave every query a key; got none for the query at column {blind}. Widen a mask."
+            )
         return seen

@@ -30,13 +30,16 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
     **Arguments:**
 
     - `token_dim`: the dimension D of a token.
-    - `activation`: σ, an elementwise function of arrays. Give a named function (`jnp.tanh`, `jax.nn.gelu`); a fresh
-      `lambda` each time compiles afresh each time.
-    - `use_bias`: whether neurons have a bias b; without one a neuron has P = 2D.
+    - `activation`: σ, an elementwise function of arrays. Pass a named function (`jnp.tanh`, `jax.nn.gelu`): every new
+      `lambda` is compiled again.
+    - `use_bias`: whether neurons have a bias b. Without a bias, P = 2D.
 
     Particles are [`wgf.encoders.Neuron`][]s. The reflection is \( w_{out} \to -w_{out} \). The encoder is
-    1-homogeneous in
-    \( w_{out} \) for any σ. Cost of a mean: O(M B N D).
+    1-homogeneous in \( w_{out} \) for any σ.
+
+    **Raises:** `ValueError` if D is below 1 or the activation is not a function.
+
+    Cost of a mean: O(M B N D).
 
     **Source:** arXiv:2410.23610, section 2.2.
     """
@@ -70,13 +73,13 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
 
     @compiled
     def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
-        """The average over neurons: a hidden layer of width M, in tiles."""
+        """Average over neurons: a hidden layer of width M, in tiles."""
         bias = () if particles.bias is None else (particles.bias,)
         neurons = (particles.w_in, weights[:, None] * particles.w_out, *bias)
         return tiled_sum(self._hidden, neurons, tokens, numbers=tokens.shape[2], most_particles=256)
 
     def _hidden(self, tokens: Float[Array, "token_dim prompts length"], neurons: tuple[Array, ...]) -> Array:
-        """The sum over the neurons of one tile: d, e entries of a token, b prompts, n tokens, m neurons."""
+        """Sum over the neurons of one tile. Indices: d, e token entries; b prompts; n tokens; m neurons."""
         w_in, w_out, *bias = neurons
         drive = contract("dbn,dm->bnm", tokens, w_in)
         if bias:

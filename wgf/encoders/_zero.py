@@ -1,4 +1,4 @@
-"""The encoder that does nothing: it leaves a half of the average out."""
+"""The zero encoder, which removes a half of the average."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray

@@ -1,6 +1,6 @@
-"""Experiments: a config dataclass, `run(config) -> result`, a table and a figure each.
+"""Experiments. Each has a config dataclass, `run(config) -> result`, a table and a figure.
 
-A module here is a subcommand of `wgf` once it stands in `EXPERIMENTS`.
+Each entry of `EXPERIMENTS` is a subcommand of `wgf`.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from .residual import ResidualConfig as ResidualConfig, ResidualResult as Residu
 
 
 class Experiment(NamedTuple):
-    """What the command line needs: the config dataclass (with `quick`, `out` and `quick_default()`), and `run`."""
+    """One subcommand: the config dataclass (with `quick`, `out` and `quick_default()`), and `run`."""
 
     config: Any
     run: Callable[[Any], Result]

@@ -1,4 +1,4 @@
-"""An experiment's options on disk: `config.json`, from which `wgf rerun` repeats the run."""
+"""The options of a run on disk: `config.json`, the input of `wgf rerun`."""
 
 import dataclasses
 import json
@@ -10,25 +10,26 @@ _Config = TypeVar("_Config")
 
 
 def save_config(folder: Path, experiment: str, config: Any) -> None:
-    """Write `config.json`, from which `wgf rerun` repeats the run."""
+    """Write `config.json`, from which `wgf rerun` repeats the run. The results folder is left out."""
     record = {"experiment": experiment, **dataclasses.asdict(config)}
     record["out"] = None
     (folder / "config.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def load_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read a `config.json` (or the folder that holds one) into the experiment's name and its fields.
+    """Read a `config.json` into the experiment's name and its fields.
 
-    **Arguments:** `path`: of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark.
+    **Arguments:** `path`: a `config.json` or the folder that holds one. The encoding is UTF-8, or UTF-16 or UTF-32 with
+    a byte-order mark.
 
-    **Raises:** `ValueError` if there is no such file, it is not JSON, names a field twice, or names no experiment.
+    **Raises:** `ValueError` if the file does not exist, is not JSON, names a field twice, or names no experiment.
     """
     path = expanded("config", path)
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"`config` must be a config.json or the folder of a run; got {path}.")
     try:
-        record = json.loads(path.read_bytes(), object_pairs_hook=_each_once)
+        record = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"`config` must be readable JSON; got {path}: {error}.") from error
     if not isinstance(record, dict) or not isinstance(record.get("experiment"), str):
@@ -52,20 +53,20 @@ def expanded(argument: str, path: Path) -> Path:
 def config_from(config: type[_Config], fields: dict[str, Any]) -> _Config:
     """Build a config dataclass from the fields of a `config.json`.
 
-    Fields that are absent take the defaults: those of `--quick` where the field `quick` is true.
+    Absent fields take the defaults. If the field `quick` is true, these are the defaults of `--quick`.
 
-    **Raises:** `ValueError` naming the field that is unknown, or whose value is not of its type.
+    **Raises:** `ValueError` that names the field if it is unknown or its value has the wrong type.
     """
     types = get_type_hints(config)
     if unknown := set(fields) - set(types):
-        raise ValueError(f"`config` must have fields of {sorted(types)}; got {sorted(unknown)} besides.")
+        raise ValueError(f"`config` must have fields of {sorted(types)}; got the unknown {sorted(unknown)}.")
     values = {name: _field(name, value, types[name]) for name, value in fields.items()}
     defaults: Any = config.quick_default() if values.get("quick") else config()  # pyright: ignore[reportAttributeAccessIssue]
     return dataclasses.replace(defaults, **values)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these fields; of one that is named twice it is unknown which is meant."""
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields as a dictionary. A field that is named twice is an error: JSON would keep the last one silently."""
     names = [name for name, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{twice} more than once")
@@ -73,7 +74,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _WrongTypeError(Exception):
-    """A value is not of the type of its place."""
+    """A value has the wrong type at its place in the file."""
 
     def __init__(self, place: str, value: Any):
         self.place, self.value = place, value
@@ -90,7 +91,7 @@ def _field(name: str, value: Any, allowed: Any) -> Any:
 
 
 def _typed(place: str, value: Any, allowed: Any) -> Any:
-    """A value of JSON as one of the annotated type: JSON has one kind of list and no paths."""
+    """Convert a JSON value to the annotated type: JSON has lists for tuples and strings for paths."""
     kind, options = get_origin(allowed) or allowed, get_args(allowed)
     if kind in (Union, UnionType):
         return None if value is None and NoneType in options else _typed(place, value, _other_than_none(options))
@@ -102,22 +103,22 @@ def _typed(place: str, value: Any, allowed: Any) -> Any:
     elif kind is Literal:
         if value in options:
             return value
-    # Python counts true and false as whole numbers.
+    # In Python, true and false are instances of int.
     elif isinstance(value, bool) == (kind is bool) and isinstance(value, _JSON.get(kind, ())):
         try:
             return kind(value)
         except OverflowError:
-            pass  # a whole number beyond all floats
+            pass  # a whole number too large for a float
     raise _WrongTypeError(place, value)
 
 
 _JSON: dict[Any, Any] = {bool: bool, int: int, float: (int, float), str: str, Path: str}
-"""The types that JSON has for a field's type."""
+"""The types of JSON values that each field type accepts."""
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", Path: "a string"}
 
 
 def _other_than_none(options: tuple[Any, ...]) -> Any:
-    """The one type beside None."""
+    """The single type besides None."""
     (other,) = (option for option in options if option is not NoneType)
     return other
 

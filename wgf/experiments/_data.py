@@ -1,4 +1,4 @@
-"""The data of an experiment, named on the command line."""
+"""The data of an experiment, as named on the command line."""
 
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from ._config_file import expanded
 def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int, examples: int, dim: int) -> Prompts:
     """Draw prompts from `"synthetic"` regression, the `"diabetes"` table or a CSV file with a target column.
 
-    **Raises:** `ValueError` if the name is neither, a CSV comes without `target`, or a target without a CSV.
+    **Raises:** `ValueError` if `name` is none of these, if a CSV file has no `target`, or if `target` is given without
+    a CSV file.
     """
     if name in ("synthetic", "diabetes"):
         if target is not None:

@@ -9,7 +9,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = factor · x^slope, with the 95 % interval of the slope, from `count` points."""
+    """The fit y = factor · x^slope to `count` points. The slope's 95 % interval is `slope` ± `interval`."""
 
     slope: float
     interval: float
@@ -19,13 +19,13 @@ class PowerLaw:
 
     @classmethod
     def fit(cls, x: np.ndarray, y: np.ndarray) -> "PowerLaw":
-        """Regress log y on log x by least squares."""
+        """Fit log y against log x by least squares."""
         line: Any = stats.linregress(np.log(x), np.log(y))
         interval = float(stats.t.ppf(0.975, len(x) - 2) * line.stderr)
         return cls(float(line.slope), interval, float(np.exp(line.intercept)), float(line.rvalue**2), len(x))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The law's values."""
+        """The fitted values at `x`."""
         return self.factor * x**self.slope
 
     def __str__(self) -> str:

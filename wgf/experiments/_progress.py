@@ -1,9 +1,9 @@
-"""One progress bar for a job of several stages."""
+"""A progress bar for a job of several tasks, and threads that run the tasks."""
 
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import diffrax
@@ -14,82 +14,93 @@ from tqdm import tqdm
 
 _Result = TypeVar("_Result")
 _TICK = 1.0
-"""Seconds between two drawings of a bar whose stages report nothing, so that its clock is seen to run."""
+"""Seconds between two drawings of a bar whose tasks report nothing, so that its clock moves."""
 
 
 class Meter(diffrax.AbstractProgressMeter):
-    """A Diffrax progress meter that reports each step's share done to a function on the host."""
+    """A Diffrax progress meter that reports the start and the completed share of each solve to host functions."""
 
+    begin: Callable[[], None] = eqx.field(static=True)
     report: Callable[[float], None] = eqx.field(static=True)
 
     def init(self) -> None:
-        """There is nothing to begin: the stage owns the bar."""
+        """Report the start, from inside the compiled solve."""
+        jax.debug.callback(self.begin)
 
     def step(self, state: None, progress) -> None:
         """Report from inside the compiled solve."""
         jax.debug.callback(self.report, progress)
 
     def close(self, state: None) -> None:
-        """There is nothing to end: the stage owns the bar."""
+        """Do nothing: the task owns the bar."""
 
 
 class Progress(AbstractContextManager):
-    """A bar on the terminal that counts stages, and within each stage the solve's own progress.
+    """A progress bar on the terminal that counts tasks, and shows the progress of the solves inside each task.
 
-    Stages may run side by side, each in a thread of its own.
+    A task runs in the calling thread (`task`) or in a thread of the bar's own pool (`start`).
 
     **Arguments:**
 
-    - `stages`: how many there will be.
-    - `show`: False for no bar; None for a bar where standard error is a terminal.
+    - `tasks`: the number of tasks.
+    - `show`: False for no bar; None for a bar if standard error is a terminal.
+    - `at_once`: the number of threads of the pool.
 
-    As a context manager it clears the bar at the end, also after an error.
+    As a context manager it waits for the running tasks, drops the tasks that have not begun, and clears the bar. It
+    does so after an error too.
     """
 
-    def __init__(self, stages: int, show: bool | None = None):
+    def __init__(self, tasks: int, show: bool | None = None, *, at_once: int = 1):
         self._lock = threading.Lock()
         self._shares: dict[str, int] = {}
         self._bar = tqdm(
-            total=100 * stages,
+            total=100 * tasks,
             disable=None if show is None else not show,
             bar_format="{percentage:3.0f}% |{bar}| {elapsed} {desc}",
             leave=False,
         )
+        self._pool = ThreadPoolExecutor(at_once)
         self._closed = threading.Event()
         if not self._bar.disable:
             threading.Thread(target=self._tick, daemon=True).start()
 
-    def _tick(self) -> None:
-        while not self._closed.wait(_TICK):
-            with self._lock:
-                if not self._closed.is_set():
-                    self._bar.refresh()
-
     @contextmanager
-    def stage(self, name: str) -> Iterator[diffrax.AbstractProgressMeter]:
-        """Run a stage; give the meter to its solve."""
+    def task(self, name: str, *, solves: int = 1) -> Iterator[diffrax.AbstractProgressMeter]:
+        """Run a task in the calling thread, and yield the meter for its solves, one after another."""
         if self._bar.disable:
-            # No calls to the host from inside a solve that nobody watches.
+            # Without a bar, the solve makes no calls to the host.
             yield diffrax.NoProgressMeter()
             return
         with self._lock:
             self._shares[name] = 0
             self._bar.set_description_str(" + ".join(self._shares))
-        yield Meter(lambda done: self._move(name, int(99 * float(done))))
-        self._move(name, 100)
+        ended = -1
+
+        def begin() -> None:
+            nonlocal ended
+            ended += 1
+
+        def report(done: float) -> None:
+            self._advance(name, int(99 * (max(ended, 0) + float(done)) / solves))
+
+        yield Meter(begin, report)  # pyright: ignore[reportCallIssue]
+        self._advance(name, 100)
         with self._lock:
             del self._shares[name]
 
-    def _move(self, name: str, share: int) -> None:
-        """Move on to a share of a stage, never back: a compiled solve's reports may arrive late and out of order."""
-        with self._lock:
-            done = self._shares.get(name, 100)
-            if share > done:
-                self._shares[name] = share
-                self._bar.update(share - done)
+    def start(self, name: str, function: Callable[..., _Result], *args: Any, solves: int = 1) -> Future[_Result]:
+        """Run `function(meter, *args)` as a task in a thread of the pool, with the caller's JAX settings."""
+        enter_settings = _settings_of_this_thread()
+
+        def run() -> _Result:
+            with enter_settings(), self.task(name, solves=solves) as meter:
+                return jax.block_until_ready(function(meter, *args))
+
+        return self._pool.submit(run)
 
     def close(self) -> None:
-        """Clear the bar."""
+        """Wait for the running tasks, drop the tasks that have not begun, and clear the bar."""
+        self._pool.shutdown(cancel_futures=True)
         with self._lock:
             self._closed.set()
             self._bar.close()
@@ -97,32 +108,35 @@ class Progress(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _advance(self, name: str, share: int) -> None:
+        """Advance a task to a share, never back: reports of a compiled solve may arrive late and out of order."""
+        with self._lock:
+            done = self._shares.get(name, 100)
+            if share > done:
+                self._shares[name] = share
+                self._bar.update(share - done)
 
-class Stages(AbstractContextManager):
-    """Stages of a job that run side by side, under one bar.
+    def _tick(self) -> None:
+        while not self._closed.wait(_TICK):
+            with self._lock:
+                if not self._closed.is_set():
+                    self._bar.refresh()
 
-    **Arguments:**
 
-    - `stages`, `show`: as for `Progress`.
-    - `at_once`: how many run at once, each in a thread of its own.
-    """
+def _settings_of_this_thread() -> Callable[[], ExitStack]:
+    """A function that enters this thread's JAX settings in another thread: JAX keeps them per thread."""
+    config: Any = jax.config
+    double = jnp.result_type(float) == jnp.float64
+    device, precision = config.jax_default_device, config.jax_default_matmul_precision
+    mesh = jax.sharding.get_mesh()
 
-    def __init__(self, stages: int, show: bool | None, *, at_once: int):
-        self._progress = Progress(stages, show)
-        self._pool = ThreadPoolExecutor(at_once)
+    def enter() -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(jax.enable_x64(double))
+        stack.enter_context(jax.default_device(device))
+        stack.enter_context(jax.default_matmul_precision(precision))
+        if not mesh.empty:
+            stack.enter_context(jax.set_mesh(mesh))
+        return stack
 
-    def start(self, name: str, function: Callable[..., _Result], *args: Any) -> Future[_Result]:
-        """Compute `function(meter, *args)` as soon as a thread is free."""
-        # JAX keeps such contexts for each thread by itself.
-        double = jnp.result_type(float) == jnp.float64
-
-        def stage() -> _Result:
-            with jax.enable_x64(double), self._progress.stage(name) as meter:
-                return jax.block_until_ready(function(meter, *args))
-
-        return self._pool.submit(stage)
-
-    def __exit__(self, *_: object) -> None:
-        """Leave out what has not begun, if there was an error."""
-        self._pool.shutdown(cancel_futures=True)
-        self._progress.close()
+    return enter

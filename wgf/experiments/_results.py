@@ -1,4 +1,4 @@
-"""What an experiment leaves on disk: its results folder."""
+"""The results folder of a run."""
 
 import contextlib
 import itertools
@@ -16,11 +16,11 @@ from ._config_file import expanded, save_config
 
 @runtime_checkable
 class Result(Protocol):
-    """What `run` of an experiment returns."""
+    """The return type of every experiment's `run`."""
 
     @property
     def config(self) -> Any:
-        """The config dataclass of the run; its `out` names the results folder."""
+        """The config dataclass of the run. Its `out` is the results folder."""
 
     def table(self) -> str:
         """The table that the command prints."""
@@ -31,7 +31,7 @@ class Result(Protocol):
         ...
 
     def figure(self) -> Figure:
-        """The picture of the answer."""
+        """The figure of the run."""
         ...
 
 
@@ -43,16 +43,16 @@ def save(experiment: str, result: Result) -> Path:
     folder = results_folder(result.config.out, experiment)
     save_config(folder, experiment, result.config)
     save_arrays(folder, result.arrays())
-    # A file name in the table may hold bytes that are no text.
+    # The table may quote a file name whose bytes are not valid text.
     (folder / "table.txt").write_text(result.table() + "\n", encoding="utf-8", errors="backslashreplace")
     result.figure().savefig(folder / f"{experiment}.png", dpi=130)
     return folder
 
 
 def results_folder(out: Path | None, experiment: str) -> Path:
-    """Make the named folder, or a new one under `results/`, and see that an experiment can write its files there.
+    """Make the named folder, or a new one under `results/`, and check that the files of a run can be written there.
 
-    **Raises:** `ValueError` if it cannot.
+    **Raises:** `ValueError` if they cannot.
     """
     named = None if out is None else expanded("out", out)
     try:
@@ -71,7 +71,7 @@ def results_folder(out: Path | None, experiment: str) -> Path:
 
 
 def _new_folder(experiment: str) -> Path:
-    """Make a folder that did not exist, named by the time."""
+    """Make a new folder whose name is the experiment and the time."""
     stem = Path("results") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"
     folder, count = stem, 0
     while True:
@@ -85,7 +85,7 @@ def _new_folder(experiment: str) -> Path:
 
 @contextlib.contextmanager
 def reserved(out: Path | None, experiment: str) -> Iterator[Path]:
-    """Make the results folder before the run. If the run fails, remove the folders that are new and still empty.
+    """Make the results folder before the run. If the run fails, remove the new folders that are still empty.
 
     **Raises:** `ValueError` if the folder cannot be made or written.
     """

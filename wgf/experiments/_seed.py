@@ -1,9 +1,9 @@
-"""The seed of a run."""
+"""The check of a run's seed."""
 
 from .._checks import at_least
 
 _SEEDS = 2**32
-"""In float32 JAX drops the higher bits of a seed, so that greater seeds would repeat smaller ones."""
+"""The number of seeds. In float32 JAX drops the higher bits of a seed, so that large seeds would repeat small ones."""
 
 
 def check_seed(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Rows of models along a run: surveying Q, R, outputs and dissipation."""
+"""Q, R, outputs and dissipation along the saves of a run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from ._velocity import evaluate
 
 
 class Curves(Module):
-    """What a row of models amounts to, each with leading axis `[saves]`."""
+    """The values of a row of models, each with leading axis `[saves]`."""
 
     objective: Float[Array, "*saves"]
     risk: Float[Array, "*saves"]
@@ -23,7 +23,7 @@ class Curves(Module):
 
 
 def curves(geometry: AbstractGeometry, objective: Callable[[Any], Float[Array, ""]], models: PyTree) -> Curves:
-    """Evaluate models with leading axis `[saves]`, one at a time: the memory of one."""
+    """Evaluate models with leading axis `[saves]`, one at a time, in the memory of one."""
     dynamic, static = eqx.partition(models, eqx.is_array)
 
     def one(arrays):

@@ -40,55 +40,56 @@ def flow(
     For a [`wgf.Transformer`][] this is its gradient flow; for a [`wgf.AveragedODE`][] it solves the Wasserstein-flow
     PDE
     \( \partial_\tau \rho = \nabla_\theta \cdot (\rho \nabla_\theta\,\delta Q/\delta\rho) \) along characteristics.
-    Any other Equinox module moves by plain gradient flow, \( \dot\theta = -\nabla Q \) in all its inexact arrays,
+    Any other Equinox module moves by plain gradient flow, \( \dot\theta = -\nabla Q \), in all its inexact arrays,
     complex ones included.
-    Pure: works under `jit`, `vmap` and `grad`.
+    The function is pure and works under `jit`, `vmap` and `grad`.
 
-    On a [`wgf.measures.Eulerian`][] measure the weights move, by finite volumes: an independent solution of the PDE.
+    On a [`wgf.measures.Eulerian`][] measure the weights move, by finite volumes. This is an independent solver of the
+    PDE.
 
-    A `temperature` σ > 0 adds noise, \( d\theta = v\,d\tau + \sqrt{2\sigma}\,dW \): mean-field Langevin dynamics, which
-    descends the free energy \( F = Q - \sigma S \), with the entropy \( S = -\int \rho \log \rho \), to the Gibbs law
-    \( \rho \propto \exp(-\tfrac1\sigma\,\delta Q/\delta\rho) \). On a grid there is no noise: the PDE gains the
-    diffusion \( \sigma\Delta\rho \). The objective reported is Q at any temperature.
+    A `temperature` σ > 0 adds noise, \( d\theta = v\,d\tau + \sqrt{2\sigma}\,dW \). These mean-field Langevin dynamics
+    descend the free energy \( F = Q - \sigma S \), with the entropy \( S = -\int \rho \log \rho \), to the Gibbs law
+    \( \rho \propto \exp(-\tfrac1\sigma\,\delta Q/\delta\rho) \). On a grid the PDE gains the diffusion
+    \( \sigma\Delta\rho \) instead of noise. The objective reported is Q at any temperature.
 
     **Arguments:**
 
     - `objective`: Q, [`wgf.Objective`][], or any function (a module, say) of the model alone.
-    - `model`: where the flow starts, at `taus[0]`: a model of this library, whose `tracers` move along, or any module.
-    - `taus`: the training times to save at, increasing, at least two.
+    - `model`: the start of the flow, at `taus[0]`: any module, or a model of this library, whose `tracers` move too.
+    - `taus`: the training times to save at: at least two, increasing.
     - `temperature`: σ ≥ 0.
-    - `key`: draws the noise of particles at σ > 0, and is needed for it. Noise of a finite model is a function of the
-      key, the times and `dt0` alone, and its tracers in the limit feel the same; particles that are interpolated over
-      depth feel one noise at all depths.
-    - `solver`: any Diffrax solver for the outer flow. Default: `Tsit5()`, for short times and accuracy; its steps are
-      bounded by stability from τ of some hundreds on, where [`wgf.flows.RKC`][] takes over; to rest at small λ on few
-      prompts [`wgf.flows.RosenbrockW`][] is far ahead of both. Implicit solvers of Diffrax work too, with a matrix-free
-      root finder; on no measured case do they pay (`benchmarks/verification.py`). `Heun()` with noise (which takes a
-      solver of stochastic equations; order 1 in the particles' paths, 2 in their law) and for a measure on a grid.
-    - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the worst
-      particle's RMS error; of a plain module, the worst parameter's). Good values: 1e-3 to 1e-6 in float32, where below
-      1e-6 rounding rules; to 1e-10 in float64. On a grid: `rtol + atol` bounds a step's error in total variation.
-    - `controller`: a step size controller in place of the default: `PIDController(rtol, atol)`; on a grid
-      [`wgf.flows.CourantController`][] around it, without which masses may not stay positive; with noise
-      `ConstantStepSize()`, which needs `dt0`. `solver=diffrax.Euler()` with `dt0=h` at constant steps is gradient
-      descent of learning rate h·LM.
-    - `dt0`: the first step; chosen automatically by default, but needed with noise.
-    - `steady`: stop where the dissipation has fallen to this fraction of its initial value, or so low that Q could not
-      change by more than its rounding until the last τ. The solve's own error keeps the dissipation up: give
-      tolerances below the square root of this fraction. Costs one more velocity a step.
-    - `max_steps`: the most steps taken. Lower it when differentiating: the memory of the backward pass grows with it.
+    - `key`: the random key of the noise; needed at σ > 0. The noise of a finite model depends on the key, the times and
+      `dt0` alone, and its tracers in the limit have the same. Particles that are interpolated over depth share one
+      noise at all depths.
+    - `solver`: any Diffrax solver for the outer flow. Default: `Tsit5()`, which suits short times and high accuracy.
+      From τ of some hundreds on stability bounds its steps: use [`wgf.flows.RKC`][]. To reach rest at small λ on few
+      prompts use [`wgf.flows.RosenbrockW`][]. Diffrax's implicit solvers work with a matrix-free root finder, but were
+      slower in every measured case (`benchmarks/verification.py`). With noise and on a grid the default is `Heun()`;
+      noise needs a solver of stochastic equations (`Heun()`: order 1 in the particles' paths, 2 in their law).
+    - `rtol`, `atol`: tolerances of the step size control, in the norm [`wgf.flows.ParticleNorm`][] (the RMS error of
+      the worst particle; for a plain module, the error of the worst parameter). Good values: 1e-3 to 1e-6 in float32,
+      where rounding dominates below 1e-6; down to 1e-10 in float64. On a grid `rtol + atol` bounds the error of a step
+      in total variation.
+    - `controller`: a step size controller. Default: `PIDController(rtol, atol)`; on a grid
+      [`wgf.flows.CourantController`][] around it, which keeps masses positive; with noise `ConstantStepSize()`, which
+      needs `dt0`. Constant steps `dt0=h` with `solver=diffrax.Euler()` are gradient descent of learning rate h·LM.
+    - `dt0`: the first step; automatic by default, needed with noise.
+    - `steady`: stop when the dissipation has fallen to this fraction of its initial value, or when Q can no longer
+      change by more than its rounding before the last τ. The error of the solve keeps the dissipation up, so choose
+      tolerances below the square root of this fraction. Costs one more velocity per step.
+    - `max_steps`: the most steps. Lower it for derivatives: the memory of the backward pass grows with it.
     - `adjoint`: how Diffrax differentiates the solve.
     - `progress_meter`: e.g. `diffrax.TqdmProgressMeter()`.
-    - `throw`: whether a failed solve raises; if not, its `result` says why, and unreached rows are NaN.
+    - `throw`: whether a failed solve raises. If not, `result` names the cause, and rows that were not reached are NaN.
 
     **Returns:** [`wgf.flows.FlowSolution`][].
 
     **Raises:** `ValueError` if `taus` do not increase, tolerances or the temperature are negative, a number is not
-    finite, a model with tracers comes with an objective that has no first variation, or options do not fit noise;
+    finite, a model with tracers has an objective other than [`wgf.Objective`][], or options do not fit noise;
     `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`.
 
-    Cost: one value and gradient of Q a stage (Tsit5: 6 a step), the working memory of the solver in copies of the
-    particles, and one copy a saved τ.
+    Cost: one value and gradient of Q per stage (Tsit5: 6 per step). Memory: the solver's copies of the particles, and
+    one copy per saved τ.
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3; for σ > 0, S. Mei, A. Montanari, P.-M. Nguyen, *A mean field
     view of the landscape of two-layer neural networks*, PNAS 115 (2018).

@@ -16,7 +16,7 @@ from ._velocity import tracers_of
 
 
 class NoiseTerm(diffrax.AbstractTerm):
-    r"""The term \( \sqrt{2\sigma}\,dW \) of \( d\theta = v\,d\tau + \sqrt{2\sigma}\,dW \), the same at every state."""
+    r"""The term \( \sqrt{2\sigma}\,dW \) of \( d\theta = v\,d\tau + \sqrt{2\sigma}\,dW \), independent of the state."""
 
     scale: Float[Array, ""]
     paths: list[diffrax.VirtualBrownianTree]
@@ -28,7 +28,7 @@ class NoiseTerm(diffrax.AbstractTerm):
         return self.scale
 
     def contr(self, t0: Any, t1: Any, **kwargs: Any) -> PyTree[Array]:
-        """The increments over a step, a list of arrays for each path; with Lévy areas where a solver asks for them."""
+        """The increments over a step, a list of arrays per path; with Lévy areas if the solver asks for them."""
         parts = [path.evaluate(t0, t1, **kwargs) for path in self.paths]
         if not isinstance(first := parts[0], diffrax.AbstractBrownianIncrement):
             return parts
@@ -40,7 +40,7 @@ class NoiseTerm(diffrax.AbstractTerm):
         moved = [self.geometry.parameters(self.model), *(measure.particles for measure in tracers_of(self.model))]
 
         def spread(like, noise):
-            # JAX's complex normal numbers have variance 1 in all: here each of the two parts has it.
+            # JAX's complex normal numbers have total variance 1; here the real and the imaginary part have it each.
             scale = vf * math.sqrt(2) if jnp.iscomplexobj(like) else vf
             return scale.astype(like.dtype) * jnp.broadcast_to(noise, like.shape)
 
@@ -61,17 +61,16 @@ def noise_term(
     resolution: Array,
     solver: diffrax.AbstractSolver,
 ) -> NoiseTerm:
-    """Brownian motions from one virtual tree for the parameters and one for each measure of tracers.
+    """Brownian motions: one virtual tree for the parameters, and one per measure of tracers.
 
-    Each is a function of the key and of its own shapes alone. So a finite model and its tracers in the limit, solved
-    with one key over the same `span` at the same `resolution`, feel the same noise, as proofs of propagation of chaos
-    couple them.
+    Each depends on the key and on its own shapes alone. Solved with one key over the same `span` at the same
+    `resolution`, a finite model and its tracers in the limit have the same noise: the coupling of propagation of chaos.
     """
     key = purpose(key, "flows.noise")
     own = jax.tree.leaves(geometry.noise(model))
     moved = jax.tree.leaves(geometry.parameters(model))
-    # JAX's random arrays of different shapes share their first entries; noise that is shared over depth is drawn apart
-    # from a finite model's, so that the limit's particles stay independent of the tracers.
+    # JAX's random arrays of different shapes share their first entries. Noise that is shared over depth has another
+    # key, so that the limit's particles are independent of the tracers.
     shared = [a.shape for a in own] != [a.shape for a in moved]
     shapes = [own, *(_shapes(jax.tree.leaves(measure.particles)) for measure in tracers_of(model))]
     keys = [jax.random.fold_in(key, 1) if shared else key, *(key for _ in tracers_of(model))]
@@ -100,8 +99,8 @@ def check_noise(key: PRNGKeyArray | None, solver: Any, dt0: Any, steady: Any) ->
             f"diffrax.ShARK(); got {type(solver).__name__}."
         )
     if dt0 is None:
-        raise ValueError("`dt0` must be given with `temperature` > 0: the (constant) step; got None.")
+        raise ValueError("`dt0`, the constant step, must be given with `temperature` > 0; got None.")
     if steady is not None:
         raise ValueError(
-            "`steady` must be None at `temperature` > 0, for particles never come to rest in noise; got a threshold."
+            "`steady` must be None at `temperature` > 0, since noise keeps particles moving; got a threshold."
         )

@@ -1,4 +1,4 @@
-"""What `train` gives to optimisers that ask for more than a gradient: line searches, L-BFGS, Polyak's step."""
+"""The update of an Optax optimiser, with the extra arguments of line searches, L-BFGS and Polyak's step."""
 
 import inspect
 from collections.abc import Callable
@@ -24,15 +24,15 @@ def update(
     r"""The optimiser's updates of the parameters of an evaluated model, and its next state.
 
     The optimiser gets the gradient \( g_{ij} = -v_{ij} \), and for its extra arguments `value`, `grad` and `value_fn`
-    the function c Q, with c the number of particles of positive mass (of a plain module: 1). Its derivative is
-    \( c\,m_{ij} g_{ij} \), with m the masses. So for particles of equal masses, m = 1/c, it is g, in the scale of the
-    updates; for other masses the slope that a line search is given is still that of the values that it sees.
+    the function c Q, with c the number of particles of positive mass (1 for a plain module). Its derivative is
+    \( c\,m_{ij} g_{ij} \), with m the masses. For particles of equal mass, m = 1/c, this is g itself. For other masses
+    it remains the slope of the values that a line search sees.
     """
     parameters = geometry.parameters(model)
     velocity = geometry.unpack(now.velocity, parameters)
     gradient = jax.tree.map(jnp.negative, velocity)
     scale, derivative = _derivative(geometry, model, now)
-    # Optax's line searches compute in JAX's widest type: the steps of their trials, and what they do with values.
+    # Optax's line searches compute steps and values in JAX's widest type.
     wide = jnp.result_type(float)
 
     def value_fn(trial: PyTree[Array]) -> Float[Array, ""]:
@@ -45,7 +45,7 @@ def update(
 
 
 def _derivative(geometry: AbstractGeometry, model: PyTree, now: Evaluation) -> tuple[Array, PyTree[Array]]:
-    """The scale c, and the derivative of c Q as `jax.grad` would give it: of complex numbers the conjugate."""
+    """The scale c, and the derivative of c Q as `jax.grad` gives it: conjugated for complex numbers."""
     packed, scale = now.velocity, jnp.ones_like(now.objective)
     if isinstance(geometry, Lagrangian):
         masses = model.measure.masses
@@ -56,7 +56,7 @@ def _derivative(geometry: AbstractGeometry, model: PyTree, now: Evaluation) -> t
 
 
 def _accepted(step: Callable, extra: dict[str, Any]) -> dict[str, Any]:
-    """Those that an update takes: a few of Optax's name all of theirs."""
+    """The arguments that an update takes: some of Optax's updates name theirs."""
     taken = inspect.signature(step).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken):
         return extra

@@ -1,4 +1,4 @@
-"""A flow as an initial value problem: what moves, by which field, under which control of its steps."""
+"""A flow as an initial value problem: state, vector field, solver and step size control."""
 
 import contextlib
 import warnings
@@ -26,7 +26,7 @@ from ._velocity import check_posed, evaluate, geometry_of, tracers_of
 
 
 class Problem(Module):
-    """An objective, the model where its flow starts, the times to save at, and the means to solve it."""
+    """An objective, the model at the start, the times to save at, and the solver."""
 
     geometry: AbstractGeometry
     objective: Callable[[Any], Float[Array, ""]]
@@ -41,7 +41,7 @@ class Problem(Module):
 
     @property
     def args(self) -> tuple[AbstractGeometry, Callable, PyTree]:
-        """What the vector field is given beside the state."""
+        """The arguments of the vector field."""
         return self.geometry, self.objective, self.model
 
     def start(self) -> State:
@@ -50,7 +50,7 @@ class Problem(Module):
 
     @contextlib.contextmanager
     def as_real(self) -> Iterator[None]:
-        """Keep Diffrax from warning of complex arrays in the model or the objective: the state is of real ones."""
+        """Suppress Diffrax's warning of complex arrays in the model or the objective: the state itself is real."""
         with contextlib.ExitStack() as stack:
             if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(eqx.filter(self.args, eqx.is_array))):
                 stack.enter_context(warnings.catch_warnings())
@@ -63,7 +63,7 @@ class Problem(Module):
         if self.key is None:
             return drift
         assert self.dt0 is not None
-        # A tree finer than the steps draws their noise exactly; steps that adapt may become shorter than the first.
+        # A tree finer than the steps draws their noise exactly. Adaptive steps may become shorter than the first.
         constant = isinstance(self.controller, diffrax.ConstantStepSize)
         noise = noise_term(
             self.geometry,
@@ -77,11 +77,11 @@ class Problem(Module):
         return diffrax.MultiTerm(drift, noise)
 
     def event(self) -> diffrax.Event | None:
-        """The steady stop, if one is asked for."""
+        """The event of the steady stop; None without one."""
         if self.steady is None:
             return None
         begin = evaluate(self.geometry, self.objective, self.model)
-        # A start that is steady already has no dissipation to fall from: stop where what is left is rounding of Q.
+        # At a steady start the dissipation is zero already: stop below the rounding of Q.
         span = self.taus[-1] - self.taus[0]
         rounding = jnp.finfo(self.taus.dtype).eps * jnp.abs(begin.objective) / span
         return diffrax.Event(_Steady(jnp.maximum(self.steady * begin.dissipation, rounding)))
@@ -92,7 +92,7 @@ class Problem(Module):
         """The solution from the states at `taus`."""
         models = eqx.filter_vmap(lambda state: state.place(self.geometry, self.model))(states)
         saved = curves(self.geometry, self.objective, models)
-        # After a steady stop the rows beyond hold its state; after a failure they are NaN, and the code says why.
+        # Rows that were not reached hold the last state after a steady stop. After a failure they are NaN.
         solved = reached | (result == RESULTS.event_occurred)
         # Tracers and particles of no weight do not show in Q.
         is_finite = jnp.all(finite_rows((states, saved)) | ~solved)
@@ -140,7 +140,7 @@ def initial_value_problem(
     dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
     checked = not_negative("temperature", temperature).astype(dtype)
-    # Asked of the argument itself: under `jit` a constant that has been through an operation is as good as unknown.
+    # Inside `jit`, an operation turns a constant into a tracer, so the raw argument is tested.
     hot, temperature = _is_hot(temperature), checked
     geometry = geometry_of(model, temperature)
     noisy = hot and geometry.noise(model) is not None
@@ -149,7 +149,9 @@ def initial_value_problem(
         controller = diffrax.ConstantStepSize() if controller is None else controller
         check_noise(key, solver, dt0, steady)
     elif hot and tracers_of(model):
-        raise ValueError("`model` must have no tracers at `temperature` > 0 where its measure is on a grid: no noise.")
+        raise ValueError(
+            "`model` must not have tracers at `temperature` > 0 on a grid, which has no noise to give them."
+        )
     controller = _controller(geometry, model, rtol, atol, taus) if controller is None else controller
     if dt0 is None and isinstance(controller, diffrax.ConstantStepSize):
         raise ValueError("`dt0` must be given with `controller=ConstantStepSize()`; got None.")
@@ -168,7 +170,7 @@ def initial_value_problem(
 
 
 class _StateNorm(Module):
-    """The norm of the parameters alone: tracers and the dissipated objective have no say in the steps."""
+    """The norm of the parameters alone: tracers and integrals do not influence the steps."""
 
     norm: Callable[[list[Array]], Float[Array, ""]]
 
@@ -177,7 +179,7 @@ class _StateNorm(Module):
 
 
 class _Steady(Module):
-    """The event that the dissipation is down at a threshold."""
+    """The event that the dissipation has fallen to a threshold."""
 
     threshold: Float[Array, ""]
 
@@ -187,7 +189,7 @@ class _Steady(Module):
 
 
 def _is_hot(temperature: float | Array) -> bool:
-    """Whether a temperature may be above zero: any that is known only at run time may."""
+    """Whether a temperature may be above zero. One that is known only at run time may be."""
     return is_traced(temperature) or bool(temperature > 0)
 
 

@@ -1,4 +1,4 @@
-"""A Rosenbrock–W method with the Gauss–Newton Jacobian: few prompts, little decay, very long times."""
+"""A Rosenbrock–W method with the Gauss–Newton Jacobian, for few prompts, small weight decay and very long times."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -49,7 +49,7 @@ BEND = _bend()
 
 
 class Parabola(diffrax.AbstractLocalInterpolation):
-    """y0 + θ(y1 − y0) + θ(θ − 1) bend: from the stages alone, since a stiff slope at y1 would be no guide."""
+    """y0 + θ(y1 − y0) + θ(θ − 1) bend, from the stages alone: the slope at y1 is dominated by stiff components."""
 
     t0: Any
     t1: Any
@@ -70,21 +70,20 @@ class Parabola(diffrax.AbstractLocalInterpolation):
 class RosenbrockW(diffrax.AbstractAdaptiveSolver):
     r"""The linearly implicit method ROS34PW2, with the Gauss–Newton part of the flow's Jacobian.
 
-    Along a gradient flow that fits its labels the stiff directions are as many as there are outputs: the Jacobian is
+    A gradient flow that fits its labels has as many stiff directions as outputs. Its Jacobian is
 
     \[ -\lambda - m^{-1} J^\top \ell''(J\,\cdot) + O(\text{residuals}), \]
 
-    with J the derivative of the outputs and m the particles' masses. A W-method keeps its order whatever matrix it is
-    given; it is given the first two parts, which the Woodbury formula inverts by a Cholesky factorisation of the
-    tangent kernel \( J m^{-1} J^\top \), B × B. Steps are then as long as accuracy lets them be: their number hardly
-    depends on how small λ is.
+    with J the derivative of the outputs and m the particles' masses. A W-method keeps its order with any matrix. This
+    one uses the first two terms, which the Woodbury formula inverts by a Cholesky factorisation of the B × B tangent
+    kernel \( J m^{-1} J^\top \). Accuracy alone then bounds the steps: their number hardly depends on λ.
 
-    For a [`wgf.Objective`][] of one output a prompt, on models of particles without tracers.
+    For a [`wgf.Objective`][] with one output per prompt, on models of particles without tracers.
 
-    Cost: four velocities and one gradient of every output a step, B³/3 for the factors, and B copies of the particles
-    in memory. L-stable, order 3, with an embedded method of order 2. Good values: rtol 1e-3 and 1e-4.
+    Cost per step: four velocities, one gradient of every output, and B³/3 operations for the factors. Memory: B copies
+    of the particles. L-stable, order 3, with an embedded method of order 2. Good values: rtol 1e-3 and 1e-4.
 
-    **Raises:** `ValueError` if what flows is of another kind.
+    **Raises:** `ValueError` for other objectives or models.
 
     **Source:** J. Rang, L. Angermann, *New Rosenbrock W-methods of order 3 for partial differential algebraic
     equations of index 1*, BIT 45 (2005).
@@ -98,7 +97,7 @@ class RosenbrockW(diffrax.AbstractAdaptiveSolver):
         return 3
 
     def init(self, terms, t0, t1, y0, args):
-        """Nothing is carried from step to step."""
+        """There is no state between steps."""
         _check(args)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
@@ -123,17 +122,19 @@ class RosenbrockW(diffrax.AbstractAdaptiveSolver):
 
 def _check(args: Any) -> None:
     if not (isinstance(args, tuple) and isinstance(args[0], Lagrangian) and isinstance(args[1], Objective)):
-        raise ValueError("`solver` RosenbrockW takes flows of a wgf.Objective on particles, on no grid.")
+        raise ValueError("`solver` RosenbrockW needs a wgf.Objective and a model of particles. Pass wgf.flows.RKC().")
     _, objective, model = args
     if model.tracers:
-        raise ValueError("`solver` RosenbrockW takes no tracers; RKC does.")
+        raise ValueError("`solver` RosenbrockW does not move tracers; got a model with tracers. Pass wgf.flows.RKC().")
     shape = jax.eval_shape(objective.readout, objective.prompts.tokens).shape
     if len(shape) != 1:
-        raise ValueError(f"`solver` RosenbrockW takes one output a prompt; got outputs of shape {shape}.")
+        raise ValueError(
+            f"`solver` RosenbrockW needs one output per prompt; got outputs of shape {shape}. Pass wgf.flows.RKC()."
+        )
 
 
 def _sum(weights: Any, slopes: list[State], like: State) -> State:
-    """The weighted sum of the slopes so far: 0 of none."""
+    """The weighted sum of the slopes so far; zero if there are none."""
     total = jax.tree.map(jnp.zeros_like, like)
     for weight, slope in zip(weights, slopes, strict=False):
         total = (total**ω + weight * slope**ω).ω
@@ -141,7 +142,7 @@ def _sum(weights: Any, slopes: list[State], like: State) -> State:
 
 
 def _factorise(step: Any, state: State, args: Any) -> Callable[[State], State]:
-    """The inverse of 1 + step (λ + m⁻¹ JᵀJ) on the parameters: J has a row of √(μ ℓ'') ∂output/∂θ for each prompt."""
+    """The inverse of 1 + step (λ + m⁻¹ JᵀJ) on the parameters. J has one row √(μ ℓ'') ∂output/∂θ per prompt."""
     _, objective, model = args
     jacobian, masses = _outputs_jacobian(state, args), _masses(state, model)
     scale = 1 + step * objective.weight_decay
@@ -157,7 +158,7 @@ def _factorise(step: Any, state: State, args: Any) -> Callable[[State], State]:
 
 
 def _outputs_jacobian(state: State, args: Any) -> Float[Array, "batch parameters"]:
-    """√(μ ℓ'') ∂output/∂θ, a row for each prompt; a loss that is not convex there counts as flat."""
+    """√(μ ℓ'') ∂output/∂θ, one row per prompt. Negative curvature of the loss counts as zero."""
     geometry, objective, model = args
     prompts = objective.prompts
 
@@ -173,7 +174,7 @@ def _outputs_jacobian(state: State, args: Any) -> Float[Array, "batch parameters
 
 
 def _masses(state: State, model: Any) -> Float[Array, " parameters"]:
-    """Each parameter's particle's mass; infinite for particles of weight zero, which are not stiff."""
+    """The mass of each parameter's particle; infinite for particles of weight zero, which are not stiff."""
     masses = jnp.where(model.measure.masses > 0, model.measure.masses, jnp.inf)
     spread = [jnp.broadcast_to(masses.reshape(masses.shape + (1,) * (x.ndim - 2)), x.shape) for x in state.parameters]
     return jnp.concatenate([leaf.ravel() for leaf in spread])

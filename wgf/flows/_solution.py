@@ -1,4 +1,4 @@
-"""What a flow or a training run returns."""
+"""The results of flows and training runs."""
 
 import warnings
 from typing import TypeVar
@@ -15,45 +15,45 @@ _Solution = TypeVar("_Solution", bound="AbstractSolution")
 
 
 with warnings.catch_warnings():
-    # Diffrax has no text for `successful`, and Equinox warns of one that differs from it.
+    # Diffrax has an empty text for `successful`, and Equinox warns if a subclass changes a text.
     warnings.simplefilter("ignore")
 
     class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-        """How a flow ended: Diffrax's codes, and what it does not tell apart."""
+        """How a flow ended: Diffrax's codes, and further causes of failure."""
 
         successful = "successful"
         not_finite = (
-            "The flow stopped being finite: particles or the objective are NaN or infinite. Tighten `rtol` (or lower "
-            "the step of a constant step size), or raise the objective's `weight_decay`."
+            "The flow stopped being finite: particles or the objective are NaN or infinite. Decrease `rtol` (or a "
+            "constant step), or increase the objective's `weight_decay`."
         )
         stalled = (
-            "The flow ran out of steps before the last of `taus`. Raise `max_steps`, loosen `rtol`, or take "
-            "`solver=wgf.flows.RKC()` for long times (see `stats` for the steps accepted and rejected)."
+            "The flow ran out of steps before the last of `taus`. Increase `max_steps` or `rtol`, or pass "
+            "`solver=wgf.flows.RKC()` for long times. `stats` counts accepted and rejected steps."
         )
         dt_min = (
             "The steps fell below the spacing of numbers in τ after the last τ that was reached: the velocity is NaN "
-            "or infinite there, or jumps. Raise the objective's `weight_decay`; with an adaptive controller in the "
-            "model's depth solve, tighten it or take constant `steps`."
+            "or infinite there, or jumps. Increase the objective's `weight_decay`. If the model's depth solve has an "
+            "adaptive controller, tighten it, or use constant `steps`."
         )
         stiff = (
-            "The flow ran out of steps because it is stiff: they are as long as an explicit method stays stable with, "
-            "and accuracy would allow longer ones. Take `solver=wgf.flows.RKC()`."
+            "The flow ran out of steps because it is stiff: stability of the explicit method bounds them, not "
+            "accuracy. Pass `solver=wgf.flows.RKC()`."
         )
         too_tight = (
-            "The tolerance is below what the numbers resolve: `rtol` is less than ten times their spacing. Loosen "
-            "`rtol` (1e-6 at the least in float32), or compute in float64 "
+            "The tolerance is below what the numbers resolve: `rtol` is less than ten times their spacing. Increase "
+            "`rtol` (to 1e-6 or more in float32), or compute in float64 "
             "(`jax.config.update('jax_enable_x64', True)`)."
         )
         interrupted = (
-            "The run was interrupted (Ctrl-C). What is done is kept; with a `directory`, the same call goes on."
+            "The run was interrupted (Ctrl-C). All states so far are kept. With a `directory`, the same call resumes."
         )
         out_of_time = (
-            "The run reached its `time_limit`. What is done is kept; with a `directory`, the same call goes on."
+            "The run reached its `time_limit`. Its states so far are kept. With a `directory`, the same call resumes."
         )
 
 
 def translate(result: diffrax.RESULTS) -> RESULTS:
-    """Diffrax's code as ours."""
+    """Diffrax's code as one of [`wgf.flows.RESULTS`][]."""
     ours = RESULTS.promote(result)
     ours = RESULTS.where(ours == RESULTS.max_steps_reached, RESULTS.stalled, ours)
     return RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
@@ -88,11 +88,11 @@ class FlowSolution(AbstractSolution):
     - `models`: the models, every array with leading axis `[saves]` (use `model_at` or `jax.vmap`).
     - `objective`, `risk`: Q and R, `[saves]`.
     - `dissipation`: \( \int \|v\|^2 d\rho = -dQ/d\tau \), `[saves]`.
-    - `dissipated`: its integral from the first τ, \( Q(\tau_0) - Q(\tau) \) but for the solver's error, `[saves]`. At a
-      temperature above zero both are of v alone where particles feel noise, which makes Q rise as well; on a grid they
-      are of the free energy \( F = Q - \sigma S \), with `models.measure.entropy()` for S.
+    - `dissipated`: its integral from the first τ, `[saves]`: \( Q(\tau_0) - Q(\tau) \) up to the solver's error. At a
+      temperature above zero both count the velocity v alone, although noise changes Q too. On a grid they are those of
+      the free energy \( F = Q - \sigma S \), with `models.measure.entropy()` for S.
     - `outputs`: the readout for every prompt, `[saves, B]`; `prompt_weights`: the data measure's weights. An
-      objective that is a plain function has no prompts (B = 0), and all of it counts as risk.
+      objective that is a plain function has no prompts (B = 0), and its risk is Q.
     - `reached`: whether the solve reached each τ. After a steady-state stop later rows hold the steady model; after a
       failure they are NaN.
     - `stats`: steps taken, accepted and rejected.
@@ -132,10 +132,10 @@ class TrainSolution(AbstractSolution):
 
 
 def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:
-    """Raise with the message of the solution's result: at once, or as the program runs where the result is traced."""
+    """Raise with the message of the solution's result: at once, or at run time if the result is traced."""
     if is_traced(failed):
         return solution.result.error_if(solution, failed)
-    # By ourselves, so that it does even where Equinox's checks are turned off.
+    # Raised here, so that it also works if Equinox's checks are turned off.
     if bool(failed):
         raise eqx.EquinoxRuntimeError(RESULTS[solution.result])
     return solution

@@ -1,4 +1,4 @@
-"""What the outer solver of a flow moves, and its vector field."""
+"""The state of a flow's outer solver, and its vector field."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,16 +13,20 @@ from ._velocity import evaluate, strip_velocity, tracers_of
 
 
 class State(Module):
-    """Parameters, tracers, and the integrals so far of the dissipation and of the Courant numbers a unit of time.
+    """Parameters, tracers, and the integrals of the dissipation and of the Courant number per unit of time.
 
-    In few arrays, for a solver does its arithmetic on each of them, and each such operation takes time to compile:
-    `parameters` as the geometry packs them, and all tracers in one array of strips, if there are any.
+    A solver does its arithmetic on each array, and each operation takes time to compile, so there are few arrays:
+    `parameters` as the geometry packs them, and all tracers in one array of strips.
     """
 
     parameters: list[Array]
     tracers: list[Float[Array, "*saves strips width dim"]]
     dissipated: Float[Array, "*saves"]
     courant: Float[Array, "*saves"]
+
+    def without_integrals(self) -> "State":
+        """The state with zero integrals: the part of it on which the vector field depends."""
+        return State(self.parameters, self.tracers, jnp.zeros_like(self.dissipated), jnp.zeros_like(self.courant))
 
     def place(self, geometry: AbstractGeometry, model: PyTree) -> PyTree:
         """The model with this state's parameters and tracers."""
@@ -31,7 +35,7 @@ class State(Module):
         return placed.with_tracer_particles(named["tracers"]) if self.tracers else placed
 
     def named(self, geometry: AbstractGeometry, model: PyTree) -> dict[str, PyTree[Array]]:
-        """What the state consists of, in the structure of the model; the inverse of [`pack`][]."""
+        """The parts of the state in the structure of the model; the inverse of [`pack`][]."""
         return {
             "parameters": geometry.unpack(self.parameters, geometry.parameters(model)),
             "tracers": joined(self.tracers[0], tracers_of(model)) if self.tracers else (),
@@ -43,7 +47,7 @@ class State(Module):
 def pack(
     geometry: AbstractGeometry, *, parameters: PyTree[Array], tracers: Sequence[PyTree[Array]], **integrals: Array
 ) -> State:
-    """The state of these parameters, particles of each measure of tracers, and integrals."""
+    """The state with these parameters, tracers (the particles of each measure) and integrals."""
     return State(geometry.pack(parameters), [strips(tracers)] if tracers else [], **integrals)
 
 
@@ -56,7 +60,7 @@ def start(geometry: AbstractGeometry, model: PyTree) -> State:
 
 
 def field(tau, state: State, args: tuple[AbstractGeometry, Any, PyTree]) -> State:
-    """The vector field of the flow, with `args` the geometry, the objective and the model that is placed into."""
+    """The vector field of the flow. `args` are the geometry, the objective and a model for all that does not move."""
     geometry, objective, model = args
     model = geometry.place(model, geometry.unpack(state.parameters, geometry.parameters(model)))
     now = evaluate(geometry, objective, model)

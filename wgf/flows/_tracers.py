@@ -1,4 +1,4 @@
-"""Tracers of all measures in strips of one width, so that one loop moves them all."""
+"""Tracers of all measures, in strips of one width, so that one loop moves them all."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from ..measures import Layered, at_coordinates, coordinates
 
 
 def strips(tracers: Sequence[PyTree[Array]]) -> Float[Array, "strips width dim"]:
-    """Cut the layers `[depth, width]` of particles to strips of one width, the last of a layer filled up by its end.
+    """Cut the layers `[depth, width]` of particles into strips of one width; the last one is padded with its end.
 
-    A strip takes every so-manieth particle of its layer: where these are spread over devices, each has a share in it.
+    A strip takes every k-th particle of its layer. If these are spread over devices, each device has a share in every
+    strip.
     """
     clouds = [coordinates(particles) for particles in tracers]
     width = strip_width([cloud.shape[:2] for cloud in clouds])
@@ -39,7 +40,7 @@ def strip_depths(measures: Sequence[Layered]) -> Float[Array, " strips"]:
 
 
 def joined(strips: Float[Array, "strips width dim"], measures: Sequence[Layered]) -> tuple[PyTree[Array], ...]:
-    """The particles of each measure again."""
+    """The particles of each measure; the inverse of [`strips`][]."""
     width = strips.shape[1]
     counts = [math.ceil(measure.weights.shape[1] / width) for measure in measures]
     ends = np.cumsum([count * len(measure.depths) for count, measure in zip(counts, measures, strict=True)])
@@ -53,10 +54,10 @@ def joined(strips: Float[Array, "strips width dim"], measures: Sequence[Layered]
 
 
 def strip_width(shapes: Sequence[tuple[int, ...]]) -> int:
-    """The width of strips for layers of these depths and widths: narrow ones waste little, wide ones are few."""
+    """The width of strips for layers of these depths and widths. Narrow strips waste little; wide strips are few."""
 
     def cost(width: int) -> int:
-        # What a turn of the loop costs beside its tracers is taken for that of 32 of them.
+        # Each iteration of the loop has a fixed cost, taken as that of 32 tracers.
         return sum(depth * math.ceil(whole / width) for depth, whole in shapes) * (width + 32)
 
     return min((whole for _, whole in shapes), key=cost)

@@ -1,4 +1,4 @@
-"""`train`: the same models and objectives, moved by an Optax optimiser."""
+"""`train`: models trained by an Optax optimiser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,25 +41,24 @@ def train(
 
     **Arguments:**
 
-    - `objective`, `model`: as in [`wgf.flow`][], any module with any function included; a model's tracers stay where
-      they are.
+    - `objective`, `model`: as in [`wgf.flow`][], plain modules and functions included. A model's tracers do not move.
     - `optimiser`: any Optax gradient transformation. The objective's weight decay is part of the gradient;
       `optax.adamw` adds a decoupled one of its own. Those that need the objective (`optax.lbfgs`, `optax.polyak_sgd`,
       the line searches, `optax.contrib.reduce_on_plateau`) get `value`, `grad` and `value_fn` of c Q, with c the number
-      of particles of positive mass (of a plain module 1): the multiple of Q whose gradient is the mean-field gradient,
-      where masses are equal. So `f_min` of `polyak_sgd` is the least value of c Q. With `batch`, Q is the batch's.
+      of particles of positive mass (1 for a plain module). If masses are equal, the gradient of c Q is the mean-field
+      gradient. The `f_min` of `polyak_sgd` is therefore the least value of c Q. With `batch`, Q is that of the batch.
     - `steps`: the number of updates.
-    - `save_every`: save after each so many updates, and at the start; must divide `steps`. Default: start and end.
-    - `batch`: prompts drawn for each update, with replacement, by their weights; default all. Needs `key`, and an
-      objective with a method `minibatch(key, size) -> objective`, as [`wgf.Objective`][] has.
+    - `save_every`: the number of updates between saves; must divide `steps`. The start is saved too. Default: `steps`.
+    - `batch`: the number of prompts drawn for each update, with replacement, by their weights. Default: all prompts.
+      Needs `key`, and an objective with a method `minibatch(key, size) -> objective`, such as [`wgf.Objective`][].
     - `key`: the random key of the batches.
-    - `throw`: whether a run that stops being finite raises.
+    - `throw`: whether a run raises if numbers are no longer finite.
 
     **Returns:** [`wgf.flows.TrainSolution`][].
 
-    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, `batch` comes without `key` or
-    with an objective that draws no batches, or the model's measure is on a grid; `eqx.EquinoxRuntimeError` if the run
-    stops being finite and `throw=True`.
+    **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, `batch` is given without `key`
+    or with an objective that has no `minibatch`, or the model's measure is on a grid; `eqx.EquinoxRuntimeError` if
+    numbers are no longer finite and `throw=True`.
     """
     check_posed(objective, model)
     if isinstance(optimiser, type) or not all(callable(getattr(optimiser, name, None)) for name in ("init", "update")):
@@ -112,7 +111,7 @@ def _train(
     parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
     models = geometry.place(repeat_model(model, saves + 1), parameters)
     saved = curves(geometry, objective, models)
-    # Particles of no weight do not show in Q.
+    # Particles of weight zero do not enter Q.
     is_finite = jnp.all(finite_rows((parameters, saved)))
     return TrainSolution(
         steps=jnp.arange(saves + 1) * every,

@@ -25,10 +25,10 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     r"""The velocity dθ/dτ of every particle, \( v_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial
     \theta_{ij}} \).
 
-    One formula for both models: for the finite one it is \( -LM\,\nabla Q \), the gradient flow; for the limit it is
-    the velocity \( -\nabla_\theta\,\delta Q/\delta\rho \) of the Wasserstein flow, projected on the polynomials in
-    depth that the measure holds. Being the gradient of the discretised Q, it makes Q fall at exactly the rate of the
-    dissipation, whatever the number of nodes.
+    The formula holds for both models. For the finite one it is \( -LM\,\nabla Q \), the gradient flow. For the limit it
+    is the velocity \( -\nabla_\theta\,\delta Q/\delta\rho \) of the Wasserstein flow, projected on the polynomials in
+    depth that the measure represents. It is the exact gradient of the discretised Q, so for any number of nodes Q
+    falls at exactly the rate of the dissipation.
 
     **Arguments:**
 
@@ -36,13 +36,15 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \),
       with \( \nabla_z Q = \partial_x Q + i\,\partial_y Q \) for complex z = x + iy.
 
-    **Raises:** `ValueError` if `objective` is no function, or `model` holds nothing that can move.
+    **Raises:** `ValueError` if `objective` is not a function, or `model` holds no array that can move.
 
     **Returns:** the velocities, of the structure and shapes of `model.measure.particles` (of any other module: of its
     inexact arrays; of a [`wgf.measures.Eulerian`][] measure: the rates of its weights). Particles of weight zero get
     the velocity that a particle of vanishing mass has.
 
     Cost: one value and gradient of Q.
+
+    The equations are at [`wgf.flows._geometry.Lagrangian`][] and [`wgf.flows._geometry.FiniteVolume`][].
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
@@ -93,7 +95,7 @@ def evaluate(geometry: AbstractGeometry, objective: Callable[[Any], Float[Array,
 
 
 def tracers_of(model: PyTree) -> tuple[Layered, ...]:
-    """The measures of no mass that ride along with a model."""
+    """The measures of tracers that move with a model."""
     return model.tracers if isinstance(model, AbstractModel) else ()
 
 
@@ -101,7 +103,7 @@ def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[
     r"""The velocity \( -\nabla_\theta\,\delta Q/\delta\rho(\theta, t) \) of the model's tracers at their own depths.
 
     **Returns:** for each of `model.tracers` a PyTree of the structure and shapes of its particles. Cost: one forward
-    and one backward solve, and one gradient of the encoder for each tracer and prompt.
+    and one backward solve, and one gradient of the encoder per tracer and prompt.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
@@ -115,7 +117,7 @@ def tracer_velocity(objective: Objective, model: AbstractModel) -> tuple[PyTree[
 def strip_velocity(
     objective: Objective, model: AbstractModel, tracers: Float[Array, "strips width dim"]
 ) -> Float[Array, "strips width dim"]:
-    """What [`wgf.flows.tracer_velocity`][] returns, of and as strips of the layers of all `model.tracers`."""
+    """The values of [`wgf.flows.tracer_velocity`][], for and as strips of the layers of all `model.tracers`."""
     first_variation = objective.first_variation(model)
     like = model.tracers[0].particles
 

@@ -1,4 +1,4 @@
-"""What a measure over depth is: atoms θ_ij with depth weights w_i and particle weights a_ij."""
+"""The measure over depth: atoms θ_ij with depth weights w_i and particle weights a_ij."""
 
 import abc
 import math
@@ -21,8 +21,8 @@ class AbstractMeasure(Module):
     r"""A measure \( \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}} \), uniform in depth t ∈
     [0, 1].
 
-    `particles` is a PyTree of arrays with leading axes `[depth, width]`, `weights` the a_ij as `[depth, width]`,
-    each row of sum 1. A particle of weight zero is a tracer: it feels the velocity field and makes none.
+    `particles` is a PyTree of arrays with leading axes `[depth, width]`. `weights` holds the a_ij, `[depth, width]`,
+    and each row sums to 1. A particle of weight zero is a tracer: it feels the velocity field and adds nothing to it.
 
     **Source:** arXiv:2410.23610, section 3.1.
     """
@@ -33,31 +33,31 @@ class AbstractMeasure(Module):
     @property
     @abc.abstractmethod
     def depths(self) -> Float[Array, " depth"]:
-        """The depths t_i in [0, 1] at which the atoms sit."""
+        """The depths t_i of the atoms, in [0, 1]."""
 
     @property
     @abc.abstractmethod
     def depth_weights(self) -> Float[Array, " depth"]:
-        """The depth weights w_i, of sum 1."""
+        """The depth weights w_i, with sum 1."""
 
     @abc.abstractmethod
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
         """The law at one depth t: particles with leading axis `[width]`, and their weights.
 
-        The rule for every depth in this library: rounding, up to 1e-6 outside [0, 1], is clipped; so is any depth that
-        is traced, as under `jit` or `vmap`.
+        Every depth in this library follows one rule. A depth up to 1e-6 outside [0, 1] is clipped, to allow for
+        rounding. A traced depth (under `jit` or `vmap`) is always clipped.
 
-        **Raises:** `ValueError` if t is known and farther outside [0, 1], or NaN.
+        **Raises:** `ValueError` if t is not traced and is farther outside [0, 1], or NaN.
         """
 
     @property
     def masses(self) -> Float[Array, "depth width"]:
-        """The mass of every atom, w_i a_ij, of total 1."""
+        """The mass of every atom, w_i a_ij, with sum 1."""
         return self.depth_weights[:, None] * self.weights
 
     @property
     def width(self) -> int:
-        """The number of particles at each depth, M."""
+        """The number M of particles at each depth."""
         return self.weights.shape[1]
 
     def second_moment(self) -> Float[Array, ""]:
@@ -65,13 +65,13 @@ class AbstractMeasure(Module):
         return jnp.sum(self.masses * square_norms(self.particles, self.weights))
 
     def check(self) -> None:
-        """Raise `ValueError` unless the particles are of one type, float32 or float64, with the axes of the weights."""
+        """Raise `ValueError` unless particles share one type, float32 or float64, and have the axes of the weights."""
         particles, weights = self.particles, self.weights
         shapes = {leaf.shape[:2] for leaf in jax.tree.leaves(particles)}
         if shapes != {weights.shape}:
             raise ValueError(
                 f"`particles` must have the leading axes [depth, width] of the weights, {weights.shape}; got "
-                f"{sorted(shapes)}. Take one model of many, as of a solution, by `solution.model_at(index)`."
+                f"{sorted(shapes)}. Select one model of a solution with `solution.model_at(index)`."
             )
         _check_one_type(particles)
         for leaf in jax.tree.leaves(particles):
@@ -93,16 +93,20 @@ def _sum_trailing(leaf: Array) -> Array:
 
 
 def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
-    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf after leaf."""
+    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf by leaf."""
     leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(particles)]
     return jnp.concatenate(leaves, axis=-1)
 
 
 def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> PyTree[Array]:
-    """The inverse of [`wgf.measures.coordinates`][]: particles with the structure and entries of others, `like`.
+    """The inverse of [`wgf.measures.coordinates`][]: particles with the structure of `like`.
 
-    **Arguments:** `vectors` `[depth, width, P]`; `like`, particles with any two leading axes. **Returns:** particles
-    with the leading axes of `vectors`.
+    **Arguments:**
+
+    - `vectors`: `[depth, width, P]`.
+    - `like`: particles with any two leading axes.
+
+    **Returns:** particles with the structure and trailing axes of `like`, and the leading axes of `vectors`.
     """
     leaves, structure = jax.tree.flatten(like)
     shapes = [leaf.shape[2:] for leaf in leaves]
@@ -112,13 +116,13 @@ def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> 
 
 
 def check_particles(particles: PyTree[ArrayLike], axes: str) -> tuple[PyTree[Array], tuple[int, int]]:
-    """Return the particles as arrays with their two leading sizes; raise `ValueError` if these or types differ."""
+    """Return the particles as arrays with their two leading sizes; raise `ValueError` if sizes or types differ."""
     particles = jax.tree.map(lambda leaf: floats("particles", leaf), particles)
     shapes = {leaf.shape[:2] for leaf in jax.tree.leaves(particles)}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or 0 in shape:
         found = sorted({leaf.shape for leaf in jax.tree.leaves(particles)})
         raise ValueError(
-            f"`particles` must be arrays that share leading axes {axes}, none of them 0; got shapes {found}."
+            f"`particles` must be arrays that share leading axes {axes} and are not empty; got shapes {found}."
         )
     _check_one_type(particles)
     return particles, shape
@@ -131,13 +135,13 @@ def _check_one_type(particles: PyTree[Array]) -> None:
 
 
 def check_weights(weights: ArrayLike | None, particles: PyTree[Array]) -> Float[Array, "depth width"]:
-    """Return weights `[depth, width]`, uniform by default; raise unless they are >= 0 with rows of sum 1."""
+    """Return weights `[depth, width]`, uniform by default; raise unless they are >= 0 and each row sums to 1."""
     leaves = jax.tree.leaves(particles)
     shape, dtype = leaves[0].shape[:2], jnp.result_type(*leaves)
     if weights is None:
         if is_traced(*leaves):
             return jnp.full(shape, 1 / shape[1], dtype)
-        # By the host: nothing is compiled for each shape.
+        # Made on the host, so that nothing is compiled per shape.
         return jax.device_put(np.full(shape, 1 / shape[1], dtype))
     weights = finite("weights", weights).astype(dtype)
     if weights.shape not in (shape, shape[1:]):

@@ -23,23 +23,24 @@ class Eulerian(AbstractMeasure):
     \[ \rho(d\theta, t) = \sum_i \ell_i(t) \sum_j a_{ij}\, \delta_{\theta_j}(d\theta), \qquad
        a_{ij} \approx \int_{C_j} \rho(d\theta, t_i), \]
 
-    with the cells' centres θ_j, the same at all depths, and the nodes' Lagrange polynomials ℓ_i. Under [`wgf.flow`][]
-    the weights move and the grid stays: a finite-volume solution of the Wasserstein-flow PDE, independent of the
-    particle solution. `particles` are the centres.
+    θ_j is the centre of a cell, the same at all depths, and ℓ_i is the Lagrange polynomial of a node. Under
+    [`wgf.flow`][] the weights change and the grid is fixed. The result is a finite-volume solution of the
+    Wasserstein-flow PDE, independent of the particle solution. `particles` holds the centres.
 
     **Arguments:**
 
-    - `lower`, `upper`: two opposite corners of the grid, each one particle of the encoder (no leading axes), of P ≤ 3
-      coordinates.
-    - `weights`: `[nodes, *cells]`, not negative, of sum 1 at each node. Their shape gives the number of cells along
+    - `lower`, `upper`: two opposite corners of the grid. Each is one particle of the encoder, without leading axes and
+      with P ≤ 3 coordinates.
+    - `weights`: `[nodes, *cells]`, not negative, with sum 1 at each node. Their shape gives the number of cells along
       each coordinate, in the order of [`wgf.measures.coordinates`][].
     - `rule`: the quadrature in depth, as in [`wgf.measures.Spectral`][].
 
-    Cost of an average: that of one over \( n^P \) particles. Order: averages of smooth functions err by O(Δθ²). Good
-    values: a box of 4 to 5 standard deviations each way, cells of at most half a standard deviation.
-
     **Raises:** `ValueError` naming the argument if shapes do not fit, corners are out of order, there are more than
-    three coordinates, or the weights are no probabilities.
+    three coordinates, or the weights are not probabilities.
+
+    Cost of an average: that of an average over \( n^P \) particles. Order: the error of averages of smooth functions
+    is O(Δθ²). Good values: a box that extends 4 to 5 standard deviations to either side, with cells of at most half a
+    standard deviation.
 
     **Source:** J. A. Carrillo, A. Chertock, Y. Huang, *A finite-volume method for nonlinear nonlocal equations with a
     gradient flow structure*, Commun. Comput. Phys. 17 (2015), section 2.
@@ -57,8 +58,8 @@ class Eulerian(AbstractMeasure):
         weights = finite("weights", weights)
         if weights.ndim != dim + 1 or 0 in weights.shape:
             raise ValueError(
-                f"`weights` must have shape [nodes, *cells] with cells along each of {dim} coordinates, none of them "
-                f"0; got {weights.shape}."
+                f"`weights` must have shape [nodes, *cells] with cells along each of {dim} coordinates and no empty "
+                f"axis; got {weights.shape}."
             )
         nodes, *cells = weights.shape
         self.cells = tuple(at_least("cells", count, 2) for count in cells)
@@ -73,7 +74,7 @@ class Eulerian(AbstractMeasure):
 
     @property
     def spacing(self) -> Float[Array, " dim"]:
-        """The lengths Δθ of a cell along each coordinate."""
+        """The side lengths Δθ of a cell."""
         return (ravel_pytree(self.upper)[0] - ravel_pytree(self.lower)[0]) / jnp.array(self.cells)
 
     @property
@@ -87,7 +88,7 @@ class Eulerian(AbstractMeasure):
         return jnp.asarray(quadrature(self.weights.shape[0], self.rule)[1], self.weights.dtype)
 
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
-        """The centres, and the weights interpolated to depth t; between nodes these may dip below zero."""
+        """The centres, and the weights interpolated to depth t. Between nodes a weight may be negative."""
         centres = jax.tree.map(lambda leaf: leaf[0], self.particles)
         depth = check_depth("depth", depth).astype(self.weights.dtype)
         return centres, lagrange(self.weights.shape[0], self.rule, depth) @ self.weights
@@ -123,8 +124,8 @@ def _check_corners(lower: PyTree[ArrayLike], upper: PyTree[ArrayLike]) -> tuple[
     start, end = ravel_pytree(lower)[0], ravel_pytree(upper)[0]
     if not 1 <= start.size <= 3:
         raise ValueError(
-            "`lower` must be a particle of 1 to 3 coordinates, for a grid has n^P cells (take wgf.measures.Spectral "
-            f"in higher dimension); got {start.size}."
+            f"`lower` must be a particle of 1 to 3 coordinates, because a grid has n^P cells; got {start.size}. Use "
+            "wgf.measures.Spectral in higher dimensions."
         )
     got = None if is_traced(start, end) else f"lower {start.tolist()}, upper {end.tolist()}"
     return lower, holds(upper, jnp.all(start < end), "`upper` must lie above `lower` in every coordinate", got)

@@ -1,4 +1,4 @@
-"""Initial laws ρ₀, from which the finite model and the limit are drawn."""
+"""Initial laws ρ₀, which give the particles of the finite model and of the limit."""
 
 import abc
 from collections.abc import Sequence
@@ -33,9 +33,11 @@ class AbstractInitialLaw(Module):
         """Draw `width` particles, leading axis `[width]`."""
 
     def layered(self, depth: int, width: int, key: PRNGKeyArray) -> Layered:
-        """The measure of a finite model: a sample of its own in each of `depth` layers.
+        """The measure of a finite model: an independent sample in each of `depth` layers.
 
-        **Arguments:** `depth` L ≥ 1, `width` M ≥ 1, a random `key`. **Raises:** `ValueError` if one is below 1.
+        **Arguments:** `depth` L ≥ 1, `width` M ≥ 1, a random `key`.
+
+        **Raises:** `ValueError` if a count is below 1.
         """
         depth, width = at_least("depth", depth, 1), at_least("width", width, 1)
         return Layered(_samples(self, random_key("key", key), "measures.layered", depth, width))
@@ -44,6 +46,7 @@ class AbstractInitialLaw(Module):
         """The measure of the limit: one sample, shared by all depth nodes, so that the flow stays smooth in depth.
 
         **Arguments:** `nodes` ≥ 1 (2 for `"lobatto"`), `width` M ≥ 1, a random `key`, the quadrature `rule`.
+
         **Raises:** `ValueError` if a count is too small or the rule unknown.
         """
         nodes, width = at_least("nodes", nodes, 1), at_least("width", width, 1)
@@ -59,17 +62,22 @@ class AbstractInitialLaw(Module):
         steps: int = 1,
         joint: bool = False,
     ) -> Staged:
-        """The measure of the limit with a sample of its own at each stage time of a Runge–Kutta depth solve.
+        """The measure of the limit, with a separate sample at each stage time of a Runge–Kutta depth solve.
 
         The model is then `AveragedODE(encoder, measure, solver=solver, steps=steps)`.
 
-        **Arguments:** `width` M ≥ 1 at each stage time, a random `key`, the `solver` (the default errs least for a
-        number of particles, since its stages weigh the same: see [`wgf.measures.Staged`][]) and its `steps`; `joint`:
-        draw one sample for all stage times together and deal it out in runs of M, jointly quasi-random over (node,
-        particle): best for [`wgf.measures.Sobol`][], and, where the stages weigh the same, for
-        [`wgf.measures.Whitened`][], which then whitens all nodes together.
+        **Arguments:**
 
-        **Raises:** `ValueError` if a count is too small or the solver unfit.
+        - `width`: the number M ≥ 1 of particles at each stage time.
+        - `key`: a random key.
+        - `solver`: the Runge–Kutta method. The default has the least error for a given number of particles, because
+          its stages have equal weights; see [`wgf.measures.Staged`][].
+        - `steps`: its number of steps.
+        - `joint`: draw one sample for all stage times together, and cut it into runs of M particles. The sample is then
+          jointly quasi-random over (node, particle). This is best for [`wgf.measures.Sobol`][]. If the stages have
+          equal weights it is also best for [`wgf.measures.Whitened`][], which then whitens all nodes together.
+
+        **Raises:** `ValueError` if a count is too small or the solver does not fit.
         """
         width, steps = at_least("width", width, 1), at_least("steps", steps, 1)
         nodes = len(stage_nodes(solver, steps)[0])
@@ -83,20 +91,20 @@ class AbstractInitialLaw(Module):
 
 @eqx.filter_jit
 def _samples(law: AbstractInitialLaw, key: PRNGKeyArray, use: str, count: int, width: int) -> PyTree[Array]:
-    """As many independent samples, `[count, width]`."""
+    """Independent samples, `[count, width]`."""
     return jax.vmap(lambda k: law.sample(k, width))(jax.random.split(purpose(key, use), count))
 
 
 @eqx.filter_jit
 def _shared_sample(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
-    """One sample over and over, `[count, width]`."""
+    """One sample, repeated, `[count, width]`."""
     sample = law.sample(purpose(key, "measures.spectral"), width)
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), sample)
 
 
 @eqx.filter_jit
 def _joint_sample(law: AbstractInitialLaw, key: PRNGKeyArray, count: int, width: int) -> PyTree[Array]:
-    """One sample of all particles together, `[count, width]`."""
+    """One joint sample of all particles, `[count, width]`."""
     pool = law.sample(purpose(key, "measures.staged.joint"), count * width)
     return jax.tree.map(lambda leaf: leaf.reshape(count, width, *leaf.shape[1:]), pool)
 
@@ -106,12 +114,12 @@ class Gaussian(AbstractInitialLaw):
 
     **Arguments:**
 
-    - `encoder`: gives the particles their structure.
+    - `encoder`: the encoder, which sets the structure of the particles.
     - `scale`: the standard deviation s > 0 of every coordinate. Good values: 0.5 to 1.
-    - `sampling`: how particles are placed: [`wgf.measures.Independent`][] (what the theorems speak of),
+    - `sampling`: how particles are placed: [`wgf.measures.Independent`][] (the assumption of the theorems),
       [`wgf.measures.Sobol`][], [`wgf.measures.SignPairs`][] and [`wgf.measures.SignOrbits`][] around either, and
-      [`wgf.measures.Whitened`][] around any. The least error of the limit: `Whitened(SignPairs(Sobol()))` at few
-      particles, `SignPairs(Sobol())` at many, both by `staged(..., joint=True)`.
+      [`wgf.measures.Whitened`][] around any. The limit's error is least with `Whitened(SignPairs(Sobol()))` for few
+      particles and `SignPairs(Sobol())` for many, both drawn by `staged(..., joint=True)`.
 
     **Raises:** `ValueError` if the scale is not positive.
 
@@ -139,18 +147,19 @@ class Gaussian(AbstractInitialLaw):
     def eulerian(
         self, nodes: int, cells: Sequence[int], lower: ArrayLike, upper: ArrayLike, *, rule: Rule = "gauss"
     ) -> Eulerian:
-        r"""The law on a grid: each cell's exact mass, \( \int_{C_j} \rho_0 \), of the law confined to the grid's box.
+        r"""The law on a grid: the exact mass \( \int_{C_j} \rho_0 \) of each cell, for the law conditioned on the box.
 
         **Arguments:**
 
-        - `nodes`: the depth nodes, each with the same weights.
+        - `nodes`: the number of depth nodes. All have the same weights.
         - `cells`: the number of cells along each of the encoder's P ≤ 3 coordinates.
-        - `lower`, `upper`: the box's ends in each coordinate: a number for all, or `[P]` in the order of
+        - `lower`, `upper`: the ends of the box: one number for all coordinates, or `[P]` in the order of
           [`wgf.measures.coordinates`][]. Good values: ±4 to ±5 times the scale.
         - `rule`: the quadrature in depth.
 
-        **Returns:** [`wgf.measures.Eulerian`][]. **Raises:** `ValueError` if a shape does not fit or `scale` is not one
-        number.
+        **Returns:** [`wgf.measures.Eulerian`][].
+
+        **Raises:** `ValueError` if a shape does not fit or `scale` is not one number.
         """
         dim, unravel = particle_space(self.encoder)
         if not isinstance(cells, Sequence | np.ndarray) or len(cells) != dim:
@@ -167,9 +176,9 @@ class Gaussian(AbstractInitialLaw):
 
 
 class EncoderLaw(AbstractInitialLaw):
-    """The law that the encoder's own `sample` draws from, times `scale`; independent particles.
+    """The law of the encoder's own `sample`, scaled by `scale`, with independent particles.
 
-    For encoders whose `sample` is not normal (uniform on a sphere, say).
+    Use it for encoders whose `sample` is not normal, e.g. uniform on a sphere.
 
     **Raises:** `ValueError` if the scale is not positive.
     """
@@ -204,12 +213,12 @@ def _check_ends(argument: str, end: ArrayLike, dim: int) -> Array:
 def _normal_masses(
     lower: Float[Array, " dim"], upper: Float[Array, " dim"], cells: tuple[int, ...]
 ) -> Float[Array, "*cells"]:
-    """What a standard normal law, confined to a box, puts in the cells of its grid."""
+    """The masses of a grid's cells under a standard normal law conditioned on the grid's box."""
     masses = jnp.ones((), lower.dtype)
     for start, end, count in zip(lower, upper, cells, strict=True):
         edges = jnp.linspace(start, end, count + 1)
         a, b = edges[:-1], edges[1:]
-        # In the tail where both distribution functions are small: no cancellation.
+        # Reflected to the tail where both distribution functions are small, to avoid cancellation.
         a, b = jnp.where(a > 0, -b, a), jnp.where(a > 0, -a, b)
         along = ndtr(b) - ndtr(a)
         masses = masses[..., None] * (along / jnp.sum(along)).reshape(*(1,) * masses.ndim, -1)

@@ -9,16 +9,16 @@ from ._base import AbstractMeasure, check_particles, check_weights
 
 
 class Layered(AbstractMeasure):
-    r"""Layer ℓ's particles hold on \( t \in [\ell/L, (\ell+1)/L) \): the measure of a finite Transformer.
+    r"""The measure of a finite Transformer: layer ℓ holds its particles on \( t \in [\ell/L, (\ell+1)/L) \).
 
     **Arguments:**
 
     - `particles`: arrays with leading axes `[L, M]`.
-    - `weights`: `[L, M]` or `[M]`, not negative, of sum 1 over M; default 1/M. Zero makes a tracer.
+    - `weights`: `[L, M]` or `[M]`, not negative, with sum 1 over M; default 1/M. A particle of weight zero is a tracer.
 
     **Raises:** `ValueError` naming the argument if shapes do not fit or numbers are not finite.
 
-    **Source:** arXiv:2410.23610, equation 2.5.
+    **Source:** arXiv:2410.23610, the particles of equation 2.5.
     """
 
     particles: PyTree[Array]
@@ -36,19 +36,19 @@ class Layered(AbstractMeasure):
 
     @property
     def depth_weights(self) -> Float[Array, " depth"]:
-        """1/L each."""
+        """The weight 1/L of every layer."""
         layers = self.weights.shape[0]
         return jnp.full(layers, 1 / layers, self.weights.dtype)
 
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
-        """The particles and weights of the layer that holds t; t = 1 belongs to the last."""
+        """The particles and weights of the layer that holds t; t = 1 belongs to the last layer."""
         layer = self.layer(depth)
         return jax.tree.map(lambda leaf: leaf[layer], self.particles), self.weights[layer]
 
     def layer(self, depth: ArrayLike) -> Array:
         """The index of the layer that holds depth t."""
         layers = self.weights.shape[0]
-        # A depth that was computed as l/L may lie an ulp below it; it is meant to open layer l.
+        # A depth computed as l/L may be rounded to just below it, and must still select layer l.
         slack = 8 * jnp.finfo(self.weights.dtype).eps
         place = layers * (check_depth("depth", depth) + slack)
         return jnp.clip(jnp.floor(place), 0, layers - 1).astype(int)

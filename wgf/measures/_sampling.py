@@ -16,7 +16,7 @@ from .._backend.draws import draw_flat
 from .._backend.precision import Module
 from .._checks import instance
 from .._random import purpose
-from ..encoders import AbstractEncoder, AbstractOddEncoder
+from ..encoders import AbstractEncoder
 
 
 class AbstractSampling(Module):
@@ -28,9 +28,9 @@ class AbstractSampling(Module):
 
 
 class Independent(AbstractSampling):
-    """Independent standard normal particles: what the theorems speak of.
+    """Independent standard normal particles: the assumption of the theorems.
 
-    Error of an average: O(M^(−1/2)), at any particle dimension. Best to study the finite model itself.
+    Error of an average: O(M^(−1/2)), in any particle dimension. Best for a study of the finite model itself.
     """
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
@@ -42,9 +42,11 @@ class Independent(AbstractSampling):
 class Sobol(AbstractSampling):
     r"""Scrambled Sobol points, mapped to normals by the inverse distribution function, coordinate by coordinate.
 
-    Error of an average: near O(1/M) for smooth functions of few coordinates. Best with `width` a power of two, and with
-    particles of low dimension or in large numbers: in 55 dimensions nothing is gained below 10³ points. Works under
-    `jit` and `vmap` (the points are made on the host).
+    Error of an average: near O(1/M) for smooth functions of few coordinates. Works under `jit` and `vmap`; the points
+    are made on the host.
+
+    Good values: `width` a power of two, and particles of low dimension or in large numbers. In 55 dimensions there is
+    no gain below 10³ points.
 
     **Source:** A. B. Owen, *Scrambling Sobol' and Niederreiter–Xing points*, J. Complexity 14 (1998);
     `scipy.stats.qmc`.
@@ -59,7 +61,7 @@ class Sobol(AbstractSampling):
         def points(words):
             sobol = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(np.asarray(words)))
             sample = sobol.random_base2(math.ceil(math.log2(width)))[:width]
-            # Scrambled points are open at neither end in finite precision: keep the normals finite.
+            # In finite precision a scrambled point can be 0 or 1, whose normal quantile is infinite.
             return norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(out.dtype)
 
         key = purpose(key, "measures.Sobol")
@@ -68,16 +70,16 @@ class Sobol(AbstractSampling):
 
 
 class SignPairs(AbstractSampling):
-    r"""Pairs (θ, ιθ) with the encoder's reflection ι, so that the average of g starts at exactly 0.
+    r"""Pairs (θ, ιθ) with the encoder's reflection ι: the average of g starts at exactly 0.
 
-    Half the particles are drawn by `base`, the others are their reflections: all integrals of odd functions of the
-    reflected coordinates are exact, so the error starts at 0 and is halved early. Late in training the even functions
-    rule, of which half as many samples are there: pairs are best around [`wgf.measures.Sobol`][], or, at few particles,
-    within [`wgf.measures.Whitened`][].
+    Half the particles are drawn by `base`; the others are their reflections. All integrals of odd functions of the
+    reflected coordinates are exact, so the error starts at 0 and is halved early in training. Late in training even
+    functions dominate, and for them there are half as many samples. Pairs are therefore best around
+    [`wgf.measures.Sobol`][], or, for few particles, within [`wgf.measures.Whitened`][].
 
     **Arguments:**
 
-    - `base`: the sampling of the first halves.
+    - `base`: the sampling of the first particle of each pair.
 
     **Raises:** `ValueError` if the encoder has no reflection or the width is odd.
     """
@@ -89,10 +91,10 @@ class SignPairs(AbstractSampling):
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width / 2` pairs; particles 2j and 2j + 1 are reflections of each other."""
-        if not isinstance(encoder, AbstractOddEncoder):
+        if not encoder.is_odd:
             raise ValueError(
-                "`sampling` by sign pairs takes an encoder with a reflection: derive it from "
-                f"wgf.encoders.AbstractOddEncoder; got {type(encoder).__name__}."
+                f"`sampling` by sign pairs takes an encoder with a reflection; got {type(encoder).__name__}. Derive it "
+                "from wgf.encoders.AbstractOddEncoder."
             )
         if width % 2:
             raise ValueError(f"`width` must be even for sampling by sign pairs; got {width}.")
@@ -101,18 +103,18 @@ class SignPairs(AbstractSampling):
 
 
 class SignOrbits(AbstractSampling):
-    r"""Orbits of 2^n particles: each of n sets of coordinates with both signs, independently.
+    r"""Orbits of 2^n particles: all combinations of signs of n sets of coordinates.
 
-    All integrals of functions odd in one of the sets are exact. A particle of the base stands for 2^n, so that an orbit
-    gains only where most of the variance is odd in the sets added. Needs no reflection of the encoder.
+    All integrals of functions that are odd in one of the sets are exact. Each particle of the base yields 2^n
+    particles, so an added set helps only if most of the variance is odd in it. The encoder needs no reflection.
 
     **Arguments:**
 
     - `base`: the sampling of the first particle of each orbit.
-    - `flips`: for each set the beginnings of the names of its coordinates ([`wgf.measures.coordinate_names`][]), such
-      as `(("f.value", "h.w_out"), ("f.key", "h.w_in"))`.
+    - `flips`: for each set, the prefixes of its coordinates' names ([`wgf.measures.coordinate_names`][]), e.g.
+      `(("f.value", "h.w_out"), ("f.key", "h.w_in"))`.
 
-    **Raises:** `ValueError` if a set names no coordinate or the width is no multiple of 2^n.
+    **Raises:** `ValueError` if a set names no coordinate or the width is not a multiple of 2^n.
     """
 
     flips: tuple[tuple[str, ...], ...] = eqx.field(static=True)
@@ -122,7 +124,7 @@ class SignOrbits(AbstractSampling):
         _check_base(self.base)
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
-        """Draw `width / 2^n` orbits, the members of each next to one another."""
+        """Draw `width / 2^n` orbits; the members of an orbit are adjacent."""
         size = 2 ** len(self.flips)
         if width % size:
             raise ValueError(f"`width` must be a multiple of {size} for sampling by these sign orbits; got {width}.")
@@ -140,17 +142,19 @@ class SignOrbits(AbstractSampling):
 class Whitened(AbstractSampling):
     r"""A sample whose second moments are exact: \( \frac1M \sum_j \theta_j \theta_j^\top = I \).
 
-    The points x_j of `base` become \( C^{-1/2} x_j \), with C their matrix of second moments, so that all integrals of
-    quadratic forms are exact. Best around `SignPairs(Sobol())` at few particles: of the variance of the limit's outputs
-    it takes 15 % with 1,024 particles of 55 dimensions drawn jointly over eight stage times, and nothing with 4,096 or
-    more (benchmarks/work_precision.py). The particles' law departs from the normal one by O(P/M), as a sample's does,
-    and so do the integrals of other functions.
+    The points x_j of `base` become \( C^{-1/2} x_j \), where C is their matrix of second moments. All integrals of
+    quadratic forms are then exact. The particles' law differs from the normal law by O(P/M), as that of any sample
+    does, and so do the integrals of other functions.
 
     **Arguments:**
 
-    - `base`: the sampling whose points are whitened; pairs and orbits stay what they are.
+    - `base`: the sampling whose points are whitened. Pairs and orbits are preserved.
 
     **Raises:** `ValueError` if the width is below 4 P.
+
+    Good values: around `SignPairs(Sobol())` for few particles. benchmarks/work_precision.py draws particles of 55
+    dimensions jointly over eight stage times. There whitening removes 15 % of the variance of the limit's outputs with
+    1,024 particles, and nothing with 4,096 or more.
     """
 
     base: AbstractSampling = Independent()
@@ -173,7 +177,7 @@ def _check_base(base: AbstractSampling) -> None:
 
 
 def _interleave(first: Array, second: Array) -> Array:
-    """The rows of both in turn."""
+    """The rows of both, alternating."""
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
 
 

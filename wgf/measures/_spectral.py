@@ -18,22 +18,22 @@ Rule = Literal["gauss", "lobatto"]
 
 
 class Spectral(AbstractMeasure):
-    r"""Particle j sits at node t_i as θ_ij and at any depth t as \( \theta_j(t) = \sum_i \ell_i(t)\,\theta_{ij} \).
+    r"""Particle j is θ_ij at node t_i, and \( \theta_j(t) = \sum_i \ell_i(t)\,\theta_{ij} \) at any depth t.
 
-    The ℓ_i are the Lagrange polynomials of the nodes and the w_i their quadrature weights. Where the particles of
-    all nodes start from one shared sample, the solution of the Wasserstein flow is smooth in t and the error of its
-    outputs falls geometrically with the number of nodes.
+    The ℓ_i are the Lagrange polynomials of the nodes, and the w_i are their quadrature weights. If all nodes start
+    from one shared sample, the solution of the Wasserstein flow is smooth in t. The error of its outputs then falls
+    geometrically with the number of nodes.
 
     **Arguments:**
 
     - `particles`: arrays with leading axes `[nodes, M]`.
-    - `weights`: `[M]` or `[nodes, M]`, not negative, of sum 1 over M; default 1/M. Zero makes a tracer. Weights that
-      differ between nodes are interpolated too.
+    - `weights`: `[M]` or `[nodes, M]`, not negative, with sum 1 over M; default 1/M. A particle of weight zero is a
+      tracer. Weights that differ between nodes are interpolated too.
     - `rule`: `"gauss"` (Gauss–Legendre: exact to degree 2n − 1) or `"lobatto"` (both ends are nodes; degree 2n − 3).
 
-    Good values: 3 or 4 nodes; each further node gains a factor of 10 to 50 in the outputs.
-
     **Raises:** `ValueError` naming the argument if shapes do not fit, numbers are not finite or the rule is unknown.
+
+    Good values: 3 or 4 nodes. Each further node divides the error of the outputs by 10 to 50.
 
     **Source:** L. N. Trefethen, *Approximation Theory and Approximation Practice*, chapters 5 and 19.
     """
@@ -85,11 +85,11 @@ def lagrange(nodes: int, rule: str, depth: Float[Array, ""]) -> Float[Array, " d
 
 @cache
 def quadrature(nodes: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights (of sum 1) of a quadrature rule on [0, 1]."""
+    """Nodes and weights of a quadrature rule on [0, 1]. The weights sum to 1."""
     if rule == "gauss":
         points, weights = np.polynomial.legendre.leggauss(at_least("nodes", nodes, 1))
     elif rule == "lobatto":
-        # The ends and the roots of P'_{n-1}; w_i = 2 / (n (n-1) P_{n-1}(x_i)²), of sum 2 as for Gauss.
+        # The ends and the roots of P'_{n-1}; w_i = 2 / (n (n-1) P_{n-1}(x_i)²), with sum 2 as for Gauss.
         polynomial = Legendre.basis(at_least("nodes", nodes, 2) - 1)
         points = np.concatenate([[-1.0], polynomial.deriv().roots().real, [1.0]])
         weights = 2 / (nodes * (nodes - 1) * polynomial(points) ** 2)

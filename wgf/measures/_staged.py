@@ -1,4 +1,4 @@
-"""The limit's measure at the stage times of a Runge–Kutta depth solve: each has a sample of its own."""
+"""The limit's measure at the stage times of a Runge–Kutta depth solve, with a separate sample at each."""
 
 import math
 
@@ -16,33 +16,41 @@ from ._base import AbstractMeasure, check_particles, check_weights
 
 
 class Staged(AbstractMeasure):
-    r"""Particles at the stage times t_i of a fixed-step Runge–Kutta depth solve, each time with a sample of its own.
+    r"""Particles at the stage times t_i of a fixed-step Runge–Kutta depth solve, with a separate sample at each time.
 
     \[ \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}}, \qquad w_i = \text{the method's weights
     } b_i / \text{steps}. \]
 
-    [`wgf.AveragedODE`][] with the same solver and steps meets exactly the law of node i at its stage i: particles are
-    not interpolated, so that nodes may hold independent samples, whose errors average down over depth as those of a
-    finite model's layers do. Stages that share a time (the end of a step and the beginning of the next) share a node,
-    of the sum of their weights. At other depths the law is that of the nearest node.
+    [`wgf.AveragedODE`][] with the same solver and steps evaluates exactly the law of node i at its stage i. Particles
+    are not interpolated, so nodes may hold independent samples. Their errors average out over depth, as those of a
+    finite model's layers do. Stages that share a time (the end of a step and the start of the next) share a node,
+    whose weight is the sum of theirs. At any other depth the law is that of the nearest node.
 
     **Arguments:**
 
     - `particles`: arrays with leading axes `[nodes, M]`.
-    - `weights`: `[M]` or `[nodes, M]`, not negative, of sum 1 over M; default 1/M. Zero makes a tracer.
-    - `solver`: an explicit Runge–Kutta method of Diffrax whose nodes have positive weight: `EqualEighths()`, order 4
-      in 8 nodes of equal weight; `ThreeEighths()`, order 4 in 4; `diffrax.Bosh3()`, order 3 (2 for the adjoint) in 3;
-      `diffrax.Ralston()`, order 2 in 2.
+    - `weights`: `[M]` or `[nodes, M]`, not negative, with sum 1 over M; default 1/M. A particle of weight zero is a
+      tracer.
+    - `solver`: an explicit Runge–Kutta method of Diffrax whose nodes have positive weights, see the table.
     - `steps`: the number of constant steps.
 
-    A velocity costs stages × `steps` × M encoder evaluations a prompt. With n = nodes × M independent particles the
-    variance of a mean is nodes × Σ w_i² times that of one sample of n: 1 for the default, 5/4 for the 3/8 rule, 29/27
-    for Bosh3; one sample of M shared by all stages of a [`wgf.measures.Spectral`][] measure costs as much and has the
-    variance of M. Best: the default, at every accuracy that benchmarks/work_precision.py measures. The 3/8 rule
-    has half the stages, which follow one another, each of twice the width: for particles too few to fill a device.
+    | solver | order | nodes |
+    |---|---|---|
+    | `EqualEighths()` | 4 | 8, of equal weight |
+    | `ThreeEighths()` | 4 | 4 |
+    | `diffrax.Bosh3()` | 3 (2 for the adjoint) | 3 |
+    | `diffrax.Ralston()` | 2 | 2 |
 
     **Raises:** `ValueError` naming the argument if the solver has a node of weight zero or below (`diffrax.Tsit5()`),
     shapes do not fit, or numbers are not finite.
+
+    Cost of a velocity: stages × `steps` × M encoder evaluations per prompt. With n = nodes × M independent particles,
+    the variance of a mean is nodes × Σ w_i² times that of one sample of n particles. The factor is 1 for the default,
+    5/4 for the 3/8 rule and 29/27 for Bosh3. A [`wgf.measures.Spectral`][] measure, whose stages share one sample of M
+    particles, costs the same and has the variance of M particles.
+
+    Good values: the default solver, which is best at every accuracy that benchmarks/work_precision.py measures. The
+    3/8 rule has half as many sequential stages, each of twice the width. Use it for particles too few to fill a device.
     """
 
     particles: PyTree[Array]
@@ -86,13 +94,13 @@ class Staged(AbstractMeasure):
 
 
 def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The different stage times of a depth solve from 0 to 1, increasing, and the weight of each."""
+    """The distinct stage times of a depth solve from 0 to 1, increasing, and their weights."""
     steps = at_least("steps", steps, 1)
     example = "an explicit Runge–Kutta method of Diffrax, e.g. wgf.measures.EqualEighths()"
     tableau = instance("solver", solver, diffrax.AbstractERK, example).tableau
     if not isinstance(tableau, diffrax.ButcherTableau):
         raise ValueError(f"`solver` must be {example}; got {type(solver).__name__}, which has several tableaux.")
-    # A last stage without weight serves error control alone, and the depth solve leaves it out.
+    # A last stage of weight zero only serves error control; the depth solve skips it.
     stages = tableau.num_stages - int(tableau.b_sol[-1] == 0)
     within = np.concatenate([[0.0], tableau.c])[:stages]
     every = ((np.arange(steps)[:, None] + within) / steps).ravel()
@@ -100,8 +108,8 @@ def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np
     weights = np.bincount(node, np.tile(tableau.b_sol[:stages] / steps, steps))
     if weights.min() <= 0:
         raise ValueError(
-            "`solver` must give every stage time a positive weight (wgf.measures.EqualEighths() does); got "
-            f"{type(solver).__name__} with weights {weights.round(4).tolist()}."
+            f"`solver` must give every stage time a positive weight; got {type(solver).__name__} with weights "
+            f"{weights.round(4).tolist()}. Use wgf.measures.EqualEighths()."
         )
     assert math.isclose(weights.sum(), 1)
     return times, weights

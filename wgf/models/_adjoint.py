@@ -1,4 +1,4 @@
-"""The adjoint p_ρ(H, t): how the loss feels a change of the tokens at depth t."""
+"""The adjoint p_ρ(H, t): the derivative of the loss in the tokens at depth t."""
 
 import abc
 
@@ -24,7 +24,7 @@ class AbstractAdjoint(Module):
 
     @abc.abstractmethod
     def costates(self, depth: ArrayLike) -> Batch:
-        """p(t), `[B, D, N+1]`: not weighted by the data measure."""
+        """p(t), `[B, D, N+1]`, not weighted by the data measure."""
 
     @abc.abstractmethod
     def pairing(
@@ -36,6 +36,6 @@ class AbstractAdjoint(Module):
     ) -> Float[Array, ""]:
         r"""\( \sum_j m_j E_\mu \langle g(T(t), \theta_j), p(t) \rangle \) for particles `[count]` at one depth.
 
-        With unit masses its gradient in θ_j is the gradient of particle j's own first variation: one call of the
-        encoder's mean serves them all.
+        With unit masses its gradient in θ_j is the gradient of particle j's first variation. One call of the encoder's
+        mean gives all of these gradients.
         """

@@ -25,22 +25,22 @@ class AveragedODE(AbstractModel):
     **Arguments:**
 
     - `encoder`: g; for [`wgf.encoders.Average`][] that is ½ (f + h).
-    - `measure`: any measure over depth; for the limit [`wgf.measures.Spectral`][], smooth in depth, or
-      [`wgf.measures.Staged`][], a sample of its own at each stage of the depth solve.
-    - `solver`: any Diffrax ODE solver; default Tsit5, or the one that a staged measure is made for. An explicit
-      Runge–Kutta method at constant steps (the default) is written out from its tableau: cheap to compile, and
-      differentiable to any order in both modes. All else runs in `diffrax.diffeqsolve`.
-    - `steps`: the number of constant steps in depth, Δt = 1/`steps`; with an adaptive controller, its most steps.
-    - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive. Give it the
-      outer flow's `rtol` or less: the objective jumps where the number of steps changes, and the flow's own controller
-      would spend steps on that.
+    - `measure`: any measure over depth. For the limit, use [`wgf.measures.Spectral`][], which is smooth in depth, or
+      [`wgf.measures.Staged`][], which has a separate sample at each stage of the depth solve.
+    - `solver`: any Diffrax ODE solver. Default: Tsit5, or the solver of a staged measure. An explicit Runge–Kutta
+      method with constant steps (the default) runs directly from its tableau. It is cheap to compile, and
+      differentiable to any order in forward and reverse mode. Everything else runs in `diffrax.diffeqsolve`.
+    - `steps`: the number of constant steps in depth, Δt = 1/`steps`; with an adaptive controller, the most steps.
+    - `controller`: a Diffrax step size controller; `PIDController(rtol, atol)` makes the solve adaptive. Use the outer
+      flow's `rtol` or less. The objective jumps where the number of depth steps changes, and the flow's own controller
+      would spend steps on these jumps.
 
-    Cost: `steps` × stages × M encoder evaluations a prompt. Order: that of the solver, in 1/`steps`. Good values:
-    Tsit5 with 2 to 4 steps is at 1e-5 to 1e-7 of the exact depth flow for particles of order one.
+    **Raises:** `ValueError` if the solver is not a Diffrax solver, `steps` is below 1, or they differ from those
+    of a staged measure. A solve that fails under an adaptive controller, or in its root finder, raises at run time with
+    Diffrax's reason.
 
-    **Raises:** `ValueError` if the solver is no Diffrax solver or `steps` below 1, or either is not what a staged
-    measure is made for. A solve that fails under an adaptive controller, or whose root finder fails, raises in the
-    compiled run with Diffrax's reason.
+    Cost: `steps` × stages × M encoder evaluations per prompt. Order: that of the solver, in 1/`steps`. Good values:
+    Tsit5 with 2 to 4 steps, which is within 1e-5 to 1e-7 of the exact depth flow for particles of order one.
 
     **Source:** arXiv:2410.23610, equation 3.1.
     """
@@ -87,9 +87,9 @@ class AveragedODE(AbstractModel):
         return ys[0]
 
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
-        """The tokens at the given depths, by the solver's own interpolation between its steps.
+        """The tokens at the given depths, interpolated by the solver between its steps.
 
-        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
+        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is not traced lies outside [0, 1].
         """
         return self._trajectory(check_tokens(self, tokens), check_depths(depths))
 
@@ -103,7 +103,9 @@ class AveragedODE(AbstractModel):
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "DenseAdjoint":
         """Solve T forward, then p backward along it, both with the solver's own dense output.
 
-        Accuracy: that of the solver and its interpolation at the model's own `steps`.
+        Accuracy: that of the solver and its interpolation at the model's `steps`.
+
+        **Source:** arXiv:2410.23610, section 3.2.
         """
         tokens = check_tokens(self, tokens)
         forward = self._dense(self.field, tokens, 0, 1)
@@ -121,7 +123,7 @@ class AveragedODE(AbstractModel):
         return self.encoder.mean(particles, weights, tokens)
 
     def _tabulated(self) -> diffrax.AbstractERK | None:
-        """The solver, where it takes constant steps by a tableau."""
+        """The solver if it takes constant steps with one tableau, else None."""
         if not isinstance(self.controller, diffrax.ConstantStepSize) or not isinstance(
             self.solver, diffrax.AbstractERK
         ):
@@ -150,10 +152,10 @@ class AveragedODE(AbstractModel):
             saveat=saveat,
             stepsize_controller=self.controller,
             adjoint=adjoint,
-            # One more than the nominal number: the last step's end may be rounded short of t1.
+            # One more than the nominal number, because rounding may end the last step just before t1.
             max_steps=self.steps + 1,
-            # Constant explicit steps always arrive; a check would gather what is spread over devices in one place. A
-            # root finder may fail at any step size.
+            # Constant explicit steps cannot fail, and a check would gather sharded arrays on one device. A root finder
+            # can fail at any step size.
             throw=not constant or isinstance(self.solver, diffrax.AbstractImplicitSolver),
         )
 
@@ -163,15 +165,19 @@ def _staged_solver(measure: Staged, solver, steps: int | None, adaptive: bool) -
     asked = (measure.solver if solver is None else solver, measure.steps if steps is None else steps)
     if adaptive or asked != (measure.solver, measure.steps):
         raise ValueError(
-            f"`measure` is staged for {measure.steps} constant steps of {type(measure.solver).__name__}: leave "
-            f"`solver`, `steps` and `controller` out; got {type(asked[0]).__name__}, {asked[1]} steps"
-            + (" with an adaptive controller." if adaptive else ".")
+            f"`measure` is staged for {measure.steps} constant steps of {type(measure.solver).__name__}; got "
+            f"{type(asked[0]).__name__}, {asked[1]} steps"
+            + (
+                " with an adaptive controller. Leave out `solver`, `steps` and `controller`."
+                if adaptive
+                else ". Leave out `solver`, `steps` and `controller`."
+            )
         )
     return measure.solver, measure.steps
 
 
 class DenseAdjoint(AbstractAdjoint):
-    """T(t) and p(t) of the averaged ODE by the dense output of their solves."""
+    """T(t) and p(t) of the averaged ODE, from the dense output of their solves."""
 
     encoder: AbstractEncoder
     forward: DenseOutput

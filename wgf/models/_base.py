@@ -1,4 +1,4 @@
-"""What a model is: an encoder, a measure, and a way from T(0) = H to T(1)."""
+"""The model interface: an encoder, a measure, and a map from T(0) = H to T(1)."""
 
 import abc
 from collections.abc import Callable
@@ -23,8 +23,8 @@ _Model = TypeVar("_Model", bound="AbstractModel")
 class AbstractModel(Module):
     r"""A map of prompts \( H \mapsto T_\rho(H, 1) \), given by an encoder and a measure over depth.
 
-    What moves under the flow are `measure.particles`, and with them the `tracers`: measures of no mass, at depths of
-    their own, that feel the velocity field and make none.
+    The flow moves `measure.particles` and the particles of `tracers`. Tracers are measures without mass, at their own
+    depths. They feel the velocity field and add nothing to it.
     """
 
     encoder: eqx.AbstractVar[AbstractEncoder]
@@ -39,8 +39,8 @@ class AbstractModel(Module):
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
         """The tokens T(t) at the given depths, `[len(depths), B, D, N+1]`.
 
-        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1] by more than
-        rounding ([`wgf.measures.AbstractMeasure`][] has the rule).
+        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is not traced lies outside [0, 1] by more
+        than rounding (see [`wgf.measures.AbstractMeasure`][]).
         """
 
     @abc.abstractmethod
@@ -48,7 +48,7 @@ class AbstractModel(Module):
         """Push prompts forward, then pull the adjoint `p(1) = terminal(T(1))` back through depth."""
 
     def check(self) -> None:
-        """Raise `ValueError` unless the measure's particles have one type, its axes and the encoder's structure."""
+        """Raise `ValueError` unless particles share one type, the measure's axes and the encoder's structure."""
         for measure in (self.measure, *self.tracers):
             measure.check()
             self.encoder.check_particles(measure.particles, 2)
@@ -58,21 +58,21 @@ class AbstractModel(Module):
         return eqx.tree_at(lambda model: model.measure, self, self.measure.with_particles(particles))
 
     def with_tracers(self: _Model, *models: "AbstractModel") -> _Model:
-        """Let the particles of other (finite) models ride along as tracers, at their own depths.
+        """Carry the particles of other (finite) models as tracers, at their own depths.
 
         **Arguments:**
 
-        - `models`: models with a [`wgf.measures.Layered`][] measure and the same encoder; they replace earlier tracers.
+        - `models`: models with a [`wgf.measures.Layered`][] measure and the same encoder. They replace earlier tracers.
 
-        **Returns:** the model with `tracers`; under [`wgf.flow`][] they move by this model's velocity field, and
-        [`wgf.gap`][] then reports the coupling distance of arXiv:2410.23610's propagation of chaos.
+        **Returns:** the model with `tracers`. Under [`wgf.flow`][] they move in this model's velocity field.
+        [`wgf.gap`][] then reports the coupling distance of the propagation of chaos in arXiv:2410.23610.
 
-        **Raises:** `ValueError` if a model's measure is not layered, its encoder another one, or its particles of
-        another shape or type. A copy of an encoder is the same encoder.
+        **Raises:** `ValueError` if a model's measure is not layered, its encoder differs, or its particles differ in
+        shape or type. A copy of an encoder counts as the same encoder.
         """
         measures: list[Layered] = []
         for model in models:
-            instance("models", model, AbstractModel, "models whose particles ride along, given one by one")
+            instance("models", model, AbstractModel, "models, each passed as its own argument")
             if not isinstance(model.measure, Layered):
                 raise ValueError(
                     "`with_tracers` takes models whose measure is wgf.measures.Layered; got "
@@ -80,14 +80,14 @@ class AbstractModel(Module):
                 )
             if not same(model.encoder, self.encoder):
                 raise ValueError(
-                    f"`with_tracers` takes models of the same encoder, {self.encoder}; got {model.encoder}. Make both "
-                    "from one encoder, or give its functions the same code and numbers."
+                    f"`with_tracers` takes models of the same encoder, {self.encoder}; got {model.encoder}. Build "
+                    "both from one encoder, or use functions of the same code and constants."
                 )
             own, other = (_kind(measure) for measure in (self.measure, model.measure))
             if own != other or jax.tree.structure(own) != jax.tree.structure(other):
                 raise ValueError(
                     f"`with_tracers` takes models whose particles have the shapes and types of this one's, {own}; got "
-                    f"{other}. Draw both by the same encoder, and cast one by `.astype`."
+                    f"{other}. Draw both with the same encoder, and cast one with `.astype`."
                 )
             measures.append(model.measure)
         return self._with_tracer_measures(tuple(measures))
@@ -109,21 +109,21 @@ def _kind(measure: AbstractMeasure) -> PyTree[str]:
 def check_tokens(model: AbstractModel, tokens: ArrayLike) -> Batch:
     """Return prompts as an array; raise `ValueError` unless they fit the model's particles.
 
-    Whether they fit the encoder is found by its mean.
+    The encoder's mean checks that they fit the encoder.
     """
     model.check()
     tokens = numbers("tokens", tokens)
     if tokens.ndim != 3 or 0 in tokens.shape:
         raise ValueError(
-            f"`tokens` must have shape [B, D, N+1], none of them 0; got {tokens.shape}. A single prompt is "
-            "`tokens[None]`."
+            f"`tokens` must have shape [B, D, N+1], all at least 1; got {tokens.shape}. Pass a single "
+            "prompt as `tokens[None]`."
         )
     check_types(tokens, model.measure.particles, model.measure.weights)
     return tokens
 
 
 def check_depths(depths: ArrayLike) -> Float[Array, " depths"]:
-    """Return depths in [0, 1] as a vector; raise `ValueError` if they are none or (where known) leave [0, 1]."""
+    """Return a vector of depths; raise `ValueError` for other shapes, or untraced depths outside [0, 1]."""
     depths = check_depth("depths", depths)
     if depths.ndim != 1:
         raise ValueError(f"`depths` must be a vector of depths in [0, 1]; got shape {depths.shape}.")

@@ -18,24 +18,24 @@ from ._base import AbstractModel, Batch, check_depths, check_tokens
 
 
 class Transformer(AbstractModel):
-    r"""The residual network of L layers and M particles a layer, with Δt = 1/L:
+    r"""The residual network of L layers with M particles per layer and Δt = 1/L:
 
     \[ T(t + \tfrac{\Delta t}{2}) = T(t) + \tfrac{\Delta t}{2} \sum_j a_{tj} f(T(t), \theta_{tj}), \qquad
        T(t + \Delta t) = T(t + \tfrac{\Delta t}{2}) + \tfrac{\Delta t}{2} \sum_j a_{tj} h(T(t + \tfrac{\Delta t}{2}),
        \theta_{tj}). \]
 
-    With a bare encoder e in place of [`wgf.encoders.Average`][], a layer is the plain residual step T += Δt · mean e.
+    If the encoder e is not a [`wgf.encoders.Average`][], a layer is the plain residual step T += Δt · mean e.
 
     **Arguments:**
 
-    - `encoder`: what a particle does.
-    - `measure`: [`wgf.measures.Layered`][], its particles with leading axes `[L, M]`.
+    - `encoder`: the action of a particle on tokens.
+    - `measure`: [`wgf.measures.Layered`][], whose particles have leading axes `[L, M]`.
 
-    `layers` is None, or how many of the layers have any weight, where the model is padded ([`wgf.models.pad`][]).
-
-    Cost: L·M encoder evaluations a prompt; gradients keep the tokens of each layer and recompute the rest.
+    `layers` is None, or, in a padded model ([`wgf.flow_many`][]), the number of layers that are not padding.
 
     **Raises:** `ValueError` if the measure is not layered.
+
+    Cost: L·M encoder evaluations per prompt. Gradients store the tokens of each layer and recompute the rest.
 
     **Source:** arXiv:2410.23610, equation 2.5.
     """
@@ -57,7 +57,7 @@ class Transformer(AbstractModel):
         return over_prompts(Transformer._push, self, check_tokens(self, tokens))
 
     def _push(self, tokens: Batch) -> Batch:
-        # Checkpoints of substeps, not layers: an encoder that keeps only its inputs then runs forward once.
+        # Checkpoints are per substep, not per layer, so that an encoder that stores only its inputs runs forward once.
         @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
         def step(part, tokens, law):
             return tokens + self._step(part, tokens, law)
@@ -77,9 +77,9 @@ class Transformer(AbstractModel):
         return jax.lax.scan(layer_if_any, tokens, (numbers, self._laws()))[0]
 
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
-        """The tokens at the given depths; linear within each substep, as the update is.
+        """The tokens at the given depths, linear in depth within each substep.
 
-        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is known leaves [0, 1].
+        **Raises:** `ValueError` if `depths` is not a vector, or a depth that is not traced lies outside [0, 1].
         """
         return self._trajectory(check_tokens(self, tokens), check_depths(depths))
 
@@ -134,7 +134,7 @@ class Transformer(AbstractModel):
 
 
 class Substep:
-    """One encoder acting for a share of each layer's Δt, on its part of the particle."""
+    """One encoder that acts on its part of the particle, for a share of each layer's Δt."""
 
     def __init__(self, encoder: AbstractEncoder, share: float, select: Callable[[PyTree], PyTree]):
         self.encoder = encoder
@@ -143,7 +143,7 @@ class Substep:
 
 
 def substeps(encoder: AbstractEncoder) -> tuple[Substep, ...]:
-    """The alternating halves of an average; one whole step of any other encoder."""
+    """The two half steps of an average, or one whole step of any other encoder."""
     if isinstance(encoder, Average):
         return (
             Substep(encoder.f, 0.5, lambda particle: particle.f),
@@ -160,11 +160,11 @@ class LayerAdjoint(AbstractAdjoint):
     adjoints: Float[Array, "states batch token_dim length"]
 
     def tokens(self, depth: ArrayLike) -> Batch:
-        """T at the beginning of the layer that holds t; T(1) at t = 1."""
+        """T at the start of the layer that holds t; T(1) at t = 1."""
         return self.states[self._index(depth)]
 
     def costates(self, depth: ArrayLike) -> Batch:
-        """The adjoint p at the beginning of the layer that holds t; p(1) at t = 1."""
+        """The adjoint p at the start of the layer that holds t; p(1) at t = 1."""
         return self.adjoints[self._index(depth)]
 
     def pairing(

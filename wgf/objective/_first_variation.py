@@ -12,12 +12,12 @@ from ..models import AbstractAdjoint
 
 
 class FirstVariation(Module):
-    r"""What Q gains for each unit of mass put on θ at depth t,
+    r"""The change of Q per unit of mass added at θ and depth t,
 
     \[ \frac{\delta Q}{\delta \rho}(\theta, t)
        = E_\mu \langle g(T_\rho(H, t), \theta),\, p_\rho(H, t) \rangle + \frac{\lambda}{2} \|\theta\|^2. \]
 
-    Made by [`wgf.Objective.first_variation`][]. The flow's velocity is \( v(\theta, t) = -\nabla_\theta\, \delta
+    Returned by [`wgf.Objective.first_variation`][]. The flow's velocity is \( v(\theta, t) = -\nabla_\theta\, \delta
     Q/\delta\rho \).
 
     **Source:** arXiv:2410.23610, equation 3.4.
@@ -30,18 +30,18 @@ class FirstVariation(Module):
     def __call__(self, particle: PyTree[Array], depth: ArrayLike) -> Float[Array, ""]:
         """The value at one particle θ (no leading axes) and one depth t in [0, 1].
 
-        **Raises:** `ValueError` if t is known and leaves [0, 1].
+        **Raises:** `ValueError` if t is not traced and lies outside [0, 1].
         """
         return self._value(_arrays("particle", particle), _one_depth(depth))
 
     def gradient(self, particles: PyTree[Array], depth: ArrayLike) -> PyTree[Array]:
-        """The gradients in θ at many particles (leading axis `[count]`) of one depth, in one sweep.
+        """The gradients in θ at many particles (leading axis `[count]`) and one depth, in one pass.
 
-        **Raises:** `ValueError` if t is known and leaves [0, 1].
+        **Raises:** `ValueError` if t is not traced and lies outside [0, 1].
         """
         return self._gradient(_arrays("particles", particles), _one_depth(depth))
 
-    # The depth is an array: no program is compiled for each of its values.
+    # The depth is an array, so that no program is compiled per depth.
     @compiled
     def _value(self, particle: PyTree[Array], depth: Float[Array, ""]) -> Float[Array, ""]:
         return self._total(jax.tree.map(lambda leaf: leaf[None], particle), depth, 1)

@@ -11,7 +11,7 @@ from .._checks import numbered
 
 
 class AbstractLoss(Module):
-    """A loss for each prompt."""
+    """A loss per prompt."""
 
     @abc.abstractmethod
     def __call__(
@@ -23,7 +23,7 @@ class AbstractLoss(Module):
     def check(self, outputs: tuple[int, ...], labels: Array) -> Array | None:
         """Raise `ValueError` if outputs of this shape cannot be scored against these labels.
 
-        May return the labels, with checks of their values that are made in the compiled run where they are traced.
+        It may return the labels with checks attached. Traced labels are then checked at run time.
         """
 
 
@@ -49,10 +49,10 @@ class HalfSquaredError(AbstractLoss):
 class CrossEntropy(AbstractLoss):
     r"""\( -\log \mathrm{softmax}(\hat y)_{y} \) for labels \( y \in \{0, \dots, C-1\} \), averaged over positions.
 
-    A label that is no class makes [`wgf.Objective`][] raise, and the loss not a number where it is called by itself.
-
-    Takes logits `[B, C]` with labels `[B]`, or logits of every position `[B, C, N+1]`
+    It takes logits `[B, C]` with labels `[B]`, or logits of every position `[B, C, N+1]`
     ([`wgf.objective.EveryRows`][]) with labels `[B, N+1]`.
+
+    [`wgf.Objective`][] raises if a label is not a class. Called on its own, the loss of such a label is NaN.
     """
 
     def __call__(
@@ -61,12 +61,12 @@ class CrossEntropy(AbstractLoss):
         """Score logits against integer classes."""
         classes = (labels >= 0) & (labels < outputs.shape[1])
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.where(classes, labels, 0), axis=1)
-        # By a product, so that the gradient is not a number either.
+        # A product, so that the gradient is NaN too.
         losses = losses * jnp.where(classes, 1, jnp.nan).astype(losses.dtype)
         return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
 
     def check(self, outputs: tuple[int, ...], labels: Array) -> Array:
-        """Raise `ValueError` unless labels are classes, in the shape of the outputs without their class axis."""
+        """Raise `ValueError` unless labels are classes with the shape of the outputs without the class axis."""
         fits = len(outputs) in (2, 3) and labels.shape == (outputs[0], *outputs[2:])
         if not fits or not jnp.issubdtype(labels.dtype, jnp.integer):
             raise ValueError(

@@ -29,8 +29,8 @@ class Objective(Module):
     - `loss`: [`wgf.objective.HalfSquaredError`][] (the default, the paper's) or [`wgf.objective.CrossEntropy`][].
     - `readout`: default [`wgf.objective.QueryEntry`][] at `prompts.label_row`.
 
-    **Raises:** `ValueError` if λ is negative, or readout, loss and labels do not fit together: a label that is none of
-    the classes of `CrossEntropy`, for example.
+    **Raises:** `ValueError` if λ is negative, or if readout, loss and labels do not fit together, e.g. a label that is
+    not a class of `CrossEntropy`.
 
     **Source:** arXiv:2410.23610, equations 2.6 and 3.2.
     """
@@ -65,8 +65,8 @@ class Objective(Module):
 
     @compiled
     def value_and_outputs(self, model: AbstractModel) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
-        """The objective Q, and the outputs it was computed from."""
-        outputs = self.outputs(model)
+        """The objective Q, and the outputs from which it was computed."""
+        outputs = self.readout(model(self.prompts.tokens))
         return self.score(outputs) + self.penalty(model), outputs
 
     @compiled
@@ -81,16 +81,16 @@ class Objective(Module):
 
     @compiled
     def penalty(self, model: AbstractModel) -> Float[Array, ""]:
-        """The weight decay's part of Q, λ/2 times the second moment."""
+        """The weight-decay term of Q, λ/2 times the second moment."""
         return self.weight_decay / 2 * model.measure.second_moment()
 
     @compiled
     def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:
-        """What the model answers to each prompt: the readout of its final tokens."""
+        """The model's output for each prompt: the readout of its final tokens."""
         return self.readout(model(self.prompts.tokens))
 
     def minibatch(self, key: PRNGKeyArray, size: int) -> "Objective":
-        """The same objective on `size` prompts drawn with replacement by their weights: unbiased for Q."""
+        """The same objective on `size` prompts, drawn with replacement by weight: an unbiased estimate of Q."""
         drawn = self.prompts.draw(purpose(key, "objective.Objective.minibatch"), size)
         return eqx.tree_at(lambda objective: objective.prompts, self, drawn)
 
@@ -98,8 +98,8 @@ class Objective(Module):
     def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
         r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).
 
-        Exact for the finite model; to the accuracy of the model's own depth solve for the limit. The adjoint is not
-        weighted by μ.
+        It is exact for the finite model, and as accurate as the model's depth solve for the limit. It is not weighted
+        by μ.
 
         **Source:** arXiv:2410.23610, section 3.2.
         """
@@ -112,6 +112,6 @@ class Objective(Module):
     def first_variation(self, model: AbstractModel) -> FirstVariation:
         r"""The first variation δQ/δρ at a model, a function of `(particle, t)`.
 
-        Costs one forward and one backward solve; evaluations after that cost B encoder evaluations each.
+        Cost: one forward and one backward solve. Each value then costs B encoder evaluations.
         """
         return FirstVariation(self.adjoint(model), self.prompts.weights, self.weight_decay)

@@ -1,4 +1,4 @@
-"""Readouts: what the loss sees of the final tokens."""
+"""Readouts: the part of the final tokens that enters the loss."""
 
 import abc
 
@@ -35,7 +35,7 @@ class QueryEntry(AbstractReadout):
         self.row = at_least("row", row, 0)
 
     def __call__(self, tokens: Batch) -> Float[Array, " batch"]:
-        """Read one number a prompt."""
+        """Read one number per prompt."""
         return tokens[:, self.row, -1]
 
     def check(self, token_dim: int) -> None:
@@ -45,7 +45,7 @@ class QueryEntry(AbstractReadout):
 
 
 class QueryRows(AbstractReadout):
-    """The first `count` rows of the query column from `start` on: a vector, or the logits of `count` classes."""
+    """`count` rows of the query column, from row `start` on: a vector, or the logits of `count` classes."""
 
     start: int = eqx.field(static=True)
     count: int = eqx.field(static=True)
@@ -54,7 +54,7 @@ class QueryRows(AbstractReadout):
         self.start, self.count = at_least("start", start, 0), at_least("count", count, 1)
 
     def __call__(self, tokens: Batch) -> Float[Array, "batch classes"]:
-        """Read `count` numbers a prompt."""
+        """Read `count` numbers per prompt."""
         return tokens[:, self.start : self.start + self.count, -1]
 
     def check(self, token_dim: int) -> None:
@@ -63,10 +63,11 @@ class QueryRows(AbstractReadout):
 
 
 class EveryRows(AbstractReadout):
-    """The same rows at every column: logits of `count` classes at each position, as next-token prediction has them.
+    """`count` rows of every column, from row `start` on: the logits of `count` classes at each position.
 
-    With [`wgf.objective.CrossEntropy`][] and labels `[B, N+1]`. The encoder should be causal, e.g.
-    `wgf.encoders.SoftmaxAttention(..., mask=wgf.encoders.Causal())`, or a position sees the token it is to predict.
+    This is the readout of next-token prediction. Use it with [`wgf.objective.CrossEntropy`][] and labels `[B, N+1]`.
+    The encoder should be causal, e.g. `wgf.encoders.SoftmaxAttention(..., mask=wgf.encoders.Causal())`. Otherwise a
+    position sees the token that it must predict.
     """
 
     start: int = eqx.field(static=True)
@@ -76,7 +77,7 @@ class EveryRows(AbstractReadout):
         self.start, self.count = at_least("start", start, 0), at_least("count", count, 1)
 
     def __call__(self, tokens: Batch) -> Float[Array, "batch classes length"]:
-        """Read `count` numbers a column."""
+        """Read `count` numbers per column."""
         return tokens[:, self.start : self.start + self.count]
 
     def check(self, token_dim: int) -> None:

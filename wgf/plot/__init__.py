@@ -1,4 +1,4 @@
-"""Drawing of plain results on given axes. Nothing is computed here."""
+"""Plots of plain results on given axes. Nothing is computed here."""
 
 from ._curves import (
     bundles as bundles,

@@ -1,4 +1,4 @@
-"""Curves by group: with ranges, by epoch, of runs and their courses."""
+"""Curves in groups: of seeds, by epoch, with ranges, and of long runs."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from ._style import GROUPS, LIMIT, colours, finish, two_families
 
 
 def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
-    """Bundles of curves on a log scale: a thin line for each seed, a colour for each group.
+    """Bundles of curves on a log scale: a thin line per seed, a colour per group.
 
-    **Arguments:** axes; for each name abscissae and ordinates `[seeds, points]`; the axes' names; the title.
+    **Arguments:** the axes; per group its name with x and y, `[seeds, points]` each; the labels of x and y; the title.
     """
     for colour, (name, (xs, ys)) in zip(GROUPS, groups.items(), strict=False):
         lines = axes.plot(np.asarray(xs).T, np.asarray(ys).T, color=colour, linewidth=0.9, alpha=0.6)
@@ -31,10 +31,10 @@ def learning_curves(
     *,
     log: bool = False,
 ) -> None:
-    """Means over seeds, solid on training data and dashed on held-out data; the training data's range is shaded.
+    """Means over seeds, solid for training data and dashed for held-out data. The range of the training data is shaded.
 
-    **Arguments:** axes; the epochs `[saves]`; for each name the values on both, `[seeds, saves]`; the axis's name; the
-    title; whether the values are on a log scale.
+    **Arguments:** the axes; the epochs `[saves]`; per group its name with the values on both data sets,
+    `[seeds, saves]` each; the label of y; the title; whether y has a log scale.
     """
     for colour, (name, (train, held_out)) in zip(colours(len(groups)), groups.items(), strict=True):
         train, held_out = np.asarray(train), np.asarray(held_out)
@@ -49,9 +49,10 @@ def learning_curves(
 
 
 def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
-    """Medians and ranges of seeds on log scales: the first half of the groups solid, the second dashed.
+    """Medians and ranges over seeds on log scales: the first half of the groups solid, the second half dashed.
 
-    **Arguments:** axes; for each name abscissae `[points]` and ordinates `[points, seeds]`; names; the title.
+    **Arguments:** the axes; per group its name with x `[points]` and y `[points, seeds]`; the labels of x and y; the
+    title.
     """
     for (name, (xs, ys)), (colour, dash) in zip(groups.items(), two_families(len(groups)), strict=True):
         ys = np.asarray(ys)
@@ -78,9 +79,9 @@ def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str
 
 
 def families(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
-    """Curves on a log scale: the first half of the groups solid, the second dashed, in the same colours.
+    """Curves on a log scale: the first half of the groups solid, the second half dashed, in the same colours.
 
-    **Arguments:** axes; for each name abscissae and ordinates `[points]`; the axes' names; the title.
+    **Arguments:** the axes; per group its name with x and y, `[points]` each; the labels of x and y; the title.
     """
     for (name, (xs, ys)), (colour, dash) in zip(groups.items(), two_families(len(groups)), strict=True):
         axes.plot(xs, ys, color=colour, linestyle=dash, marker="o", markersize=3, linewidth=1.3, label=name)
@@ -98,10 +99,10 @@ def courses(
     *,
     backwards: bool = False,
 ) -> None:
-    """Curves on a log scale, a colour for each name.
+    """Curves on a log scale, a colour per group.
 
-    **Arguments:** axes; for each name abscissae and ordinates `[points]`; the axes' names; the title; whether the
-    abscissa falls to the right on a log scale, as a risk does.
+    **Arguments:** the axes; per group its name with x and y, `[points]` each; the labels of x and y; the title; whether
+    x has a log scale that decreases to the right, as for a risk.
     """
     for colour, (name, (x, y)) in zip(GROUPS, groups.items(), strict=False):
         shown = np.where(np.asarray(y) > 0, y, np.nan)

@@ -18,10 +18,10 @@ def strips(
     label: str,
     title: str,
 ) -> None:
-    """Dots of seeds in a row for each name, on a log scale, with a bar at the median; a colour for each kind.
+    """A row of dots per name on a log scale, one dot per seed and a bar at the median, with a colour per kind.
 
-    **Arguments:** axes; the names; for each its values `[seeds]` and kind (0, 1 or 2); what each kind is; the values'
-    name; the title.
+    **Arguments:** the axes; the names; the values `[seeds]` and the kind (0, 1 or 2) of each name; the names of the
+    kinds; the label of the values; the title.
     """
     for row, (seeds, kind) in enumerate(zip(values, kinds, strict=True)):
         seeds = np.asarray(seeds)
@@ -36,9 +36,9 @@ def strips(
 
 
 def kind_curves(axes: Axes, taus: ArrayLike, risks: Sequence[ArrayLike], kinds: Sequence[int], title: str) -> None:
-    """Relative risks along training on log scales, coloured as in `strips`.
+    """Relative risks along training on log scales, in the colours of `strips`.
 
-    **Arguments:** axes; the times `[saves]`; risks `[saves]` and the kind of each; the title.
+    **Arguments:** the axes; the times `[saves]`; the risks `[saves]` and the kind of each curve; the title.
     """
     for risk, kind in zip(risks, kinds, strict=True):
         axes.plot(taus, risk, color=KINDS[kind], linewidth=1.2, alpha=0.85)
@@ -50,14 +50,14 @@ def kind_curves(axes: Axes, taus: ArrayLike, risks: Sequence[ArrayLike], kinds: 
 def kind_points(
     axes: Axes, x: ArrayLike, y: ArrayLike, names: Sequence[str], kinds: Sequence[int], labels: tuple[str, str]
 ) -> None:
-    """Named points on log scales, coloured as in `strips`.
+    """Named points on log scales, in the colours of `strips`.
 
-    **Arguments:** axes; abscissae and ordinates `[points]`; the name and kind of each; the axes' names.
+    **Arguments:** the axes; x and y, `[points]` each; the name and the kind of each point; the labels of x and y.
     """
     order = np.argsort(np.argsort(y))
     for px, py, name, kind, rank in zip(np.asarray(x), np.asarray(y), names, kinds, order, strict=True):
         axes.plot(px, py, "o", color=KINDS[kind], markersize=5)
-        # To the left and to the right in turn, from the lowest point up: near ones keep their names apart.
+        # From the lowest point up, names alternate between left and right, so that those of near points do not overlap.
         side = 1 if rank % 2 else -1
         axes.annotate(
             name,

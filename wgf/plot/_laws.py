@@ -1,4 +1,4 @@
-"""Points against what a law says of them."""
+"""Measured points, and the laws fitted to them."""
 
 import itertools
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ def fitted(
     labels: tuple[str, str],
     title: str,
 ) -> None:
-    """Root mean squares of seeds with bars of two standard errors, and a fitted line in the same colour, on log scales.
+    """Root mean squares over seeds with bars of two standard errors, and fitted lines in the same colours; log scales.
 
-    **Arguments:** axes; for each name abscissae `[points]`, ordinates `[points, seeds]` and the line `[points]`; the
-    axes' names; the title.
+    **Arguments:** the axes; per group its name with x `[points]`, y `[points, seeds]` and the line `[points]`; the
+    labels of x and y; the title.
     """
     marks = itertools.cycle(("o", "s", "^", "D"))
     for colour, mark, (name, (xs, ys, line)) in zip(colours(len(groups)), marks, groups.items(), strict=False):
         squares = np.asarray(ys) ** 2
         middle = np.sqrt(np.mean(squares, axis=1))
-        # Of the logarithm, so that bars stay above zero.
+        # The standard error of the logarithm, so that bars stay above zero.
         error = np.std(squares, axis=1, ddof=1) / np.sqrt(squares.shape[1]) / (2 * middle**2)
         bars = np.stack([middle * (1 - np.exp(-2 * error)), middle * (np.exp(2 * error) - 1)])
         axes.errorbar(xs, middle, bars, color=colour, fmt=mark, markersize=4, capsize=2, linewidth=0.9, label=name)
@@ -45,9 +45,10 @@ def power_laws(
     labels: tuple[str, str],
     title: str,
 ) -> None:
-    """Points on log scales, a colour for each group, and a fitted line through each.
+    """Points and a fitted line per group, in one colour, on log scales.
 
-    **Arguments:** axes; for each name points `[count]`, `[count]` and the line's ends `[2]`, `[2]`; names; the title.
+    **Arguments:** the axes; per group its name with x and y of the points, `[count]` each, and of the ends of the line,
+    `[2]` each; the labels of x and y; the title.
     """
     for colour, (name, (xs, ys, line_x, line_y)) in zip(GROUPS, groups.items(), strict=False):
         axes.scatter(xs, ys, s=12, color=colour, alpha=0.6, linewidths=0)
@@ -57,7 +58,7 @@ def power_laws(
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
         if high > 300 * low or low < 1e-4:
-            continue  # many decades, or small numbers: powers of ten
+            continue  # Many decades or small numbers keep powers of ten.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
@@ -71,10 +72,10 @@ def swept(
     labels: tuple[str, str],
     title: str,
 ) -> None:
-    """Curves on log scales; hollow marks where a run had not come to rest; the last curve in red.
+    """Curves on log scales, the last one in red. Hollow marks are runs that had not come to rest.
 
-    **Arguments:** axes; for each name abscissae, ordinates and whether each is at rest, `[points]`; the name,
-    abscissae and ordinates of a dashed line to compare with, if any; the axes' names; the title.
+    **Arguments:** the axes; per curve its name with x, y and whether each run is at rest, `[points]` each; the name, x
+    and y of a dashed line for comparison, or None; the labels of x and y; the title.
     """
     for colour, (name, (xs, ys, rest)) in zip([*colours(len(curves) - 1), LOCAL], curves.items(), strict=True):
         ys, hollow = np.asarray(ys), ~np.asarray(rest)
@@ -90,9 +91,9 @@ def swept(
 
 
 def prediction(axes: Axes, x: ArrayLike, y: ArrayLike, name: str, title: str) -> None:
-    """A prediction in black over measured points, and the title of both.
+    """A prediction as a black line over measured points, and the title.
 
-    **Arguments:** axes that hold the points; the line's points, `[count]` each; its name; the title.
+    **Arguments:** the axes that hold the points; x and y of the line, `[count]` each; its name; the title.
     """
     axes.plot(x, y, color=LIMIT, linewidth=1.2, label=name)
     axes.set_title(title, fontsize=11)

@@ -1,4 +1,4 @@
-"""Curves against training time beside the PDE, and clouds of particles over it."""
+"""Finite models against the PDE: curves against training time, and clouds of particles."""
 
 from collections.abc import Mapping
 
@@ -16,10 +16,10 @@ def risk_curves(
     limit: ArrayLike,
     interval: tuple[ArrayLike, ArrayLike],
 ) -> None:
-    """Risk against training time: a coloured curve for each finite model, the limit in black within its error band.
+    """Risk against training time: a coloured curve per finite model, and the limit in black with its error band.
 
-    **Arguments:** axes; the times `[saves]`; for each name risks `[saves]`; the limit's risks `[saves]`, and the ends
-    of their confidence interval, `[saves]` each.
+    **Arguments:** the axes; the times `[saves]`; per finite model its name with its risks `[saves]`; the limit's risks
+    `[saves]`, and the ends of their confidence interval, `[saves]` each.
     """
     axes.fill_between(taus, *interval, color=LIMIT, alpha=0.2, linewidth=0, label="95 % interval of the PDE")
     for colour, (name, risk) in zip(colours(len(finite)), finite.items(), strict=True):
@@ -36,12 +36,12 @@ def gap_curves(
     noise: ArrayLike | None = None,
     resolved: Mapping[str, ArrayLike] | None = None,
 ) -> None:
-    """A gap against training time on a log scale, one coloured curve for each size, beside the limit's own error.
+    """A gap against training time on a log scale: a coloured curve per size, and the limit's own error in black.
 
     Points that may be the limit's own noise are hollow. Zeros are left out.
 
-    **Arguments:** axes; the times `[saves]`; for each name gaps `[saves]`; the gap's name; the noise in it, `[saves]`;
-    for each name which points are resolved, `[saves]`.
+    **Arguments:** the axes; the times `[saves]`; per size its name with its gaps `[saves]`; the label of the gap; its
+    noise `[saves]`; per size its name with whether each point is resolved, `[saves]`.
     """
     for colour, (name, gap) in zip(colours(len(gaps)), gaps.items(), strict=True):
         shown = np.where(np.asarray(gap) > 0, gap, np.nan)
@@ -51,9 +51,9 @@ def gap_curves(
     axes.set_yscale("log")
     bottom, top = axes.get_ylim()
     if noise is not None and 0 < (last := np.asarray(noise)[-1]) < bottom:
-        # In view where it is largest, but no more: it may start at rounding.
+        # Show the noise where it is largest. Its start may be as small as a rounding error.
         bottom = last / 2
-    axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # room for the legend
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # Room for the legend.
     if noise is not None:
         axes.plot(taus, noise, color=LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error", scaley=False)
         axes.plot([], [], "o", color=LIMIT, markersize=3.5, markerfacecolor="white", label="may be that error")
@@ -61,11 +61,12 @@ def gap_curves(
 
 
 def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str) -> None:
-    """Two coordinates of the particles at one depth: the limit in grey, a finite model in colour on top.
+    """Two coordinates of the particles at one depth: the limit in grey, and a finite model in colour on top.
 
-    **Arguments:** axes; points `[n, 2]` of the limit and of the finite model; the coordinates' names; the title.
+    **Arguments:** the axes; the points `[n, 2]` of the limit and of the finite model; the names of the coordinates; the
+    title.
     """
-    # However many the limit has, they must not hide the few on top.
+    # The more particles the limit has, the fainter they are, so that they do not hide those on top.
     faint = min(0.55, (256 / len(np.asarray(limit))) ** 0.5)
     own = colours(1)[0]
     for points, colour, size, alpha, name in ((limit, CLOUD, 6, faint, "PDE"), (finite, own, 14, 0.85, "finite model")):

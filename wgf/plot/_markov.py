@@ -1,4 +1,4 @@
-"""Pictures of what one-layer Transformers learn of Markov chains."""
+"""Plots of one-layer Transformers that learn Markov chains."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,9 +23,14 @@ def phase_portrait(
 ) -> None:
     """Trajectories of the canonical model in the plane (w, e), with its minima and the border of their basins.
 
-    **Arguments:** axes; the grid of both axes `[points]`; the invariant on it, `[e, w]`; the paths' w and e
-    `[paths, saves]` and whether each ends in a global minimum; the border as points (e, w); |e| of the global minima
-    and e of the bad ones at each w of the grid, NaN where there are none; the title; whether to draw a legend.
+    **Arguments:**
+
+    - `axes`, `title`, `legend`: the axes, the title, and whether to draw a legend.
+    - `side`: the grid along both axes, `[points]`.
+    - `level`: the invariant on the grid, `[e, w]`.
+    - `paths`: w and e of the trajectories, `[paths, saves]` each, and whether each ends in a global minimum.
+    - `separatrix`: the border of the basins as points (e, w).
+    - `best`, `bad`: |e| of the global minima and e of the bad minima at each w of the grid; NaN where there are none.
     """
     axes.contour(side, side, level, levels=np.arange(-9, 10, 1.5), colors="#b9c4cc", linewidths=0.6, linestyles="-")
     w, e, ends_best = paths
@@ -47,9 +52,9 @@ def phase_portrait(
 def success_curves(
     axes: Axes, scales: ArrayLike, success: Mapping[str, ArrayLike], labels: tuple[str, str], title: str
 ) -> None:
-    """Shares of successful seeds against a scale, one curve for each name.
+    """Shares of successful seeds against a scale, a curve per name.
 
-    **Arguments:** axes; the scales `[n]`; for each name shares `[n]`; the labels of both axes; the title.
+    **Arguments:** the axes; the scales `[n]`; per name its shares `[n]`; the labels of x and y; the title.
     """
     _nested(axes, {name: (scales, share) for name, share in success.items()})
     axes.set_xscale("log")
@@ -61,14 +66,14 @@ def success_curves(
 
 
 def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLike], title: str) -> None:
-    """Shares of successful seeds in groups of bars: a group for each row, a bar for each name, as in `success_curves`.
+    """Shares of successful seeds as bars: a group per row and in it a bar per name, in the colours of `success_curves`.
 
-    **Arguments:** axes; the rows' names; for each name shares `[rows]`; the title.
+    **Arguments:** the axes; the names of the rows; per name its shares `[rows]`; the title.
     """
     places, width = np.arange(len(rows)), 0.8 / len(success)
     for index, (colour, (name, share)) in enumerate(zip(colours(len(success)), success.items(), strict=True)):
         shift = (index - (len(success) - 1) / 2) * width
-        # A bar of height 0 shall still be seen.
+        # A bar of height 0 stays visible.
         axes.bar(places + shift, np.maximum(share, 0.01), 0.92 * width, color=colour, label=name)
     axes.set_xticks(places, rows)
     axes.set_ylim(0, 1.06)
@@ -76,9 +81,9 @@ def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLik
 
 
 def excess_curves(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> None:
-    """Median excess against width, one curve for each name.
+    """Median excess against width, a curve per name.
 
-    **Arguments:** axes; for each name the widths and the excesses; the title.
+    **Arguments:** the axes; per name its widths and excesses; the title.
     """
     _nested(axes, curves)
     axes.set_xscale("log", base=2)
@@ -93,7 +98,7 @@ def excess_curves(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
 
 
 def _nested(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
-    """Curves from thick to thin, so that those beneath show where curves coincide."""
+    """Curves from thick to thin, so that all of them show where they coincide."""
     widths = np.linspace(6, 1.4, len(curves)) if len(curves) > 1 else [1.4]
     for colour, width, (name, (x, y)) in zip(colours(len(curves)), widths, curves.items(), strict=True):
         axes.plot(x, y, color=colour, marker="o", markersize=width + 2.5, linewidth=width, label=name)

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, and how axes are finished."""
+"""The common style of all plots: colours and axes."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ KINDS = (*GROUPS[1::-1], LIMIT)
 
 
 def two_families(count: int) -> list:
-    """Colour and dash of each curve: the first half solid, the second dashed, in the same colours."""
+    """Colour and dash of each curve: the first half solid, the second half dashed, in the same colours."""
     half = count // 2
     return [(colour, dash) for dash in ("-", "--") for colour in colours(half)]
 
 
 def colours(count: int) -> list:
-    """So many colours from light to dark."""
+    """`count` colours from light to dark."""
     return [colormaps["viridis"](place) for place in np.linspace(0.05, 0.85, count)[::-1]]
 
 
 def finish(axes: Axes, x: str, y: str, title: str, legend: Any = "best", columns: int = 1) -> None:
-    """Name axes and picture, draw a light grid, and the legend unless it is None."""
+    """Set labels and title, draw a light grid, and draw the legend unless it is None."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=11)

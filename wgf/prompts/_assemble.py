@@ -12,7 +12,7 @@ from ._prompts import Prompts
 def positional_encoding(dim: int, length: int) -> Float[Array, "dim length"]:
     r"""Points on circles, \( (\cos 2\pi k i/\ell, \sin 2\pi k i/\ell)_{k = 1, \dots, d_{pos}/2} \) at i = 0…ℓ−1.
 
-    Distinct positions get distinct encodings, which the universality argument of arXiv:2410.23610 asks of prompts.
+    Distinct positions have distinct encodings, as the universality argument of arXiv:2410.23610 requires.
     """
     if at_least("positions", dim, 0) % 2:
         raise ValueError(f"`positions` must be even (a cosine and a sine for each frequency); got {dim}.")

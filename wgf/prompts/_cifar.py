@@ -29,16 +29,16 @@ def cifar10(
 
     **Arguments:**
 
-    - `key`: draws the images that `images` leaves, and the random embedding.
-    - `root`: the folder of `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, or the one above it.
-    - `images`: train on so many images, drawn without replacement, in place of all.
+    - `key`: a random key for the subset of images and the random embedding.
+    - `root`: the folder of `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, or its parent folder.
+    - `images`: the number of training images, drawn without replacement. Default: all.
     - `patch`, `features`, `positions`: as in [`wgf.prompts.patch_prompts`][].
 
     **Returns:** [`wgf.prompts.Split`][]: the five training batches, and the test batch. All 60,000 images at patches of
     4 × 4 pixels take 1 GB.
 
-    **Raises:** `ValueError` naming the file that is missing, cut off or no such file; or if `images` is more than
-    there are, or the tokens cannot be made.
+    **Raises:** `ValueError` naming a file that is missing, truncated, or not in CIFAR-10's binary format. Also if
+    `images` exceeds the number of training images, or the tokens cannot be made.
 
     **Source:** A. Krizhevsky, *Learning multiple layers of features from tiny images* (2009);
     https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -63,7 +63,7 @@ def cifar10(
 
 
 def _read(folder: Path, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Images `[B, 32, 32, 3]` in float32 and labels `[B]` of some batches together."""
+    """Images `[B, 32, 32, 3]` in float32 and labels `[B]` of several batches together."""
     records = np.concatenate([_records(folder / name) for name in names])
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return images.astype(np.float32) / 255, records[:, 0]
@@ -73,20 +73,20 @@ def _records(path: Path) -> np.ndarray:
     """The records of one batch, a byte for the label and 1,024 for each of red, green and blue, `[B, 3073]`."""
     if not path.is_file():
         raise ValueError(
-            f"`root` must be the folder of CIFAR-10's binary version ({_FOLDER}), with {path.name} in it; got "
-            f"{path.parent} without. Unpack cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html."
+            f"`root` must be the folder of CIFAR-10's binary version ({_FOLDER}), which holds {path.name}; got "
+            f"{path.parent} without it. Unpack cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html."
         )
     numbers = np.fromfile(path, np.uint8)
     if numbers.size == 0 or numbers.size % _RECORD:
         raise ValueError(
             f"`root`: {path.name} must hold whole records of {_RECORD} bytes; got {numbers.size} bytes. The file is "
-            "cut off: unpack cifar-10-binary.tar.gz again."
+            "truncated. Unpack cifar-10-binary.tar.gz again."
         )
     records = numbers.reshape(-1, _RECORD)
     if records[:, 0].max() > 9:
         raise ValueError(
             f"`root`: {path.name} must have a label 0 to 9 as the first byte of each record; got "
-            f"{records[:, 0].max()}. It is no file of CIFAR-10's binary version (CIFAR-100 and the Python version "
-            "are others)."
+            f"{records[:, 0].max()}. The file is not in CIFAR-10's binary format. CIFAR-100 and the Python version "
+            "have other formats."
         )
     return records

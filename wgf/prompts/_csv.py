@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-# How a file begins that says its encoding. UTF-32's marks come first: one of them begins with one of UTF-16's.
+# Byte order marks. Those of UTF-32 come first, because one of them begins with a mark of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -27,13 +27,13 @@ def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
 
     **Arguments:**
 
-    - `path`: the file: commas between the cells, a number in every cell below the header. In UTF-8, or in UTF-16 or
-      UTF-32 with a byte order mark; plain or compressed by gzip.
-    - `target`: the name of the column to predict; all the others are features.
+    - `path`: the file, with commas between the cells and a number in every cell below the header. It is in UTF-8, or in
+      UTF-16 or UTF-32 with a byte order mark, and may be compressed by gzip.
+    - `target`: the name of the column to predict. All other columns are features.
 
-    **Raises:** `ValueError` naming the file, and the line and the column where there is one, if the file cannot be
-    read, is no such text or is empty, if none or several of the columns have the target's name, if a row has another
-    length than the header, or if a cell is no finite number.
+    **Raises:** `ValueError` naming the file and, if possible, the line and the column. It is raised if the file cannot
+    be read, is not such a text or is empty; if no column or several columns have the target's name; if a row and the
+    header differ in length; or if a cell is not a finite number.
     """
     numbered = _rows(path, _text(path))
     if not numbered:
@@ -60,7 +60,7 @@ def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _text(path: str | Path) -> str:
-    """The characters of a file. Bytes that are not UTF-8 become lone surrogates, whose cells can still be named."""
+    """The text of a file. Bytes that are not UTF-8 become lone surrogates, so that errors can name their cells."""
     try:
         data = Path(path).read_bytes()
         data = gzip.decompress(data) if data.startswith(_GZIP) else data
@@ -84,17 +84,17 @@ def _text(path: str | Path) -> str:
 
 
 def _cut_off(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"`path` must be whole where it is compressed by gzip; got {path}: {error}.")
+    return ValueError(f"`path` must be a complete gzip file; got {path}: {error}.")
 
 
 def _rows(path: str | Path, text: str) -> list[tuple[int, list[str]]]:
-    """The cells of each line that is not empty, without blanks around them, and the line's number."""
+    """The number and the cells of each line that is not empty, without blanks around the cells."""
     lines = list(io.StringIO(text, newline=""))
     reader = csv.reader(lines)
     try:
         return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except csv.Error as error:
-        # A cell of more characters than the module reads.
+        # A cell is longer than the csv module allows.
         most, line = csv.field_size_limit(), reader.line_num
         cells = [len(cell) for cell in lines[line - 1].rstrip("\r\n").split(",")]
         if max(cells) <= most:
@@ -124,7 +124,7 @@ def _numbers(path: str | Path, row: list[str], header: list[str], line: int) -> 
 
 
 def _number(cell: str) -> float:
-    """The number in a cell, NaN if there is none."""
+    """The number in a cell, or NaN if the cell is not a number."""
     try:
         return float(cell)
     except ValueError:

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from sklearn.datasets import load_digits
 
 from .._checks import at_least, numbered
+from .._extras import needed
 from .._random import purpose
 from ._assemble import positional_encoding
 from ._prompts import Prompts
 
 
 class Split(NamedTuple):
-    """A data measure to train on, and one that was held out."""
+    """A data measure for training, and a held-out one."""
 
     train: Prompts
     held_out: Prompts
@@ -28,21 +28,22 @@ def digits(
 
     **Arguments:**
 
-    - `key`: draws which images are held out, and the random embedding.
-    - `held_out`: how many images are held out.
+    - `key`: a random key for the held-out images and the random embedding.
+    - `held_out`: the number of held-out images.
     - `patch`, `features`, `positions`: as in [`wgf.prompts.patch_prompts`][].
 
-    **Returns:** [`wgf.prompts.Split`][]. Pixels are standardised by mean and deviation of the training images.
+    **Returns:** [`wgf.prompts.Split`][]. Pixels are standardised by the mean and standard deviation of the training
+    images.
 
     **Raises:** `ValueError` if `held_out` is not between 1 and 1,796, or the tokens cannot be made.
 
     **Source:** E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository
     (1998), its test set; the copy that scikit-learn ships.
     """
-    table: Any = load_digits()
+    table: Any = needed("sklearn.datasets", "data", "`digits`").load_digits()
     images, labels = table.images[..., None], table.target
     if at_least("held_out", held_out, 1) >= len(images):
-        raise ValueError(f"`held_out` must leave an image to train on, of {len(images)}; got {held_out}.")
+        raise ValueError(f"`held_out` must be below the number of images, {len(images)}; got {held_out}.")
     split_key, embedding_key = jax.random.split(purpose(key, "prompts.digits"))
     order = np.asarray(jax.random.permutation(split_key, len(images)))
     later, first = order[:held_out], order[held_out:]
@@ -67,12 +68,17 @@ def split_prompts(
     features: int | None = None,
     positions: int = 4,
 ) -> Split:
-    """Images and labels of two sets as prompts, with pixels standardised channel by channel over the training set.
+    """Images and labels of two sets as prompts, with pixels standardised per channel over the training set.
 
-    **Arguments:** `key` draws the random embedding, the same for both sets; images `[B, height, width, channels]` and
-    labels `[B]` of both; the others as in [`wgf.prompts.patch_prompts`][].
+    **Arguments:**
 
-    **Returns:** [`wgf.prompts.Split`][]. **Raises:** `ValueError` if the tokens cannot be made.
+    - `key`: a random key for the embedding, which both sets share.
+    - `train`, `held_out`: images `[B, height, width, channels]` and labels `[B]` of each set.
+    - the others as in [`wgf.prompts.patch_prompts`][].
+
+    **Returns:** [`wgf.prompts.Split`][].
+
+    **Raises:** `ValueError` if the tokens cannot be made.
     """
     key = purpose(key, "prompts.split_prompts")
     shift, scale = train[0].mean((0, 1, 2)), train[0].std((0, 1, 2))
@@ -103,28 +109,29 @@ def patch_prompts(
     features: int | None = None,
     positions: int = 4,
 ) -> Prompts:
-    r"""Images cut into square patches, each of them a token, with a class token at the end.
+    r"""Images cut into square patches: each patch is a token, and a class token comes last.
 
-    Column i is \( (E x_i, 0, p_i) \): the embedded pixels of patch i, a row of zeros for each class, the positional
-    encoding. In the last column, the class token, the pixels are 0 as well; the logits are read from its class rows
-    at depth 1, by [`wgf.objective.QueryRows`][]`(prompts.label_row, classes)`: what a Vision Transformer does, in the
-    layout (x, y, p) of in-context prompts. The embedding E is fixed; a trainable one is a layer of an Equinox module
-    around the model, as [`wgf.train`][] takes any.
+    Column i is \( (E x_i, 0, p_i) \): the embedded pixels of patch i, a row of zeros per class, and the positional
+    encoding. The last column is the class token, whose pixels are 0 too. The logits are read from its class rows at
+    depth 1, by [`wgf.objective.QueryRows`][]`(prompts.label_row, classes)`. This is a Vision Transformer in the layout
+    (x, y, p) of in-context prompts. The embedding E is fixed. To train the embedding, make it a layer of an Equinox
+    module around the model; [`wgf.train`][] takes any module.
 
     **Arguments:**
 
-    - `key`: draws E; unused without `features`.
-    - `images`: `[B, height, width, channels]`, of mean 0 and variance 1 at best.
-    - `labels`: a class 0 to `classes` − 1 each, `[B]`.
-    - `patch`: the side p of a patch in pixels; divides height and width.
-    - `features`: the rows of E, random and orthonormal, at most p²·channels. Default None: the pixels themselves.
+    - `key`: a random key for E; unused without `features`.
+    - `images`: `[B, height, width, channels]`, best standardised to mean 0 and variance 1.
+    - `labels`: classes 0 to `classes` − 1, `[B]`.
+    - `patch`: the side p of a patch in pixels. It must divide height and width.
+    - `features`: the number of rows of E, at most p²·channels. The rows are random and orthonormal. Default None: the
+      pixels themselves.
     - `positions`: rows of positional encoding (even; 0 for none).
 
     **Returns:** [`wgf.prompts.Prompts`][] with D = features + classes + positions, N = height·width/p² patches and
     `label_row = features`.
 
     **Raises:** `ValueError` if `patch` does not divide the image, `features` exceeds the pixels of a patch, a label is
-    no class, or `positions` is odd.
+    not a class, or `positions` is odd.
 
     **Source:** A. Dosovitskiy et al., *An image is worth 16x16 words*, arXiv:2010.11929 (patches and class token).
     """

@@ -18,14 +18,14 @@ class MarkovChain(Module):
 
     **Arguments:**
 
-    - `transition`: the transition tensor, k + 1 axes of size S: one for each symbol of the context, the oldest first,
+    - `transition`: the transition tensor with k + 1 axes of size S: one per symbol of the context, the oldest first,
       and the next symbol last. `[S, S]` is a chain of order 1. Entries are not negative; the last axis sums to 1.
 
-    **Raises:** `ValueError` if the shape is another, an entry is negative or not finite, a row does not sum to 1, or
-    the stationary law is not unique: the chain can be trapped in one of several sets of contexts. Contexts may be left
-    for ever, and the chain may be periodic or move rarely.
+    **Raises:** `ValueError` if the shape does not fit, an entry is negative or not finite, a row does not sum to 1, or
+    the stationary law is not unique, because the chain can be trapped in one of several sets of contexts. Transient
+    contexts, periodic chains and chains that rarely move are allowed.
 
-    Logarithms are natural: entropies are in nats a symbol. Cost of the stationary law: O(S^(3k)).
+    Logarithms are natural: entropies are in nats per symbol. Cost of the stationary law: O(S^(3k)).
 
     **Source:** binary chains of order 1 as in arXiv:2406.03072, section 2.1.
     """
@@ -84,7 +84,7 @@ class MarkovChain(Module):
         states, contexts = self.states, self.states**self.order
         start_key, key = jax.random.split(purpose(key, "prompts.MarkovChain.sample"))
         start = _draw(jnp.cumsum(self.stationary().ravel())[None], jax.random.uniform(start_key, (batch,)))
-        # The context as one number in base S, the newest symbol its last digit.
+        # The context is one number in base S, whose last digit is the newest symbol.
         ladders = jnp.cumsum(self.transition, axis=-1).reshape(contexts, states)
 
         def step(context, uniform):
@@ -97,14 +97,14 @@ class MarkovChain(Module):
         return jnp.concatenate([first, later.T], axis=1)[:, :length]
 
     def next_laws(self, tokens: Int[Array, "*batch length"]) -> Float[Array, "*batch predicted states"]:
-        """The true law of the symbol after each position that has a whole context, k − 1 positions fewer.
+        """The true law of the next symbol at each position with a full context: all but k − 1 positions.
 
-        **Raises:** `ValueError` if one of the `tokens` is none of the symbols 0 to S − 1, or there are fewer than k.
+        **Raises:** `ValueError` if a token is not one of the symbols 0 to S − 1, or there are fewer than k tokens.
         """
         tokens = numbered("tokens", tokens, self.states, "symbols")
         windows = tokens.shape[-1] - self.order + 1
         if windows < 1:
-            raise ValueError(f"`tokens` must hold at least {self.order} symbols, a context; got {tokens.shape[-1]}.")
+            raise ValueError(f"`tokens` must hold at least {self.order} symbols, one context; got {tokens.shape[-1]}.")
         context = tuple(tokens[..., i : i + windows] for i in range(self.order))
         return self.transition[context]
 
@@ -119,7 +119,7 @@ def check_probability(argument: str, value: ArrayLike) -> Float[Array, ""]:
 
 
 def _draw(ladder: Float[Array, "*batch states"], uniform: Float[Array, " batch"]) -> Int[Array, " batch"]:
-    """Invert cumulative sums at uniform numbers; the last state takes what rounding leaves."""
+    """Invert cumulative sums at uniform numbers; the last state takes the remainder that rounding leaves."""
     return jnp.sum(uniform[..., None] >= ladder[..., :-1], axis=-1)
 
 

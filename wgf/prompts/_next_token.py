@@ -16,20 +16,20 @@ def next_tokens(
 ) -> Prompts:
     r"""Sequences of a chain as one-hot tokens, each labelled with its successor.
 
-    Column n is as [`wgf.prompts.symbol_tokens`][] has it; the label at n is \( x_{n+1} \). Reading the logits from the
-    rows of the one-hot part, [`wgf.objective.EveryRows`][]`(0, S)`, ties the output weights to the (fixed) embedding;
-    reading them from the workspace, `EveryRows(S, S)`, does not.
+    Column n is that of [`wgf.prompts.symbol_tokens`][], and its label is \( x_{n+1} \). Logits that are read from the
+    one-hot rows, by [`wgf.objective.EveryRows`][]`(0, S)`, tie the output weights to the (fixed) embedding. Logits that
+    are read from the workspace, by `EveryRows(S, S)`, do not.
 
     **Arguments:**
 
     - `key`: a JAX random key.
     - `chain`: the source, [`wgf.prompts.MarkovChain`][] over S states.
-    - `batch`, `length`: the number of sequences B, and of tokens N + 1 in each.
-    - `workspace`, `positions`: rows of zeros and of positional encoding.
+    - `batch`, `length`: the number of sequences B, and the number of tokens N + 1 per sequence.
+    - `workspace`, `positions`: the numbers of rows of zeros and of positional encoding.
 
     **Returns:** [`wgf.prompts.Prompts`][] with integer labels `[B, N+1]` and `label_row = 0`.
 
-    **Raises:** `ValueError` if `batch` is below 1, `length` below 2, `workspace` negative or `positions` odd.
+    **Raises:** `ValueError` if `batch` is below 1, `length` is below 2, `workspace` is negative or `positions` is odd.
     """
     key = purpose(key, "prompts.next_tokens")
     sequences = chain.sample(key, batch, at_least("length", length, 2) + 1)
@@ -49,7 +49,7 @@ def symbol_tokens(
     - `workspace`: rows of zeros.
     - `positions`: rows of positional encoding (even; 0 for none). Tokens have D = S + `workspace` + `positions` rows.
 
-    **Raises:** `ValueError` if a symbol is none of the states, `workspace` is negative or `positions` odd.
+    **Raises:** `ValueError` if a symbol is not one of the states, `workspace` is negative or `positions` is odd.
     """
     symbols = numbered("symbols", symbols, at_least("states", states, 1), "symbols")
     batch, length = symbols.shape

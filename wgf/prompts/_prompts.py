@@ -21,10 +21,10 @@ class Prompts(Module):
     **Arguments:**
 
     - `tokens`: the prompts, `[B, D, N+1]`, with N ≥ 1 examples before the query.
-    - `labels`: `[B]` (a number each, or a class as an integer), `[B, C]` (a vector each) or, as integers, `[B, N+1]` (a
-      class at every position).
-    - `label_row`: the row of a token that holds y; the default readout reads it at the query.
-    - `weights`: `[B]`, not negative, of sum 1. Default: uniform.
+    - `labels`: `[B]` (a number or an integer class per prompt), `[B, C]` (a vector per prompt) or integers `[B, N+1]`
+      (a class per position).
+    - `label_row`: the row of a token that holds y. The default readout reads it at the query.
+    - `weights`: `[B]`, not negative, with sum 1. Default: uniform.
 
     **Raises:** `ValueError` naming the argument if a shape does not fit, an entry is not finite, or the weights
     are negative or do not sum to 1.
@@ -69,7 +69,7 @@ class Prompts(Module):
         return self.tokens.shape[2] - 1
 
     def draw(self, key: PRNGKeyArray, size: int) -> "Prompts":
-        """Draw `size` prompts with replacement by their weights, as a data measure of equal weights."""
+        """Draw `size` prompts with replacement by weight, as a data measure with equal weights."""
         key = purpose(key, "prompts.Prompts.draw")
         rows = jax.random.choice(key, self.batch, (size,), p=self.weights)
         return Prompts(self.tokens[rows], self.labels[rows], label_row=self.label_row)
@@ -80,7 +80,7 @@ class Prompts(Module):
 
     @eqx.filter_jit
     def label_rms(self) -> Float[Array, ""]:
-        """The root mean square of the labels: the scale that output errors are judged by."""
+        """The root mean square of the labels: the reference scale of output errors."""
         squares = jnp.sum(jnp.reshape(self.labels.astype(self.tokens.dtype), (self.batch, -1)) ** 2, axis=1)
         return jnp.sqrt(self.expect(squares))
 
@@ -88,7 +88,7 @@ class Prompts(Module):
 def _check_tokens(tokens: ArrayLike) -> Array:
     tokens = floats("tokens", tokens)
     if tokens.ndim != 3 or 0 in tokens.shape:
-        raise ValueError(f"`tokens` must have shape [B, D, N+1], none of them 0; got shape {tokens.shape}.")
+        raise ValueError(f"`tokens` must have shape [B, D, N+1], all at least 1; got shape {tokens.shape}.")
     if tokens.shape[2] < 2:
         raise ValueError(
             f"`tokens` must hold at least one example before the query (N >= 1); got shape {tokens.shape}, "
@@ -105,7 +105,7 @@ def _check_labels(labels: ArrayLike, batch: int, dtype) -> Array:
         )
     if not jnp.issubdtype(array.dtype, jnp.integer):
         return finite("labels", array).astype(dtype)
-    # NumPy's integers of 64 bits may not fit in JAX's of 32.
+    # NumPy's 64-bit integers may not fit in JAX's 32-bit integers.
     if isinstance(labels, np.ndarray) and not np.array_equal(labels, on_host(array)):
         raise ValueError(f"`labels` must fit in {array.dtype}; got {labels.min()} to {labels.max()}.")
     return array

@@ -27,16 +27,16 @@ def linear_regression(
     noise: float | Array = 0.0,
     positions: int = 2,
 ) -> Prompts:
-    r"""Prompts of in-context linear regression: \( y_i = \langle w, x_i \rangle + \sigma \xi_i \), a new w each.
+    r"""Prompts of in-context linear regression: \( y_i = \langle w, x_i \rangle + \sigma \xi_i \), a new w per prompt.
 
     Each prompt has its own task vector w, uniform on the unit sphere of \( R^d \); its inputs \( x_i \) are uniform on
-    \( [-1, 1]^d \) or standard normal; ξ is standard normal. A token is \( (x_i, y_i, p_i) \), the query's y is 0.
+    \( [-1, 1]^d \) or standard normal; ξ is standard normal. A token is \( (x_i, y_i, p_i) \); the query's y is 0.
 
     **Arguments:**
 
     - `key`: a JAX random key.
     - `batch`: the number of prompts B.
-    - `examples`: the labelled examples N of each; prompts have N + 1 columns.
+    - `examples`: the number N of labelled examples per prompt. Prompts have N + 1 columns.
     - `dim`: the dimension d of an input.
     - `inputs`: `"uniform"` (label RMS 1/√3 ≈ 0.577 without noise) or `"gaussian"` (label RMS 1).
     - `noise`: the standard deviation σ of the label noise.
@@ -44,7 +44,7 @@ def linear_regression(
 
     **Returns:** [`wgf.prompts.Prompts`][] with `label_row = dim`.
 
-    **Raises:** `ValueError` if a count is below 1, `inputs` is unknown, `noise` negative or `positions` odd.
+    **Raises:** `ValueError` if a count is below 1, `inputs` is unknown, `noise` is negative or `positions` is odd.
 
     **Source:** arXiv:2410.23610, section 2.1.
     """
@@ -62,7 +62,7 @@ def linear_regression(
 def _draw(
     key: PRNGKeyArray, draw: Callable[..., Array], shape: tuple[int, int, int]
 ) -> tuple[Float[Array, "batch dim length"], Float[Array, "batch dim"], Float[Array, "batch length"]]:
-    """Inputs, directions of tasks, and errors of labels."""
+    """Inputs, task directions and label errors, before they are scaled."""
     batch, dim, length = shape
     input_key, task_key, noise_key = jax.random.split(purpose(key, "prompts.linear_regression"), 3)
     return (

@@ -1,4 +1,4 @@
-"""The stationary law of a finite Markov chain, to full relative accuracy however rarely the chain moves."""
+"""The stationary law of a finite Markov chain, to full relative accuracy even for a chain that rarely moves."""
 
 import math
 from typing import Any
@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 
 def context_kernel(transition: Any) -> Any:
-    """The transition matrix between contexts, `[S^k, S^k]`: the oldest symbol drops out, the next comes in.
+    """The transition matrix between contexts, `[S^k, S^k]`: the oldest symbol leaves and the next symbol enters.
 
-    In NumPy or in JAX, as `transition`, `[S, ..., S]` with k + 1 axes, is.
+    `transition` is `[S, ..., S]` with k + 1 axes, in NumPy or JAX. The result is of the same kind.
     """
     states, order = transition.shape[-1], transition.ndim - 1
     contexts = np.arange(states**order)
@@ -21,10 +21,10 @@ def context_kernel(transition: Any) -> Any:
 
 
 def always_reached(kernel: Any) -> Any:
-    """Which states are reached from every state, `[n]`: those of the only closed class, none where there are several.
+    """Which states are reached from every state, `[n]`: those of the closed class, or none if there are several.
 
-    In NumPy or in JAX, as `kernel` is. Entries below the normal range of their type are zero to compiled programs, and
-    so they are here.
+    `kernel` is in NumPy or JAX, and the result is of the same kind. Subnormal entries count as zero, as they do in
+    compiled programs.
     """
     count = kernel.shape[0]
     reached = (kernel >= jnp.finfo(kernel.dtype).tiny) | np.eye(count, dtype=bool)
@@ -36,11 +36,12 @@ def always_reached(kernel: Any) -> Any:
 
 @jax.jit
 def stationary_law(kernel: Float[Array, "states states"]) -> Float[Array, " states"]:
-    r"""The law \( \pi K = \pi \) of a chain with one closed class, by the elimination of states one after another.
+    r"""The law \( \pi K = \pi \) of a chain with one closed class, by elimination of one state after another.
 
     Without the last state the chain has the probabilities \( K_{ij} + K_{in} K_{nj} / \sum_{l < n} K_{nl} \), and
-    \( \pi_n = \sum_{i<n} \pi_i K_{in} / \sum_{l < n} K_{nl} \). There is no subtraction in it, and the diagonal, where
-    a rarely moving chain has lost its digits to rounding, is not read: every entry of the law has nearly all digits.
+    \( \pi_n = \sum_{i<n} \pi_i K_{in} / \sum_{l < n} K_{nl} \). The method subtracts nothing. It also does not
+    read the diagonal, where a chain that rarely moves has lost digits to rounding. Every entry of the law is therefore
+    accurate to nearly all digits.
 
     Cost: O(n³) operations; reverse-mode derivatives keep n² numbers for each of n steps.
 
@@ -48,7 +49,7 @@ def stationary_law(kernel: Float[Array, "states states"]) -> Float[Array, " stat
     Markov chains*, Operations Research 33 (1985).
     """
     count = kernel.shape[0]
-    # From every state the chain comes to the first one, so that no sum is zero.
+    # The first state is one that every state reaches, so that no sum is zero.
     first = jnp.argmax(always_reached(kernel))
     order = (jnp.arange(count) + first) % count
     places = jnp.arange(count)

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PRNGKeyArray
-from sklearn.datasets import load_diabetes
-from sklearn.preprocessing import StandardScaler
 
 from .._checks import at_least
+from .._extras import needed
 from .._random import purpose
 from ._assemble import assemble
 from ._prompts import Prompts
@@ -25,7 +24,7 @@ def from_table(
     dim: int = 2,
     positions: int = 2,
 ) -> Prompts:
-    r"""In-context regression prompts from a table: N + 1 random rows and `dim` random feature columns each.
+    r"""In-context regression prompts from a table, with N + 1 random rows and `dim` random feature columns per prompt.
 
     Features and target are standardised over the whole table (mean 0, variance 1; a constant column becomes 0). Rows
     and columns of a prompt are drawn without replacement; the last row's label is hidden.
@@ -35,8 +34,8 @@ def from_table(
     - `key`: a JAX random key.
     - `features`: `[rows, columns]`, finite numbers.
     - `target`: `[rows]`, finite numbers.
-    - `batch`, `examples`: the number of prompts B, and of labelled examples N in each.
-    - `dim`: how many feature columns a prompt sees.
+    - `batch`, `examples`: the number of prompts B, and the number of labelled examples N per prompt.
+    - `dim`: the number of feature columns per prompt.
     - `positions`: rows of positional encoding (even; 0 for none).
 
     **Returns:** [`wgf.prompts.Prompts`][] with `label_row = dim` and D = dim + 1 + positions.
@@ -53,9 +52,10 @@ def from_table(
     if columns < dim:
         raise ValueError(f"`dim` must be at most the table's number of feature columns, {columns}; got {dim}.")
     table = np.column_stack([features, target])
-    # Columns of size 1 first, by an exact factor: squares of very large or small numbers leave the range of floats.
+    # Columns are first scaled to size 1 by an exact factor: squares of extreme numbers leave the range of floats.
     _, exponents = np.frexp(np.abs(table).max(axis=0))
-    standard = StandardScaler().fit_transform(np.ldexp(table, -exponents))
+    scaler = needed("sklearn.preprocessing", "data", "`table`").StandardScaler()
+    standard = scaler.fit_transform(np.ldexp(table, -exponents))
     x, y = jnp.asarray(standard[:, :-1]), jnp.asarray(standard[:, -1])
 
     def draw(key):
@@ -76,7 +76,7 @@ def diabetes(key: PRNGKeyArray, *, batch: int, examples: int, dim: int = 2, posi
     **Source:** B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, *Least Angle Regression*, Annals of Statistics 32
     (2004); the copy that scikit-learn ships.
     """
-    table: Any = load_diabetes()
+    table: Any = needed("sklearn.datasets", "data", "`diabetes`").load_diabetes()
     return from_table(key, table.data, table.target, batch=batch, examples=examples, dim=dim, positions=positions)
 
 

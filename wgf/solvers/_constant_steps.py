@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta at constant steps in depth, written as loops over the rows of a tableau: fast to compile."""
+"""Explicit Runge–Kutta methods at constant steps in depth, as loops over the rows of a tableau: fast to compile."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ def march(field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch) -
 
 
 def march_densely(field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch, t0: int, t1: int) -> DenseOutput:
-    """Solve from depth `t0` to `t1`, which may lie before it; return the solver's interpolation between its steps."""
+    """Solve from depth `t0` to `t1`, forward or backward; return the solver's interpolation between its steps."""
     before, after, slopes = _march(field, solver, steps, start, (t0, t1), dense=True)[1]
-    # As Diffrax has it: time runs forward, counted from 0 down where depth falls.
+    # As in Diffrax, time runs forward: minus depth if depth decreases.
     direction = 1 if t0 < t1 else -1
     times = direction * np.linspace(t0, t1, steps + 1).astype(start.dtype)
     return DenseOutput(
@@ -37,14 +37,14 @@ def march_densely(field: Field, solver: diffrax.AbstractERK, steps: int, start: 
 def _march(
     field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch, ends: tuple[int, int], *, dense: bool
 ) -> tuple[Batch, tuple[Array, ...]]:
-    """The end; beside it, if `dense`, where each step begins and ends, and the slopes at its stages.
+    """The end of the solve and, if `dense`, the start, the end and the stage slopes of each step.
 
-    Stages run in a loop over the rows of the tableau, so that the field is compiled once; each is checkpointed, so that
-    gradients hold the tokens of every stage and the inner workings of one.
+    Stages run in a loop over the rows of the tableau, so the field is compiled once. Each is checkpointed, so gradients
+    store the tokens of every stage and the intermediate values of one.
     """
     tableau = solver.tableau
     assert isinstance(tableau, diffrax.ButcherTableau)
-    # A last stage without weight in the solution serves error control and interpolation alone.
+    # A last stage of weight zero in the solution serves error control and interpolation only.
     stages = tableau.num_stages - int(tableau.b_sol[-1] == 0 and not dense)
     t0, span = ends[0], ends[1] - ends[0]
     size = span / steps

@@ -14,17 +14,17 @@ from ._wrapping import AbstractWrappingController
 class CourantController(AbstractWrappingController):
     r"""Keep the Courant number of a step below 1, and masses positive, on top of another adaptive controller.
 
-    Where every Euler step of Courant number at most 1 keeps masses positive, so does a step of a strong-stability-
-    preserving Runge–Kutta method like `diffrax.Heun`. The state carries the integral of the Courant numbers a unit of
-    time; what it grows by over a step is that step's Courant number, so control costs no evaluation of the field.
-    A step beyond 1, or one that leaves a mass below zero, is repeated at a shorter length; the next aims at `aim`.
+    If Euler steps of Courant number at most 1 keep masses positive, so do such steps of a strong-stability-preserving
+    Runge–Kutta method, e.g. `diffrax.Heun`. The state holds the integral of the Courant number per unit of
+    time. Its growth over a step is the Courant number of that step, so control costs no evaluation of the field. A step
+    of more than 1, or one that leaves a negative mass, is repeated with a shorter length; the next step aims at `aim`.
 
     **Arguments:**
 
     - `inner`: the controller that bounds the error, e.g. `diffrax.PIDController`.
-    - `aim`: the Courant number that long steps are cut to, between 0 and 1.
+    - `aim`: the Courant number to which long steps are shortened, in (0, 1].
 
-    **Raises:** `ValueError` if `inner` is no adaptive controller or `aim` lies elsewhere.
+    **Raises:** `ValueError` if `inner` is not an adaptive controller or `aim` is outside (0, 1].
 
     **Source:** S. Gottlieb, C.-W. Shu, E. Tadmor, *Strong stability-preserving high-order time discretization
     methods*, SIAM Review 43 (2001), sections 2 and 4.
@@ -36,9 +36,9 @@ class CourantController(AbstractWrappingController):
     def __init__(self, inner: diffrax.AbstractAdaptiveStepSizeController, aim: float = 0.9):
         example = "an adaptive step size controller of Diffrax, e.g. diffrax.PIDController(1e-4, 1e-6)"
         self.inner = instance("inner", inner, diffrax.AbstractAdaptiveStepSizeController, example)
-        # In Python's numbers: the controller may be made under `jit`, where those of JAX are unknown.
+        # A Python number: under `jit` the value of a JAX array is unknown.
         if not isinstance(aim, Real) or not 0 < aim <= 1:
-            raise ValueError(f"`aim` must lie above 0 and be at most 1; got {aim!r}.")
+            raise ValueError(f"`aim` must be above 0 and at most 1; got {aim!r}.")
         self.aim = float(aim)
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):

@@ -18,14 +18,14 @@ Batch = Float[Array, "batch token_dim length"]
 class DenseOutput(Module):
     r"""Tokens at every depth, interpolated within the step \( [t_i, t_{i+1}] \) that holds it.
 
-    What `diffrax.DenseInterpolation` is, in two points different. A depth that rounding has put outside of the solve is
-    clipped, where Diffrax answers NaN. The step is found by comparison with all knots, where Diffrax searches in a
-    loop: XLA for GPUs does not compile a slice at a place that a loop within a loop has found.
+    It differs from `diffrax.DenseInterpolation` in two points. A depth that rounding has put outside the solve is
+    clipped; Diffrax returns NaN. The step is found by comparison with all knots; Diffrax searches in a loop, and XLA
+    for GPUs does not compile a slice whose index comes from a loop within a loop.
 
-    - `knots`: where the steps begin and end, increasing: depth, or minus depth where `direction` is −1. `[steps + 1]`.
-    - `size`: how many of the knots are filled.
-    - `infos`: what the interpolation is made of, leading axis `[steps]`.
-    - `interpolation`: the solver's own, within one step.
+    - `knots`: the ends of the steps, increasing, `[steps + 1]`: depth, or minus depth if `direction` is −1.
+    - `size`: the number of knots in use.
+    - `infos`: the data of the interpolation, leading axis `[steps]`.
+    - `interpolation`: the solver's interpolation within one step.
     """
 
     knots: Float[Array, " knots"]
@@ -37,7 +37,7 @@ class DenseOutput(Module):
     def evaluate(self, depth: ArrayLike) -> Batch:
         """The tokens at one depth t."""
         place = self.direction * check_depth("depth", depth).astype(self.knots.dtype)
-        # Knots beyond `size` are infinite: no depth has passed them.
+        # Knots after the first `size` are infinite, and above every depth.
         step = jnp.clip(jnp.sum(self.knots[1:] <= place), 0, self.size - 2)
         begin, end = self.knots[step], self.knots[step + 1]
         info = jax.tree.map(lambda leaf: leaf[step], self.infos)
@@ -45,5 +45,5 @@ class DenseOutput(Module):
 
 
 def of_diffrax(dense: diffrax.DenseInterpolation, direction: int) -> DenseOutput:
-    """The same dense output as Diffrax's, of a solve forward (1) or backward (−1) in depth."""
+    """A Diffrax dense output of a solve forward (1) or backward (−1) in depth, as a [`DenseOutput`][]."""
     return DenseOutput(*knots_of_diffrax(dense), direction)

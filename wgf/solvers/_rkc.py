@@ -16,27 +16,29 @@ from .._backend.compat import ω
 from .._checks import at_least
 
 DAMPING = 2 / 13
-MARGIN = 1.2  # of the spectral radius, which a power iteration sees from below
+MARGIN = 1.2  # on the spectral radius, which a power iteration underestimates
 Field = Callable[[Any, PyTree[Array]], PyTree[Array]]
 
 
 class RKC(diffrax.AbstractAdaptiveSolver):
     r"""The second-order Runge–Kutta–Chebyshev method, for long times and stiff flows.
 
-    A step of s stages is stable for \( h\rho \le 0.65\,s^2 \), with ρ the spectral radius of the field's Jacobian; a
-    step of Tsit5 for \( h\rho \le 3.5 \) with its six. The Jacobian of a gradient flow is symmetric in the flow's own
-    metric: its spectrum is real, which is all that the method asks. Each step takes the fewest stages that are stable.
-    ρ comes from a power iteration by differences of the field, carried on from step to step. No linear systems.
+    A step of s stages is stable for \( h\rho \le 0.65\,s^2 \), with ρ the spectral radius of the field's Jacobian. A
+    step of Tsit5, with six stages, is stable for \( h\rho \le 3.5 \). The method needs a real spectrum: the Jacobian of
+    a gradient flow has one, being symmetric in the flow's metric. Each step uses the smallest stable number of stages.
+    A power iteration by differences of the field estimates ρ, and continues from step to step. No linear systems are
+    solved.
 
     **Arguments:**
 
-    - `max_stages`: the most stages of a step; one that needs more is rejected. 200 are stable for hρ up to 21,000.
+    - `max_stages`: the most stages of a step. A step that needs more is rejected. 200 are stable for hρ up to 21,000.
 
-    Cost: s + 1 velocities a step, \( s \approx 1.4 \sqrt{h\rho} \). Order 2, with an error estimate of order 3. Forward
-    mode differentiates it; reverse mode does not, since the number of stages is data.
+    Cost: s + 1 velocities per step, \( s \approx 1.4 \sqrt{h\rho} \). Order 2, with an error estimate of order 3.
+    Forward mode differentiates it. Reverse mode does not, since the number of stages is data.
 
-    Good values: rtol 1e-3 to 1e-5. A Transformer's flow to τ = 10⁴ took 13 times fewer velocities than Tsit5's at 1e-3,
-    5 times fewer at 1e-5 (`benchmarks/verification.py`); for τ of 10 or 1e-6 take `diffrax.Tsit5()`.
+    Good values: rtol 1e-3 to 1e-5. To τ = 10⁴ a Transformer's flow took 13 times fewer velocities than with Tsit5 at
+    rtol 1e-3, and 5 times fewer at 1e-5 (`benchmarks/verification.py`). For τ around 10, or rtol 1e-6, use
+    `diffrax.Tsit5()`.
 
     **Raises:** `ValueError` if `max_stages` is below 2.
 
@@ -68,7 +70,7 @@ class RKC(diffrax.AbstractAdaptiveSolver):
         return _State(slope, *spectral_radius(field, t0, y0, slope))
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        """One step of as many stages as stability takes."""
+        """One step, with as many stages as stability needs."""
         field, h = _field(terms, args), t1 - t0
         start = jax.lax.cond(made_jump, lambda: field(t0, y0), lambda: solver_state.slope)
         row, too_long = self._choose(h * solver_state.radius)
@@ -85,7 +87,7 @@ class RKC(diffrax.AbstractAdaptiveSolver):
         return terms.vf(t0, y0, args)
 
     def _choose(self, stiffness):
-        """The coefficients of the fewest stages that are stable, and whether not even the most are."""
+        """The coefficients for the smallest stable number of stages, and whether even `max_stages` are not enough."""
         ladder, rows = coefficients(self.max_stages)
         needed = jnp.sqrt(1 + 1.54 * MARGIN * stiffness)
         place = jnp.clip(jnp.searchsorted(jnp.asarray(ladder, needed.dtype), needed), 0, len(ladder) - 1)
@@ -93,7 +95,7 @@ class RKC(diffrax.AbstractAdaptiveSolver):
 
 
 class _State(NamedTuple):
-    """The field at the step's start, the leading eigenvector as known so far, and the spectral radius."""
+    """The field at the start of the step, the estimated leading eigenvector, and the spectral radius."""
 
     slope: PyTree[Array]
     direction: PyTree[Array]
@@ -101,7 +103,7 @@ class _State(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The coefficients of a step of `stages` stages: those of stage j at index j, zero beyond the last."""
+    """The coefficients of a step of `stages` stages. Index j belongs to stage j; entries after the last are zero."""
 
     stages: np.ndarray
     node: np.ndarray
@@ -118,8 +120,8 @@ def _field(terms: diffrax.AbstractTerm, args: PyTree) -> Field:
 def _stages(field: Field, t0, h, y0: PyTree[Array], start: PyTree[Array], row: Row) -> PyTree[Array]:
     """The increment y1 − y0 by the three-term recurrence.
 
-    For increments Z_j = Y_j − y0, not for the Y_j: rounding errors, which grow with the square of the number of
-    stages, are then relative to the step and not to the state.
+    In terms of the increments Z_j = Y_j − y0: rounding errors, which grow with the square of the number of stages, are
+    then relative to the step and not to the state.
     """
     dtype = jax.tree.leaves(y0)[0].dtype
     row = jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, row)
@@ -136,9 +138,10 @@ def _stages(field: Field, t0, h, y0: PyTree[Array], start: PyTree[Array], row: R
 
 
 def spectral_radius(field: Field, t, y: PyTree[Array], slope: PyTree[Array]):
-    """The leading eigenvector and the spectral radius of the field's Jacobian, to about one per cent."""
-    # Many frequencies: a structured vector (the slope, ones) may be blind to the leading eigenvector.
+    """The leading eigenvector and the spectral radius of the field's Jacobian, to about 1 %."""
+    # Many frequencies: a structured vector (the slope, ones) may be orthogonal to the leading eigenvector.
     blend = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype) ** 2).reshape(leaf.shape), y)
+    blend = _moving(blend)
     direction, radius = _power_iteration(field, t, y, slope, (blend**ω / optx.two_norm(blend)).ω)
 
     def unsettled(carry):
@@ -155,19 +158,24 @@ def spectral_radius(field: Field, t, y: PyTree[Array], slope: PyTree[Array]):
 
 def _power_iteration(field: Field, t, y: PyTree[Array], slope: PyTree[Array], direction: PyTree[Array]):
     """One power iteration from a unit direction: the next, and the growth, by a difference of the field."""
-    size = optx.two_norm(y)
+    size = optx.two_norm(_moving(y))
     step = jnp.sqrt(jnp.finfo(size.dtype).eps) * jnp.where(size > 0, size, 1)
-    change = ((field(t, (y**ω + step * direction**ω).ω) ** ω - slope**ω) / step).ω
+    change = _moving(((field(t, (y**ω + step * direction**ω).ω) ** ω - slope**ω) / step).ω)
     radius = optx.two_norm(change)
-    # A field that does not vary along the direction leaves it where it is.
+    # If the field does not vary along the direction, the direction stays.
     divisor = jnp.where(radius > 0, radius, 1)
     turned = jax.tree.map(lambda new, old: jnp.where(radius > 0, new / divisor, old), change, direction)
     return turned, radius
 
 
+def _moving(y: PyTree[Array]) -> PyTree[Array]:
+    """A state without its integrals, if it has any: they add no eigenvalue, but their size may hide the others."""
+    return y.without_integrals() if hasattr(y, "without_integrals") else y
+
+
 @cache
 def coefficients(max_stages: int) -> tuple[np.ndarray, Row]:
-    """The numbers of stages on offer, each a fifth above the one before, and their coefficients, stacked."""
+    """The available numbers of stages, each about a fifth above the one before, and their stacked coefficients."""
     ladder = [2]
     while ladder[-1] < max_stages:
         ladder.append(min(max_stages, max(ladder[-1] + 1, ladder[-1] * 6 // 5)))

@@ -1,4 +1,4 @@
-"""Transport: how far apart two laws, or two measures over depth, are."""
+"""Transport: distances between two laws, or between two measures over depth."""
 
 from .._backend import precision as _precision
 from ._conditional import conditional_divergence as conditional_divergence

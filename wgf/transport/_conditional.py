@@ -30,21 +30,23 @@ def conditional_divergence(
     r"""\( \int_0^1 S_\varepsilon\big(\rho(\cdot|t), \rho'(\cdot|t)\big)\,dt \), the entropic form of the conditional
     distance d².
 
-    The metric of measures that share a uniform depth marginal: mass moves within a depth, never across.
+    This is the metric of measures that share a uniform depth marginal: mass moves within a depth, never across depths.
 
     **Arguments:**
 
     - `x`, `y`: clouds at the same depths, `[depth, n, P]` and `[depth, m, P]`, with weights `[depth, n]` and
-      `[depth, m]` of sum 1 at each.
-    - `depth_weights`: the depths' quadrature weights, none of them negative.
-    - `mesh`: devices to spread the depths over, e.g. of [`wgf.sharding.mesh`][]. Clouds move there once, wherever they
-      are; nothing moves while iterating.
-    - the rest as in [`wgf.transport.sinkhorn_divergence`][].
+      `[depth, m]` of sum 1 at each depth.
+    - `depth_weights`: the quadrature weights of the depths, not negative.
+    - `mesh`: devices over which the depths are distributed, e.g. from [`wgf.sharding.mesh`][]. Clouds are moved there
+      once; the iterations need no communication.
+    - the others as in [`wgf.transport.sinkhorn_divergence`][].
 
-    **Returns:** [`wgf.transport.Divergence`][]; `converged` only if every depth is; potentials `[depth, ...]`. A device
-    solves its depths one at a time, to hold one kernel at once.
+    **Returns:** [`wgf.transport.Divergence`][]. It has `converged` only if every depth has. Potentials have a leading
+    axis `[depth]`.
 
     **Raises:** `ValueError` as `sinkhorn_divergence` does, or if there are not as many clouds or weights as depths.
+
+    Cost: a device solves its depths one at a time, so it holds one kernel at a time.
 
     **Source:** R. Barboni, G. Peyré, F.-X. Vialard, *Understanding the training of infinitely deep and wide ResNets
     with conditional optimal transport*, arXiv:2403.12887.
@@ -91,7 +93,7 @@ def _check_depth_weights(depth_weights: ArrayLike, x: Array) -> Array:
 
 
 def _onto(mesh: Mesh, tree: PyTree[Array]) -> PyTree[Array]:
-    """Arrays at hand on all devices of a mesh: a program that is spread over them takes none from others."""
+    """Put arrays on all devices of a mesh: a program on a mesh takes no arrays from other devices."""
     everywhere, devices = NamedSharding(mesh, PartitionSpec()), set(mesh.devices.flat)
 
     def move(leaf):
@@ -102,15 +104,15 @@ def _onto(mesh: Mesh, tree: PyTree[Array]) -> PyTree[Array]:
 
 
 def _spread(at_depths, mesh: Mesh):
-    """The same function, each device of a mesh at work on its share of the depths."""
+    """The same function, with the depths distributed over the devices of a mesh."""
     over, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def spread(clouds, options):
         depth = len(clouds[0])
         whole = -(-depth // mesh.size) * mesh.size
-        # The first depths once more fill the shares up.
+        # The shares are padded with copies of the first depths.
         filled = clouds if whole == depth else jax.tree.map(lambda leaf: leaf[np.arange(whole) % depth], clouds)
-        # What loops start from is the same on all devices, what they end with is not: no check of that.
+        # Loops start from equal values on all devices and end with different ones, which the check would reject.
         shares = jax.shard_map(at_depths, mesh=mesh, in_specs=(over, everywhere), out_specs=over, check_vma=False)
         return jax.tree.map(lambda leaf: leaf[:depth], shares(filled, options))
 

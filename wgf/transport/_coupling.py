@@ -1,4 +1,4 @@
-"""The coupling distance: particles against the tracers that started where they did."""
+"""The coupling distance between particles and the tracers with the same starts."""
 
 import equinox as eqx
 import jax
@@ -12,12 +12,15 @@ def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Flo
     r"""\( \sum_{ij} w_i a_{ij} \|\theta_{ij}(\tau) - X_\tau(\theta_{ij}(0), t_i)\|^2 \): particles against their
     tracers in the limit.
 
-    Bounds the conditional W₂² between the two clouds from above, and falls at the rate of propagation of chaos in any
-    particle dimension, where a divergence between samples would show noise.
+    It bounds the conditional W₂² between the two clouds from above. In any particle dimension it falls at the rate of
+    propagation of chaos, while a divergence between samples would show noise.
 
-    **Arguments:** the finite model's measure, and the measure of its tracers (same depth, width and structure).
+    **Arguments:**
 
-    **Raises:** `ValueError` if their shapes differ, or those of their particles.
+    - `measure`: the finite model's measure.
+    - `tracers`: the measure of its tracers, with the same depth, width and structure.
+
+    **Raises:** `ValueError` if depth, width or the shapes of the particles differ.
 
     **Source:** A.-S. Sznitman, *Topics in propagation of chaos*, 1991; arXiv:2410.23610, section 3.
     """

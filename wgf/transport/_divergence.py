@@ -1,4 +1,4 @@
-"""What a Sinkhorn divergence reports."""
+"""The results of a Sinkhorn divergence."""
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -8,10 +8,11 @@ from .._backend.precision import Module
 class Potentials(Module):
     """The dual potentials of a divergence's three transport problems, in units of squared distance.
 
-    Of the clouds moved to a mean of 0 each. Those of a few steps ago are where to start from.
+    They belong to the clouds shifted to mean 0. The potentials of a similar problem, e.g. of a few steps earlier, are
+    good starting values.
 
-    - `x`, `y`: of the transport of one cloud to the other, at the points of each.
-    - `x_self`, `y_self`: of the transport of each cloud to itself.
+    - `x`, `y`: potentials of the transport of one cloud to the other, at the points of each.
+    - `x_self`, `y_self`: potentials of the transport of each cloud to itself.
     """
 
     x: Float[Array, "*batch n"]
@@ -21,16 +22,16 @@ class Potentials(Module):
 
 
 class Divergence(Module):
-    """A debiased Sinkhorn divergence and whether to trust it.
+    """A debiased Sinkhorn divergence, and whether it is reliable.
 
     - `value`: S_ε, in units of squared distance.
     - `epsilon`: the regularisation used.
-    - `converged`: whether all three of its transport problems met the marginal tolerance, for clouds, weights and ε
-      that are valid and that these numbers resolve: the potentials' spacing is below 0.01 ε. If not, the value may be
-      far off: raise `max_iterations` or ε, or compute in float64. A share of the mass below the tolerance may still be
-      misplaced; between groups whose squared distance is far above ε it can be worth more than the value.
-    - `iterations`: the most that one of the three took.
-    - `potentials`: [`wgf.transport.Potentials`][], with an axis of depths where the value is an integral over them.
+    - `converged`: whether all three transport problems met the marginal tolerance, for valid clouds, weights and ε. The
+      numbers must also resolve the problem: the spacing of the potentials must be below 0.01 ε. If False, the value may
+      be far off: raise `max_iterations` or ε, or compute in float64. If True, a share of the mass below the tolerance
+      may still be misplaced. Between groups whose squared distance is far above ε, its cost can exceed the value.
+    - `iterations`: the most iterations of the three problems.
+    - `potentials`: [`wgf.transport.Potentials`][], with a depth axis if the value is an integral over depths.
     """
 
     value: Float[Array, "*batch"]
@@ -41,12 +42,12 @@ class Divergence(Module):
 
 
 class Excess(Module):
-    """A divergence beside its noise floor: what sampling alone would show.
+    """A divergence with its noise floor, the value that sampling alone would give.
 
     - `value`: the divergence of the two clouds.
-    - `floor`: that of two independent samples of one law, of the same sizes and at the same ε.
+    - `floor`: the divergence of two independent samples of one law, of the same sizes and at the same ε.
     - `epsilon`: the regularisation of both.
-    - `converged`: whether both are to be trusted.
+    - `converged`: whether both are reliable.
     """
 
     value: Float[Array, "*batch"]
@@ -56,5 +57,5 @@ class Excess(Module):
 
     @property
     def excess(self) -> Float[Array, "*batch"]:
-        """The divergence above its noise floor; near or below 0 where the two laws cannot be told apart."""
+        """The divergence minus its noise floor, near or below 0 if the two laws cannot be distinguished."""
         return self.value - self.floor

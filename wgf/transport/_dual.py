@@ -17,9 +17,9 @@ def dual_value(
 ) -> Float[Array, ""]:
     r"""\( W_\varepsilon = \langle a, f\rangle + \langle b, g\rangle \), for optimal potentials and clouds around 0.
 
-    Derivatives by the envelope theorem, with \( \pi \) the plan: in `x` they are \( 2 \sum_j \pi_{ij} (x_i - y_j) \)
-    and alike in `y`; in the weights the potentials; in ε the relative entropy of the plan. First ones only, in
-    O(rows · m) memory.
+    Derivatives follow from the envelope theorem, with \( \pi \) the plan. In `x` they are
+    \( 2 \sum_j \pi_{ij} (x_i - y_j) \), and the same in `y` with the roles exchanged. In the weights they are the
+    potentials, and in ε the relative entropy of the plan. Only first derivatives exist. Memory: O(rows · m).
     """
     del x, y, epsilon, rows
     return jnp.sum(a * f) + jnp.sum(b * g)
@@ -38,7 +38,7 @@ def _derivative(rows, primals, tangents):
         surprise = xlogy(block, block) @ b
         return (block @ b, block @ (b[:, None] * y), surprise), (a @ block, block.T @ (a[:, None] * x))
 
-    # Of the plan: its marginals divided by the weights, the points it sends to each, and its relative entropy.
+    # Of the plan: its marginals divided by the weights, the points that it assigns to each point, its relative entropy.
     (x_mass, to_x, surprise), (y_mass, to_y) = Gibbs(x, y, f, g, epsilon, rows).sweep(step, (x, a))
     x_slope = 2 * a[:, None] * (x_mass[:, None] * x - to_x)
     y_slope = 2 * b[:, None] * (y_mass[:, None] * y - to_y)

@@ -13,20 +13,21 @@ _MOST_POINTS = 1024
 
 
 def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float | Array = 0.05) -> Float[Array, ""]:
-    r"""The ε at which a point sees a given fraction of the others, mean of \( e^{-\|x_i - x_j\|^2 / \varepsilon} \)
-    over the pairs of points that do not coincide.
+    r"""The ε at which a point sees a given fraction f of the others: f is the mean of
+    \( e^{-\|x_i - x_j\|^2 / \varepsilon} \) over the pairs of points that do not coincide.
 
-    For a Gaussian cloud of variance s² in P dimensions that is \( \varepsilon = 4 s^2 / (f^{-2/P} - 1) \): 0.05 of
-    the mean squared distance in 2 dimensions, where a small ε resolves shapes, but 0.3 of it in 55, where distances
-    concentrate and a smaller ε would see sampling noise alone. Fix it once for all the clouds that are to be compared.
+    For a Gaussian cloud of variance s² in P dimensions, \( \varepsilon = 4 s^2 / (f^{-2/P} - 1) \). In 2 dimensions
+    this is 0.05 of the mean squared distance, because a small ε resolves shapes. In 55 dimensions it is 0.3 of it,
+    because distances concentrate and a smaller ε would only see sampling noise. Use one ε for all clouds that are
+    compared.
 
     **Arguments:**
 
     - `cloud`: points `[n, P]`, n ≥ 2; the first 1,024 are used.
     - `fraction`: f, between 0 and 1.
 
-    **Returns:** ε in units of squared distance; 1 for a cloud of coinciding points. NaN for points or a fraction that
-    are found bad at run time only (under `jit`).
+    **Returns:** ε in units of squared distance. It is 1 for a cloud of coinciding points, and NaN for traced points or
+    a traced fraction (under `jit`) that are not valid.
 
     **Raises:** `ValueError` if there are fewer than two points, they are not finite, or the fraction is not between 0
     and 1.
@@ -42,13 +43,13 @@ def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float | Array
 @eqx.filter_jit
 def _epsilon(cloud: Array, fraction: Array) -> Float[Array, ""]:
     cloud = cloud[:_MOST_POINTS]
-    # In a power of two near its extent as unit, which is exact and keeps squares within the range of numbers.
+    # Scaled by a power of two near its extent, which is exact and keeps squares within the range of numbers.
     extent = jnp.max(jnp.abs(cloud - cloud[:1]))
     _, exponent = jnp.frexp(extent)
     cloud = jnp.ldexp(cloud, -exponent)
     squares = jnp.sum((cloud[:, None] - cloud[None, :]) ** 2, axis=-1)
     apart = squares > 0
-    # Were all pairs as far apart as the nearest or the farthest, ε would be `alike` times their squared distance.
+    # If all pairs had the least or the greatest distance, ε would be exp(log_alike) times its square.
     log_alike = -jnp.log(-jnp.log(fraction))
     nearest, farthest = jnp.min(squares, where=apart, initial=jnp.inf), jnp.max(squares)
     has_scale = (extent > 0) & jnp.isfinite(extent) & jnp.isfinite(log_alike)

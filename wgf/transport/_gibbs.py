@@ -1,4 +1,4 @@
-"""The Gibbs kernel of two clouds, held whole where it is small and else computed in blocks of rows."""
+"""The Gibbs kernel of two clouds, held whole if it is small, and otherwise computed in blocks of rows."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,34 +15,35 @@ _Parts = TypeVar("_Parts")
 _Out = TypeVar("_Out")
 _Sums = TypeVar("_Sums")
 
-# A kernel of so many entries, 8192 x 8192, is held whole: one exponential an entry, then products alone.
+# The most entries, 8192 x 8192, of a kernel that is held whole: one exponential per entry, then only products.
 _WHOLE = 2**26
-# Entries of a block of a larger one, few enough to stay in a processor's cache.
+# Entries per block of a larger kernel, few enough to stay in a processor's cache.
 _BLOCK = 2**19
-# Rounding of squared distances that exponents by a matrix product may have, by ε.
+# The most rounding of squared distances, relative to ε, at which exponents use a matrix product.
 _ROUNDING = 2.0**-12
-# Coordinates whose differences are taken at once, in one pass over the result.
+# The number of coordinates whose differences are taken in one pass over the result.
 _COORDINATES = 8
 
 
 def rows_at_once(n: int, m: int, block: int | None) -> int:
-    """How many rows of an n × m kernel to hold at once: `block`, or by default all where they are few."""
+    """The number of rows of an n × m kernel to hold at once: `block`, or by default all rows of a small kernel."""
     if block is not None:
         return min(block, n)
     return n if n * m <= _WHOLE else max(1, _BLOCK // m)
 
 
 def gibbs(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
-    """The kernel's entries, finite also between points of weight 0, whose potentials no marginal holds down."""
+    """The kernel's entries, kept finite even at points of weight 0, whose potentials no marginal bounds."""
     z = exponents(x, y, f, g, epsilon)
     return jnp.exp(jnp.minimum(z, jnp.log(jnp.finfo(z.dtype).max) / 2))
 
 
 def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
-    r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product where that is exact enough.
+    r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product if that is exact enough.
 
     The product rounds squared distances by \( \max(\|x\|^2, \|y\|^2) \) times the spacing of numbers, which must be
-    small beside ε. Far points have their costs from differences, each exact in all its digits, at a higher price.
+    small compared with ε. Otherwise the squared distances are computed from differences, which is exact to all digits
+    but more expensive.
     """
     x_squares, y_squares = jnp.sum(x**2, axis=1), jnp.sum(y**2, axis=1)
     rounding = jnp.finfo(x.dtype).eps * jnp.maximum(jnp.max(x_squares), jnp.max(y_squares))
@@ -58,7 +59,7 @@ def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[A
 
 
 def square_distances(x: Array, y: Array) -> Float[Array, "n m"]:
-    """‖x_i − y_j‖², some coordinates at a time: memory is that of the result."""
+    """‖x_i − y_j‖², a few coordinates at a time, so that memory is that of the result."""
 
     def add(sums, block):
         return sums + sum((p[:, None] - q[None, :]) ** 2 for p, q in zip(*block, strict=True)), None
@@ -70,7 +71,7 @@ def square_distances(x: Array, y: Array) -> Float[Array, "n m"]:
 
 @custom_vmap
 def anywhere(condition: Array) -> Array:
-    """The condition itself; under `vmap`, whether it holds anywhere in the batch: one branch is taken for all of it."""
+    """The condition. Under `vmap`, whether it holds anywhere in the batch: the whole batch then takes one branch."""
     return condition
 
 
@@ -81,13 +82,13 @@ def _in_batch(size: int, batched: list[bool], conditions: Array) -> tuple[Array,
 
 
 class Gibbs(Module):
-    r"""\( K_{ij} = e^{(f_i + g_j - \|x_i - y_j\|^2) / \varepsilon} \): of a plan, the density with respect to the
-    product of its marginals.
+    r"""\( K_{ij} = e^{(f_i + g_j - \|x_i - y_j\|^2) / \varepsilon} \): the density of a plan with respect to
+    the product of its marginals.
 
     - `x`, `y`: points `[n, P]` and `[m, P]`.
     - `f`, `g`: potentials `[n]` and `[m]`.
-    - `rows`: how many rows are held at once; memory is O(rows · m).
-    - `whole`: the kernel, where all rows are.
+    - `rows`: the number of rows that are held at once. Memory: O(rows · m).
+    - `whole`: the kernel if all rows are held at once, else None.
     """
 
     x: Float[Array, "n dim"]
@@ -103,10 +104,10 @@ class Gibbs(Module):
         self.whole = gibbs(x, y, f, g, epsilon) if rows >= len(x) else None
 
     def sweep(self, step: Callable[[Array, _Parts], tuple[_Out, _Sums]], parts: _Parts) -> tuple[_Out, _Sums]:
-        """Apply `step` to each block of rows and the like part of the arrays `parts`, `[n, ...]`.
+        """Apply `step` to each block of rows and to the same rows of the arrays `parts`, `[n, ...]`.
 
-        A step returns arrays of as many rows, which are put together, and sums, which are added up. The last block is
-        filled up with points of zeros in all `parts`.
+        A step returns arrays with as many rows, which are concatenated, and sums, which are added up. The last block is
+        padded with points of zeros in all `parts`.
         """
         if self.whole is not None:
             return step(self.whole, parts)
@@ -129,7 +130,7 @@ class Gibbs(Module):
 def soft_minimum(x: Array, y: Array, g: Array, weights: Array, epsilon: Array, rows: int) -> Float[Array, " n"]:
     r"""\( -\varepsilon \log \sum_j b_j e^{(g_j - \|x_i - y_j\|^2) / \varepsilon} \), half an iteration in logarithms.
 
-    Right where the kernel itself would leave the range of floating-point numbers.
+    It is accurate even where the kernel itself would leave the range of floating-point numbers.
     """
     g = g + epsilon * jnp.log(weights)
 
@@ -140,7 +141,7 @@ def soft_minimum(x: Array, y: Array, g: Array, weights: Array, epsilon: Array, r
 
 
 def in_blocks(tree: _Parts, rows: int) -> _Parts:
-    """Cut arrays `[n, ...]` to `[blocks, rows, ...]`, the last block filled up with zeros."""
+    """Cut arrays `[n, ...]` to `[blocks, rows, ...]`, with the last block padded with zeros."""
 
     def cut(leaf):
         missing = -len(leaf) % rows

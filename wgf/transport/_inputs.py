@@ -1,7 +1,7 @@
 """Checks of clouds, weights and options, before anything is compiled.
 
-What is known only at run time is not checked here: a check inside a program keeps it out of JAX's persistent cache.
-There, bad input is a result that has not converged.
+Traced values are not checked, because a check inside a program keeps that program out of JAX's persistent cache. At run
+time, bad input gives a result that has not converged.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from ._divergence import Potentials
 
 
 def as_array(value: ArrayLike) -> Array:
-    """An array of JAX; what the host has is put on a device, and nothing compiled for it."""
+    """Return a JAX array. Values of the host are put on a device without compiling anything."""
     return value if isinstance(value, jax.Array) else jax.device_put(np.asarray(value))
 
 
@@ -25,7 +25,7 @@ def check_cloud(name: str, points: ArrayLike, axes: str = "[n, P]") -> Array:
     """Return points as an array; raise `ValueError` unless they are finite numbers of 32 or 64 bits with these axes."""
     points = as_array(points)
     if points.dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(f"`{name}` must hold numbers of float32 or float64; got {points.dtype}. Convert it by astype.")
+        raise ValueError(f"`{name}` must hold numbers of float32 or float64; got {points.dtype}. Use `.astype`.")
     if points.ndim != axes.count(",") + 1 or 0 in points.shape:
         raise ValueError(f"`{name}` must have axes {axes}, none of them empty; got shape {points.shape}.")
     bad = ~(abs(on_host(points)) < np.inf)
@@ -35,16 +35,16 @@ def check_cloud(name: str, points: ArrayLike, axes: str = "[n, P]") -> Array:
 
 
 def check_pair(names: tuple[str, str], x: Array, y: Array) -> None:
-    """Raise `ValueError` unless two clouds have one dimension and one type."""
+    """Raise `ValueError` unless two clouds share one dimension and one type."""
     (first, second), dim = names, x.shape[-1]
     if y.shape[-1] != dim:
         raise ValueError(f"`{second}` must have points of {dim} coordinates, as `{first}` has; got {y.shape[-1]}.")
     if y.dtype != x.dtype:
-        raise ValueError(f"`{second}` must be of {x.dtype}, as `{first}` is; got {y.dtype}. Convert one by astype.")
+        raise ValueError(f"`{second}` must be of {x.dtype}, as `{first}` is; got {y.dtype}. Use `.astype`.")
 
 
 def check_weights(name: str, weights: ArrayLike | None, points: Array) -> Array:
-    """Return weights, uniform by default; raise `ValueError` unless those of each cloud are >= 0 and have sum 1."""
+    """Return weights, uniform by default; raise `ValueError` unless those of each cloud are >= 0 and sum to 1."""
     shape, dtype = points.shape[:-1], points.dtype
     if weights is None:
         return as_array(np.full(shape, 1 / shape[-1], dtype))
@@ -56,18 +56,18 @@ def check_weights(name: str, weights: ArrayLike | None, points: Array) -> Array:
     if not is_traced(valid) and not valid.all():
         got = f"least weight {float(known.min()):g}, sums from {float(known.sum(axis=-1).min()):.7g} to "
         got += f"{float(known.sum(axis=-1).max()):.7g}"
-        raise ValueError(f"`{name}` must not be negative and have sum 1; got {got}. Divide by the sum.")
+        raise ValueError(f"`{name}` must be non-negative with sum 1; got {got}. Divide by the sum.")
     return weights
 
 
 def are_weights(weights: Any) -> Any:
-    """Whether each row is of numbers >= 0 whose sum is 1 but for rounding."""
+    """Whether the numbers of each row are >= 0 and sum to 1 up to rounding."""
     tolerance = max(float(jnp.finfo(weights.dtype).eps) ** 0.5, 1e-4)
     return (weights >= 0).all(axis=-1) & (abs(weights.sum(axis=-1) - 1) <= tolerance)
 
 
 def check_positive(name: str, value: ArrayLike, dtype: Any) -> Array:
-    """Return a number of a type; raise `ValueError` unless it is positive and finite."""
+    """Return the number in the given type; raise `ValueError` unless it is positive and finite."""
     if jnp.shape(value) != ():
         raise ValueError(f"`{name}` must be one number; got an array of shape {jnp.shape(value)}.")
     if is_traced(value):
@@ -79,14 +79,14 @@ def check_positive(name: str, value: ArrayLike, dtype: Any) -> Array:
 
 
 def check_initial(initial: Potentials | None, x: Array, y: Array) -> Potentials:
-    """Return potentials to start from (no guess: infinite); raise `ValueError` unless they are of the clouds' sizes."""
+    """Return initial potentials, infinite without a guess; raise `ValueError` unless they have the clouds' sizes."""
     sizes = x.shape[:-1], y.shape[:-1]
     if initial is None:
         return Potentials(*(as_array(np.full(size, np.inf, x.dtype)) for size in sizes * 2))
     got = initial.x.shape, initial.y.shape
     if got != sizes or (initial.x_self.shape, initial.y_self.shape) != sizes:
         raise ValueError(
-            f"`initial` must be of the clouds' sizes, {sizes[0]} and {sizes[1]}; got {got[0]} and {got[1]}, for the "
-            f"transports to themselves {initial.x_self.shape} and {initial.y_self.shape}."
+            f"`initial` must be of the clouds' sizes, {sizes[0]} and {sizes[1]}; got {got[0]} and {got[1]}, and for "
+            f"the transports to themselves {initial.x_self.shape} and {initial.y_self.shape}."
         )
     return jax.tree.map(lambda leaf: leaf.astype(x.dtype), initial)

@@ -9,12 +9,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from .._backend.precision import Module
 from ._gibbs import Gibbs, soft_minimum
 
-# How often the relaxation is chosen anew.
+# The number of iterations between updates of the relaxation.
 _PERIOD = 4
 
 
 class Scaled(Module):
-    """Potentials, the L1 error of the plan's two marginals, and how many iterations led there."""
+    """Potentials, the L1 error of the plan's two marginals, and the number of iterations."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -47,13 +47,13 @@ def scale(
     most: ArrayLike,
     rows: int,
 ) -> Scaled:
-    """Potentials of the transport from x to y, from a first guess of them.
+    """The potentials of the transport from x to y, from an initial guess.
 
-    Iterates on scalings of the kernel: two products of matrix and vector, no exponentials. Where scalings are about to
-    leave the range of floating-point numbers they are absorbed in the potentials, one iteration is made in logarithms,
-    and the kernel is computed anew (B. Schmitzer, arXiv:1610.06519).
+    An iteration updates the scalings of the kernel with two matrix-vector products and no exponentials. When scalings
+    are about to leave the range of floating-point numbers, they are absorbed in the potentials. Then one iteration is
+    made in logarithms, and the kernel is recomputed (B. Schmitzer, arXiv:1610.06519).
     """
-    columns = rows * len(x) // len(y) + 1  # of the transpose, as many entries at once
+    columns = rows * len(x) // len(y) + 1  # of the transposed kernel, for as many entries at once
 
     def attempt(carry):
         scaled, inside = carry
@@ -79,7 +79,7 @@ def scale(
 
 
 def _iterate(kernel: Gibbs, a: Array, b: Array, iterations: Array, threshold: ArrayLike, most: ArrayLike) -> _State:
-    """Scale a kernel until its marginals are right, or the scalings come near the range of floating-point numbers."""
+    """Scale a kernel until its marginals are right, or until the scalings are about to leave the range of numbers."""
     tiny = jnp.finfo(a.dtype).tiny
     widest = -jnp.log(tiny) / 3
 
@@ -98,7 +98,7 @@ def _iterate(kernel: Gibbs, a: Array, b: Array, iterations: Array, threshold: Ar
         sums = jnp.maximum(sums, tiny)
         error = error + jnp.sum(jnp.abs(weights * sums - b))
         iterations = state.iterations + 1
-        # The last one is not relaxed: the second marginal is then exact, and the first no worse than the error.
+        # The last iteration is not relaxed: the second marginal is then exact, and the first no worse than the error.
         last = ~(error > threshold) | (iterations >= most)
         relaxation = jnp.where(last, 1, state.relaxation)
         v = _step(state.v, state.v + jnp.log(sums), b, relaxation)
@@ -117,9 +117,10 @@ def _iterate(kernel: Gibbs, a: Array, b: Array, iterations: Array, threshold: Ar
 
 
 def _step(u: Array, surplus: Array, weights: Array, relaxation: Array) -> Array:
-    """Take `relaxation` times the surplus from the logarithms of scalings; once, where that much would not pay.
+    """Subtract `relaxation` times the surplus from the logarithms of scalings, or once if that gains too little.
 
-    The dual value must rise by half of what it does near its maximum, so that the iteration converges from anywhere.
+    A relaxed step must raise the dual value by at least half of its rise near the maximum. The iteration then converges
+    from any start.
     """
 
     def gain(relaxation):
@@ -131,12 +132,12 @@ def _step(u: Array, surplus: Array, weights: Array, relaxation: Array) -> Array:
 
 
 def _relax(state: _State) -> _State:
-    r"""Choose the over-relaxation ω by the rate λ at which errors fell since the last choice.
+    r"""Choose the over-relaxation ω from the rate λ at which errors fell since the last choice.
 
     Near the solution λ, ω and the rate ϑ² of the plain iteration satisfy \( (\lambda + \omega - 1)^2 = \lambda \omega^2
-    \vartheta^2 \), and the best is \( \omega = 2 / (1 + \sqrt{1 - \vartheta^2}) \) (Young's theory of relaxation; for
-    Sinkhorn T. Lehmann, M.-K. von Renesse, A. Sambale, A. Uschmajew, arXiv:2012.12562). A rate of ω - 1 or less is what
-    the best gives, and errors that grow are those of a start: nothing is to be learnt from either.
+    \vartheta^2 \), and the best is \( \omega = 2 / (1 + \sqrt{1 - \vartheta^2}) \) (Young's theory of relaxation;
+    for Sinkhorn T. Lehmann, M.-K. von Renesse, A. Sambale, A. Uschmajew, arXiv:2012.12562). The best ω gives a rate of
+    ω - 1 or less, and errors may grow at the start. Neither case gives information on ϑ, so ω is kept.
     """
     omega = state.relaxation
     rate = (state.error / state.mark) ** (1 / _PERIOD)

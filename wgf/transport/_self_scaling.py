@@ -20,11 +20,11 @@ def scale_self(
     most: ArrayLike,
     rows: int,
 ) -> Scaled:
-    """The one potential of the transport of a cloud to itself, which contracts alike for every ε.
+    """The potential of the transport of a cloud to itself, by an iteration of the same rate for every ε.
 
-    The kernel is positive definite: f - T(f) has a derivative with eigenvalues in [1, 2], so that the half steps of
-    Feydy et al. (2019) halve the error, and those of B. T. Polyak's method with momentum divide it by 5.8. The kernel's
-    diagonal is 1, so that the scalings of points with mass stay within range.
+    The kernel is positive definite, so the derivative of f - T(f) has eigenvalues in [1, 2]. The half steps of Feydy et
+    al. (2019) therefore halve the error. The steps of B. T. Polyak's momentum method, used here, divide it by 5.8. The
+    kernel's diagonal is 1, so the scalings of points with mass stay within range.
     """
     zero = jnp.zeros_like(f)
     kernel = Gibbs(x, x, zero, zero, epsilon, rows)
@@ -38,7 +38,7 @@ def scale_self(
         error = 2 * jnp.sum(jnp.abs(mass * sums - a))
         # The first half step is exact where the kernel is nearly diagonal and where it is nearly constant.
         moved = momentum * moved - jnp.where(iterations == 0, 0.5, pace) * (u + jnp.log(sums))
-        # The potential that was measured is the one to keep, its plan scaled to mass 1.
+        # At the end the potential with the measured error is kept, and its plan is scaled to mass 1.
         moved = jnp.where(error > threshold, moved, -jnp.log(jnp.sum(mass * sums)) / 2)
         return u + moved, moved, error, iterations + 1
 

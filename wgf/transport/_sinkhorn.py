@@ -32,28 +32,29 @@ def sinkhorn_divergence(
     r"""\( S_\varepsilon(\alpha, \beta) = W_\varepsilon(\alpha, \beta) - \tfrac12 W_\varepsilon(\alpha, \alpha)
     - \tfrac12 W_\varepsilon(\beta, \beta) \) for the squared distance \( \|x - y\|^2 \).
 
-    Tends to W₂² as ε → 0 and the samples grow. Two samples of one law have a positive divergence, in high dimension a
-    large one: compare with a noise floor ([`wgf.transport.Excess`][]) before believing a value.
+    It tends to W₂² as ε → 0 and the samples grow. Two samples of one law have a positive divergence, which is large in
+    high dimensions. Always compare a value with its noise floor ([`wgf.transport.Excess`][]).
 
     **Arguments:**
 
     - `x`, `y`: points `[n, P]` and `[m, P]`.
     - `epsilon`: ε > 0, in units of squared distance; [`wgf.transport.epsilon_from_scale`][] chooses one.
-    - `x_weights`, `y_weights`: of sum 1 each; default uniform. Weight 0 is allowed.
-    - `threshold`: the error at which an iteration stops, in the L1 norm, of both marginals together. 1e-3 is fine for
+    - `x_weights`, `y_weights`: weights with sum 1; default uniform. Weight 0 is allowed.
+    - `threshold`: the error at which an iteration stops: the L1 error of both marginals together. Good values: 1e-3 for
       values, 1e-4 for gradients.
     - `max_iterations`: the most iterations of each of the three problems.
-    - `initial`: the potentials of an earlier divergence of as many points, to start from; ignored where not finite.
-    - `block`: how many rows of a kernel to hold at once; default all up to 2²⁶ entries, beyond that a block which stays
-      in a processor's cache. A kernel in blocks is computed anew in each iteration.
+    - `initial`: starting potentials, from an earlier divergence of as many points. They are ignored if not finite.
+    - `block`: the number of rows of a kernel to hold at once. Default: all rows for up to 2²⁶ entries, else a block
+      that stays in a processor's cache. A kernel in blocks is recomputed in each iteration.
 
-    **Returns:** [`wgf.transport.Divergence`][]. First derivatives in points, ε and weights (of sum 1: up to a constant)
-    are those of the converged value. Cost: O((n + m)² P + iterations · (n + m)²) time, O(n m) memory or
-    O(block · (n + m)).
+    **Returns:** [`wgf.transport.Divergence`][]. Its first derivatives in points, ε and weights are those of the
+    converged value. In the weights, whose sum is fixed, they are defined up to a constant.
 
-    **Raises:** `ValueError` if the clouds are empty, not finite, or of other dimensions or types, weights are negative
-    or do not sum to 1, ε or `threshold` is not positive, a count is below 1, or `initial` is of other sizes. What is
-    known only at run time (under `jit`) is not checked: such input has not `converged`.
+    **Raises:** `ValueError` if the clouds are empty or not finite, their dimensions or types differ, weights are
+    negative or do not sum to 1, ε or `threshold` is not positive, a count is below 1, or `initial` has other sizes.
+    Traced values (under `jit`) are not checked: bad ones give a result that has not `converged`.
+
+    Cost: O((n + m)² P + iterations · (n + m)²) time, and O(n m) or O(block · (n + m)) memory.
 
     **Source:** J. Feydy et al., *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences*,
     AISTATS 2019.
@@ -81,14 +82,17 @@ def divergence_curve(
     max_iterations: int = 2000,
     block: int | None = None,
 ) -> Divergence:
-    r"""\( S_\varepsilon(\alpha_k, \beta) \) of the clouds along a curve from one that stays.
+    r"""\( S_\varepsilon(\alpha_k, \beta) \) of the clouds along a curve from a fixed reference.
 
-    Each is solved from the potentials of the one before, and the reference's transport to itself once for all.
+    Each problem starts from the potentials of the one before. The reference's transport to itself is solved once.
 
-    **Arguments:** clouds `[saves, n, P]` in order, with weights `[saves, n]`; the reference, with weights `[m]`; the
-    rest as in [`wgf.transport.sinkhorn_divergence`][].
+    **Arguments:**
 
-    **Returns:** [`wgf.transport.Divergence`][] with an axis of saves in all its parts.
+    - `clouds`: points `[saves, n, P]` in order, with `weights` `[saves, n]`.
+    - `reference`: points `[m, P]`, with `reference_weights` `[m]`.
+    - the others as in [`wgf.transport.sinkhorn_divergence`][].
+
+    **Returns:** [`wgf.transport.Divergence`][] with a leading axis `[saves]` in all its parts.
 
     **Raises:** `ValueError` as `sinkhorn_divergence` does.
     """
@@ -114,7 +118,7 @@ def _curve(
 
 
 class _Alone(Module):
-    """A cloud moved to a mean of 0, and its transport to itself. The mean is the sum of two vectors."""
+    """A cloud shifted to mean 0, and its transport to itself. Its mean is the sum of two vectors."""
 
     points: Float[Array, "n dim"]
     mean: tuple[Float[Array, " dim"], Float[Array, " dim"]]
@@ -126,7 +130,7 @@ class _Alone(Module):
 
 
 class Options(Module):
-    """How to solve transport problems; ε is of the clouds' own type, which all else then is."""
+    """The options of transport problems. ε has the type of the clouds, and so have all results."""
 
     epsilon: Float[Array, ""]
     threshold: Float[Array, ""]
@@ -135,7 +139,7 @@ class Options(Module):
 
     @classmethod
     def of(cls, dtype, epsilon: ArrayLike, threshold: ArrayLike, max_iterations: int, block: int | None) -> "Options":
-        """Checked options: arrays, so that other values need no other program."""
+        """Check the options and make them arrays, so that other values need no other program."""
         most = as_array(at_least("max_iterations", max_iterations, 1))
         block = None if block is None else at_least("block", block, 1)
         return cls(
@@ -143,14 +147,14 @@ class Options(Module):
         )
 
     def divergence(self, x: Array, y: Array, a: Array, b: Array, initial: Potentials) -> Divergence:
-        """The divergence of two clouds from a first guess of their potentials."""
+        """The divergence of two clouds, with an initial guess of their potentials."""
         return self.between(x, a, self.alone(y, b, initial.y_self), initial)
 
     def alone(self, points: Array, weights: Array, potential: Array) -> _Alone:
-        """The cloud's transport to itself, from a first guess of the potential."""
+        """The cloud's transport to itself, with an initial guess of the potential."""
         rough = weights @ points
         points = points - rough[None]
-        # The mean of far points is known to the spacing of their own numbers: what is left of it, to that of the rest.
+        # The mean of points far from 0 is only exact to their own spacing, so the remaining mean is subtracted as well.
         rest = weights @ points
         points = points - rest[None]
         rows = rows_at_once(len(points), len(points), self.block)
@@ -164,15 +168,15 @@ class Options(Module):
         """The divergence of a cloud from another whose transport to itself is known."""
         own = self.alone(points, weights, initial.x_self)
         rows = rows_at_once(len(own.points), len(other.points), self.block)
-        # Clouds that hardly differ have nearly their own potentials.
+        # Between nearly equal clouds the potentials are nearly those of the transports to themselves.
         f, g = _finite_or(own.potential, initial.x), _finite_or(other.potential, initial.y)
         problem = own.points, other.points, own.weights, other.weights
         fixed = jax.lax.stop_gradient((*problem, f, g, self.epsilon))
         solved = scale(*fixed, threshold=self.threshold, most=self.most, rows=rows)
         value = dual_value(*problem, solved.f, solved.g, self.epsilon, rows) - (own.value + other.value) / 2
-        # Means apart add their squared distance, and nothing else.
+        # Different means only add their squared distance.
         value = value + jnp.sum(sum(mine - theirs for mine, theirs in zip(own.mean, other.mean, strict=True)) ** 2)
-        # A NaN must not read as a value to trust, whatever the errors say.
+        # A value that is NaN must not count as converged, even if the errors are small.
         converged = (solved.error <= self.threshold) & own.converged & other.converged & jnp.isfinite(value)
         converged &= _resolved(((solved.f, own.weights), (solved.g, other.weights)), self.epsilon)
         iterations = jnp.maximum(solved.iterations, jnp.maximum(own.iterations, other.iterations))
@@ -181,7 +185,7 @@ class Options(Module):
 
 
 def _resolved(potentials: Sequence[tuple[Array, Array]], epsilon: Array) -> Bool[Array, ""]:
-    """Whether potentials are so small that their sums are exact to a hundredth of ε, wherever there is mass."""
+    """Whether potentials are so small that their sums are exact to a hundredth of ε at all points with mass."""
     largest = [jnp.max(jnp.where(weights > 0, jnp.abs(f), 0)) for f, weights in potentials]
     return sum(largest, jnp.zeros_like(epsilon)) * jnp.finfo(epsilon.dtype).eps <= 0.01 * epsilon
 

@@ -1,4 +1,4 @@
-"""What of a model moves under a flow, and how fast: the part of a flow that depends on what the model is."""
+"""The geometry of a flow: which arrays of a model move, and how fast they descend."""
 
 import abc
 from collections.abc import Callable
@@ -18,10 +18,10 @@ class Evaluation(Module):
     """One value and gradient of Q.
 
     - `objective`: Q.
-    - `outputs`: what the model answers to each prompt; `[0]` where the objective is a plain function.
+    - `outputs`: the model's output for each prompt; `[0]` if the objective is a plain function.
     - `velocity`: dθ/dτ of the geometry's parameters, packed.
-    - `dissipation`: −dQ/dτ; on a grid at temperature σ, that of the free energy Q − σS.
-    - `courant`: the Courant numbers a unit of time; 0 where explicit steps of any length keep masses positive.
+    - `dissipation`: −dQ/dτ; on a grid at temperature σ, −dF/dτ of the free energy F = Q − σS.
+    - `courant`: the Courant number per unit of time; 0 if explicit steps of any length keep masses positive.
     """
 
     objective: Float[Array, ""]
@@ -36,7 +36,7 @@ class AbstractGeometry(Module):
 
     @abc.abstractmethod
     def parameters(self, model: Any) -> PyTree[Array]:
-        """What moves."""
+        """The arrays that move."""
 
     @abc.abstractmethod
     def place(self, model: Any, parameters: PyTree[Array]) -> Any:
@@ -44,11 +44,11 @@ class AbstractGeometry(Module):
 
     @abc.abstractmethod
     def pack(self, parameters: PyTree[Array]) -> list[Array]:
-        """The parameters in as few arrays as their geometry allows."""
+        """The parameters in as few arrays as possible."""
 
     @abc.abstractmethod
     def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
-        """The inverse of `pack`, for parameters of the structure and shapes of others, `like`."""
+        """The inverse of `pack`: parameters with the structure and shapes of `like`."""
 
     @abc.abstractmethod
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: Any) -> Evaluation:
@@ -60,13 +60,13 @@ class AbstractGeometry(Module):
 
     @abc.abstractmethod
     def solver(self) -> diffrax.AbstractSolver:
-        """The solver that suits this geometry without noise."""
+        """The default solver without noise."""
 
     @abc.abstractmethod
     def controller(
         self, rtol: Float[Array, ""], atol: Float[Array, ""], norm: Callable[[Any], Any], taus: Float[Array, " saves"]
     ) -> diffrax.AbstractStepSizeController:
-        """The step size control that suits this geometry, for a norm of the solver's whole state."""
+        """The default step size controller, for a norm of the solver's whole state."""
 
     @abc.abstractmethod
     def noise(self, model: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
@@ -77,23 +77,24 @@ class AbstractGeometry(Module):
 
 
 def error_control(rtol, atol, norm, taus: Float[Array, " saves"]) -> diffrax.PIDController:
-    """Bound each step's error; fail, with a code of its own, where steps fall below the spacing of τ.
+    """Bound the error of each step. Fail with a code of its own if steps fall below four times the spacing of τ.
 
-    Such a step would never arrive. The 4 is below the 100 ulps within which Diffrax joins the last step to the end.
+    Smaller steps would not advance τ. The factor 4 is below the 100 ulps within which Diffrax extends the last step
+    to the end.
     """
     least = 4 * jnp.finfo(taus.dtype).eps * jnp.max(jnp.abs(taus))
     return diffrax.PIDController(rtol, atol, norm=norm, dtmin=least, force_dtmin=False)
 
 
 def real_dtype(parameters: PyTree[Array]) -> jnp.dtype:
-    """The type of real numbers that the parameters promote to, which τ, tolerances and integrals share."""
+    """The type of real numbers to which the parameters promote. τ, tolerances and integrals have it too."""
     return jnp.finfo(jnp.result_type(*jax.tree.leaves(parameters))).dtype
 
 
 def value_and_outputs(
     objective: Callable[[Any], Float[Array, ""]], model: Any
 ) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
-    """Q and the outputs it was computed from: none, where the objective is a plain function of the model."""
+    """Q and the outputs from which it is computed; no outputs if the objective is a plain function of the model."""
     if isinstance(objective, Objective):
         return objective.value_and_outputs(model)
     q = numbers("objective", objective(model))
@@ -105,10 +106,10 @@ def value_and_outputs(
 
 
 def risk(objective: Callable[[Any], Float[Array, ""]], evaluation: Evaluation) -> Float[Array, ""]:
-    """The risk R of an evaluated model: all of Q, where the objective is a plain function."""
+    """The risk R of an evaluated model; Q itself if the objective is a plain function."""
     return objective.score(evaluation.outputs) if isinstance(objective, Objective) else evaluation.objective
 
 
 def prompt_weights(objective: Callable[[Any], Float[Array, ""]]) -> Float[Array, " batch"]:
-    """The weights of the data measure: none, where the objective is a plain function."""
+    """The weights of the data measure; empty if the objective is a plain function."""
     return objective.prompts.weights if isinstance(objective, Objective) else jnp.zeros(0)

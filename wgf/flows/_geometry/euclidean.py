@@ -30,11 +30,11 @@ class Euclidean(AbstractGeometry):
         return eqx.combine(parameters, model)
 
     def pack(self, parameters: PyTree[Array]) -> list[Array]:
-        """One by one, for they may have any shapes; complex ones with a last axis of real and imaginary parts."""
+        """One array each, since shapes differ; complex ones with a last axis for the real and the imaginary part."""
         return [_real_pair(leaf) if jnp.iscomplexobj(leaf) else leaf for leaf in jax.tree.leaves(parameters)]
 
     def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
-        """In the structure of the others, complex where they are."""
+        """The parameters in the structure of `like`, complex where it is."""
         leaves, structure = jax.tree.flatten(like)
         pairs = zip(packed, leaves, strict=True)
         parts = [jax.lax.complex(a[..., 0], a[..., 1]) if jnp.iscomplexobj(leaf) else a for a, leaf in pairs]

@@ -23,8 +23,9 @@ class FiniteVolume(AbstractGeometry):
     The free energy \( F = Q - \sigma S \) falls at exactly the rate of the dissipation, and at σ > 0 comes to rest
     where ξ is constant: at the discrete Gibbs law \( a_{ij} \propto \exp(-\tfrac1\sigma\,\delta Q/\delta\rho) \).
 
-    **Source:** Carrillo, Chertock, Huang (2015), section 2; for the free energy, S. Mei, A. Montanari, P.-M. Nguyen,
-    *A mean field view of the landscape of two-layer neural networks*, PNAS 115 (2018).
+    **Source:** arXiv:2410.23610, equation 3.3; the scheme: Carrillo, Chertock, Huang (2015), section 2; the free
+    energy: S. Mei, A. Montanari, P.-M. Nguyen, *A mean field view of the landscape of two-layer neural networks*,
+    PNAS 115 (2018).
     """
 
     temperature: Float[Array, ""]
@@ -34,7 +35,7 @@ class FiniteVolume(AbstractGeometry):
         return model.measure.weights
 
     def place(self, model: AbstractModel, parameters: Float[Array, "*saves depth width"]) -> AbstractModel:
-        """Put the weights; what rounding has left below zero is zero."""
+        """Put the weights; negative ones, due to rounding, become zero."""
         return eqx.tree_at(lambda m: m.measure.weights, model, jnp.maximum(parameters, 0))
 
     def pack(self, parameters: Float[Array, "depth width"]) -> list[Array]:
@@ -46,7 +47,7 @@ class FiniteVolume(AbstractGeometry):
         return packed[0]
 
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: AbstractModel) -> Evaluation:
-        """Differentiate Q by the weights and move mass down its slope."""
+        """Differentiate Q by the weights, and move mass down the slope of the potential."""
         measure = model.measure
         assert isinstance(measure, Eulerian)
 
@@ -55,7 +56,7 @@ class FiniteVolume(AbstractGeometry):
             return value_and_outputs(objective, moved)
 
         (q, outputs), gradient = jax.value_and_grad(value, has_aux=True)(measure.weights)
-        # The log of a positive number, empty cells included: their neighbours then fill them at a great finite speed.
+        # A positive floor keeps the logarithm finite: empty cells are filled at a large finite speed.
         floor = jnp.maximum(measure.weights, jnp.finfo(measure.weights.dtype).tiny)
         potential = gradient / measure.depth_weights[:, None] + self.temperature * jnp.log(floor)
         grid = (measure.weights.shape[0], *measure.cells)
@@ -67,7 +68,7 @@ class FiniteVolume(AbstractGeometry):
             outputs=outputs,
             velocity=[rate.masses.reshape(measure.weights.shape)],
             dissipation=jnp.sum(measure.depth_weights * rate.dissipation),
-            # Near rest the velocity vanishes and diffusion alone bounds a stable step, at Δθ²/(2σ) in one dimension.
+            # Near rest the velocity vanishes, and diffusion bounds a stable step: Δθ²/(2σ) in one dimension.
             courant=jnp.maximum(jnp.max(rate.courant), 2 * self.temperature * jnp.sum(measure.spacing**-2)),
         )
 
@@ -102,7 +103,7 @@ class Rate(NamedTuple):
 
     - `masses`: \( \dot a_j \), of the shape of the cells; they add up to 0.
     - `dissipation`: \( \sum_{faces} u^2 \hat a = -\sum_j \xi_j \dot a_j \ge 0 \), the rate at which the energy falls.
-    - `courant`: ν, the Courant numbers a unit of time: an explicit Euler step of length at most 1/ν keeps masses ≥ 0.
+    - `courant`: ν, the Courant number per unit of time. An explicit Euler step of at most 1/ν keeps masses ≥ 0.
     """
 
     masses: Float[Array, "*cells"]
@@ -140,7 +141,7 @@ def finite_volume_rate(
         flux = east * (a + half)[..., :-1] - west * (a - half)[..., 1:]
         dissipation = dissipation + jnp.sum(u * flux)
         rate = rate - jnp.moveaxis(jnp.diff(_walled(flux), axis=-1), -1, axis) / spacing[axis]
-        # A cell's two face values add up to 2a, so no more than that can leave at the greater of its outward speeds.
+        # The two face values of a cell sum to 2a, so at most that leaves, at the larger outward speed.
         outward = 2 * jnp.maximum(_walled(east)[..., 1:], _walled(west)[..., :-1])
         crossings = crossings + jnp.moveaxis(outward, -1, axis) / spacing[axis]
     return Rate(rate, dissipation, jnp.max(crossings))
@@ -152,10 +153,10 @@ def _walled(faces: Array) -> Array:
 
 
 def _limited_slopes(a: Array) -> Array:
-    """Slopes a cell by the generalised minmod limiter (of parameter 1.5) along the last axis; 0 at the boundary.
+    """Slopes per cell by the generalised minmod limiter (parameter 1.5) along the last axis; 0 at the boundary.
 
-    Values at both faces of a cell then lie between those of its neighbours and are at least a quarter of its own. At
-    the limiter's greatest parameter, 2, a face toward an empty cell could be empty too: diffusion would never cross it.
+    Both face values of a cell then lie between the values of its neighbours, and are at least a quarter of its own.
+    With the largest parameter, 2, the face toward an empty cell could be zero, and diffusion would never cross it.
     """
     step = jnp.diff(a, axis=-1)
     left, right = step[..., :-1], step[..., 1:]

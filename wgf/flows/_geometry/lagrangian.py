@@ -1,4 +1,4 @@
-"""The Wasserstein geometry along characteristics: the particles of a measure move, each in units of its own mass."""
+"""The Wasserstein geometry along characteristics: particles move, each by a gradient divided by its mass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +18,11 @@ from .base import AbstractGeometry, Evaluation, error_control, value_and_outputs
 class Lagrangian(AbstractGeometry):
     r"""Particles of a measure, \( \dot\theta_{ij} = -\frac{1}{w_i a_{ij}} \frac{\partial Q}{\partial \theta_{ij}}
     \).
+
+    With masses 1/(LM) this is the gradient flow of the finite model, equation 2.7; on the measure of the limit it is
+    the Wasserstein flow along characteristics, equation 3.3.
+
+    **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """
 
     def parameters(self, model: AbstractModel) -> PyTree[Array]:
@@ -29,11 +34,11 @@ class Lagrangian(AbstractGeometry):
         return model.with_particles(parameters)
 
     def pack(self, parameters: PyTree[Array]) -> list[Array]:
-        """All particles as vectors, one array `[depth, width, P]`."""
+        """All particles as vectors in one array `[depth, width, P]`."""
         return [coordinates(parameters)]
 
     def unpack(self, packed: list[Array], like: PyTree[Array]) -> PyTree[Array]:
-        """Particles again."""
+        """The particles."""
         return at_coordinates(packed[0], like)
 
     def evaluate(self, objective: Callable[[Any], Float[Array, ""]], model: AbstractModel) -> Evaluation:
@@ -47,6 +52,7 @@ class Lagrangian(AbstractGeometry):
             return value_and_outputs(objective, massive.with_particles(self.unpack(packed, particles)))
 
         (q, outputs), (gradient,) = jax.value_and_grad(value, has_aux=True)(self.pack(particles))
+        # Equations 2.7 and 3.3.
         velocity = -gradient / massive.measure.masses[:, :, None]
         dissipation = jnp.sum(model.measure.masses * jnp.sum(velocity**2, axis=2))
         return Evaluation(q, outputs, [velocity], dissipation, jnp.zeros_like(dissipation))
@@ -64,10 +70,10 @@ class Lagrangian(AbstractGeometry):
         return error_control(rtol, atol, norm, taus)
 
     def noise(self, model: AbstractModel) -> PyTree[jax.ShapeDtypeStruct]:
-        """Independent noise for every particle; one for all nodes where particles are interpolated over depth.
+        """Independent noise for every particle; shared by all nodes if particles are interpolated over depth.
 
-        The flow knows the law at each depth alone, so the noise may depend on depth in any way. Shared, it keeps a
-        particle smooth in depth and the law between nodes right: averaged over independent nodes, noise would shrink.
+        The flow depends on the law at each depth alone, so noise may depend on depth in any way. Shared noise keeps
+        particles smooth in depth and the law between nodes right. Independent noise would average out between nodes.
         """
         depth = None if isinstance(model.measure, Layered) else 1
 
@@ -78,10 +84,10 @@ class Lagrangian(AbstractGeometry):
 
 
 def _with_vestigial_masses(model: AbstractModel) -> AbstractModel:
-    """Give weight-zero particles a mass too small to change any sum, but that can be divided by.
+    """Give particles of weight zero a mass that changes no sum but is not zero.
 
-    A contribution of 2^-66 (2^-332 in float64) of a unit particle's is lost in rounding wherever a particle of
-    weight above zero contributes; dividing a gradient by a power of two is exact. So tracers cost no second code path.
+    A weight of 2^-66 (2^-332 in float64) is lost in rounding wherever a particle of positive weight contributes, and
+    dividing a gradient by a power of two is exact. Tracers therefore need no second code path.
     """
     weights = model.measure.weights
     vestige = jnp.asarray(2.0**-66 if weights.dtype.itemsize <= 4 else 2.0**-332, weights.dtype)

@@ -1,3 +1,3 @@
-"""A flow driven from the host in segments: what a person starts, watches, stops and resumes."""
+"""A flow in segments, driven from the host: segments, checkpoints, interruption, causes of failure."""
 
 from .run import run as run

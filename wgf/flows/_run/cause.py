@@ -1,4 +1,4 @@
-"""Why a flow failed: what the solver's code does not tell, asked of the snapshot where it stopped."""
+"""Why a flow failed, found from the snapshot where it stopped."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .segment import Snapshot
 
 
 def cause_of_failure(problem: Problem, snapshot: Snapshot, result: RESULTS) -> RESULTS:
-    """A failed solve's code, made more precise: `not_finite`, `too_tight` or `stiff` where one of them is the cause."""
+    """A more precise code for a failed solve: `not_finite`, `too_tight` or `stiff` where one of them is the cause."""
     too_short, stalled = bool(result == RESULTS.dt_min), bool(result == RESULTS.stalled)
     if too_short and not bool(_is_finite_near(problem, snapshot)):
         return RESULTS.not_finite
@@ -30,7 +30,7 @@ def cause_of_failure(problem: Problem, snapshot: Snapshot, result: RESULTS) -> R
 
 
 def _is_too_tight(problem: Problem) -> bool:
-    """Whether the tolerance lies below ten times the spacing of numbers at 1."""
+    """Whether the tolerance is below ten times the machine epsilon."""
     rtol = getattr(problem.controller, "rtol", None)
     return rtol is not None and bool(rtol < 10 * jnp.finfo(problem.taus.dtype).eps)
 
@@ -41,7 +41,7 @@ def _is_explicit(solver: diffrax.AbstractSolver) -> bool:
 
 @eqx.filter_jit
 def _is_finite_near(problem: Problem, snapshot: Snapshot) -> Bool[Array, ""]:
-    """Whether the field is finite at the snapshot, and 1 to 10⁴ of the least steps beyond it."""
+    """Whether the field is finite at the snapshot, and at 1 to 10⁴ minimal steps after it."""
     slope = field(snapshot.tau, snapshot.state, problem.args)
     least = 4 * jnp.finfo(problem.taus.dtype).eps * jnp.max(jnp.abs(problem.taus))
 
@@ -53,7 +53,7 @@ def _is_finite_near(problem: Problem, snapshot: Snapshot) -> Bool[Array, ""]:
 
 @eqx.filter_jit
 def _is_at_stability_bound(problem: Problem, snapshot: Snapshot) -> Bool[Array, ""]:
-    """Whether the step times the spectral radius of the field's Jacobian is as large as explicit methods stand."""
+    """Whether stability bounds the step: it times the spectral radius of the Jacobian is above 1."""
 
     def of_state(tau: Any, state: State) -> State:
         return field(tau, state, problem.args)

@@ -1,4 +1,4 @@
-"""A run on disk: what is solved, where it stands, and the states at the saved times."""
+"""A run on disk: its problem, its checkpoints, and the states at the saved times."""
 
 import json
 import os
@@ -9,11 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from ..._backend.fingerprint import Fingerprint, fingerprint
 from ..._backend.host import on_host
+from ..._extras import needed
 from .._problem import Problem
 from .._state import State, pack
 from .segment import Snapshot
@@ -23,11 +23,11 @@ class RunDirectory:
     """A run's directory.
 
     - `problem.json`: the problem's fingerprint.
-    - `checkpoints/STEPS/`: the snapshot after so many steps, by Orbax; the last two are kept.
-    - `saves/INDEX.npz`: the state at `taus[INDEX]`, named by path: to be read with NumPy, also while the run goes on.
+    - `checkpoints/STEPS/`: the snapshot after STEPS steps, by Orbax. The last two are kept.
+    - `saves/INDEX.npz`: the state at `taus[INDEX]`, arrays named by their paths. NumPy reads it, also during the run.
 
-    **Raises:** `ValueError` if the directory holds another problem, naming what differs; if what it holds is not known;
-    if a part of the problem cannot be compared with a later one.
+    **Raises:** `ValueError` if the directory holds another problem (the message names the difference), if its problem
+    is unknown, or if a part of the problem cannot be compared with a later one.
     """
 
     def __init__(self, directory: str | os.PathLike, problem: Problem):
@@ -35,8 +35,9 @@ class RunDirectory:
         self._problem = problem
         self._taus = np.asarray(problem.taus)
         self._begin(problem)
-        self._manager = ocp.CheckpointManager(
-            self._directory / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=2)
+        self._orbax: Any = needed("orbax.checkpoint", "checkpoints", "`directory`")
+        self._manager = self._orbax.CheckpointManager(
+            self._directory / "checkpoints", options=self._orbax.CheckpointManagerOptions(max_to_keep=2)
         )
         self._abandoned: list[int] = []
 
@@ -55,11 +56,11 @@ class RunDirectory:
             _write(path, json.dumps(ours._asdict(), indent=1) + "\n")
 
     def restore(self, like: Snapshot) -> tuple[Snapshot, dict[int, State]] | None:
-        """The latest snapshot that is whole and has all states before it, with these; None in a new directory.
+        """The latest undamaged snapshot and all saved states before it; None in a new directory.
 
-        Arrays have the types of a like snapshot, and are on its devices.
+        Arrays have the types and devices of those in `like`.
 
-        **Raises:** `ValueError` that names the damaged file if there is no such snapshot.
+        **Raises:** `ValueError` that names the damaged file if every checkpoint is damaged.
         """
         first: _DamageError | None = None
         for steps in sorted(self._manager.all_steps(), reverse=True):
@@ -73,21 +74,21 @@ class RunDirectory:
         if first is None:
             return None
         raise ValueError(
-            f"`directory` must hold whole files; {first}. Put back a copy of it, or delete "
-            f"{self._directory / 'checkpoints'}: the run is then computed again from its start."
+            f"`directory` must hold undamaged files; {first}. Restore the file from a copy, or delete "
+            f"{self._directory / 'checkpoints'}: the run then starts again from its first τ."
         ) from first
 
     def checkpoint(self, snapshot: Snapshot) -> None:
         """Write a snapshot, in the background."""
-        # Those after a snapshot that the run went back to stand in the way of the steps that are taken again.
+        # Checkpoints after the restored one would have the same names as those that are written now.
         while self._abandoned:
             self._manager.delete(self._abandoned.pop())
         steps = int(snapshot.stats["num_steps"])
         if steps != self._manager.latest_step():
-            self._manager.save(steps, args=ocp.args.StandardSave(_named(jax.tree.leaves(snapshot))))
+            self._manager.save(steps, args=self._orbax.args.StandardSave(_named(jax.tree.leaves(snapshot))))
 
     def save(self, index: int, row: State) -> None:
-        """Write the state at `taus[index]`, in one move: a reader never meets half a file."""
+        """Write the state at `taus[index]` atomically: a reader never sees a partial file."""
         if jax.process_index() != 0:
             return
         path = self._path(index)
@@ -97,16 +98,16 @@ class RunDirectory:
         path.with_suffix(".part.npz").replace(path)
 
     def close(self) -> None:
-        """Wait for what is being written; raise if that failed."""
+        """Wait until checkpoints are written; raise if that failed."""
         self._manager.wait_until_finished()
         self._manager.close()
 
     def _snapshot(self, steps: int, like: Snapshot) -> Snapshot:
         leaves, structure = jax.tree.flatten(like)
-        target = ocp.args.StandardRestore(_named(map(_abstract, leaves)))
+        target = self._orbax.args.StandardRestore(_named(map(_abstract, leaves)))
         try:
             stored = self._manager.restore(steps, args=target)
-        # Orbax has an error of its own for each way in which its files can be damaged.
+        # Orbax raises many types of errors for damaged files.
         except Exception as error:
             raise _DamageError(self._directory / "checkpoints" / str(steps)) from error
         return jax.tree.unflatten(structure, [stored[name] for name in _named(leaves)])
@@ -117,7 +118,7 @@ class RunDirectory:
         try:
             with path.open("rb") as file, np.load(file) as arrays:
                 tau, leaves = arrays["tau"], [arrays[name] for name in _paths(named)]
-        # So has NumPy.
+        # So does NumPy.
         except Exception as error:
             raise _DamageError(path) from error
         expected = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(named)]
@@ -134,7 +135,7 @@ class _DamageError(Exception):
     """A file or folder of the run cannot be read."""
 
     def __str__(self) -> str:
-        return f"{self.args[0]} is missing, cut off or has other contents"
+        return f"{self.args[0]} is missing, truncated or has other contents"
 
 
 def _folder(directory: str | os.PathLike) -> Path:
@@ -142,16 +143,16 @@ def _folder(directory: str | os.PathLike) -> Path:
         folder = Path(directory).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(
-            f"`directory` must begin with ~ or the ~name of a user; got {directory}, who is none."
+            f"`directory` begins with ~ and must then name a user; got {directory}, and there is no such user."
         ) from error
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`directory` must be a folder, there already or new; {folder} is a file.")
+        raise ValueError(f"`directory` must be a folder or a new path; {folder} is a file.")
     return folder
 
 
 @eqx.filter_jit
 def _named_row(problem: Problem, row: State) -> dict[str, Any]:
-    """A state by the names that the model gives its parts."""
+    """A state as a dictionary, in the structure of the model."""
     return row.named(problem.geometry, problem.model)
 
 
@@ -161,7 +162,7 @@ def _paths(tree: PyTree) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file in one move: a reader, or the next start after a crash, never meets half of it."""
+    """Write a file atomically: a reader, or the next start after a crash, never sees a partial file."""
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
@@ -178,8 +179,8 @@ def _read(path: Path) -> Fingerprint:
         or not all(map(_is_texts, found.values()))
     ):
         raise ValueError(
-            f"`directory` must hold a run that this release of wgf can compare; {path} is empty, cut off or of another "
-            "release, so its problem is unknown. Pass a new directory."
+            f"`directory` must hold a run that this release of wgf can compare; {path} is empty, truncated or of "
+            "another release, so its problem is unknown. Pass a new directory."
         )
     return Fingerprint(**found)
 
@@ -193,19 +194,19 @@ def _check_same(theirs: Fingerprint, ours: Fingerprint, directory: Path) -> None
     for package in sorted(ours.versions.keys() & theirs.versions.keys()):
         if theirs.versions[package] != ours.versions[package]:
             raise ValueError(
-                f"{rule} that was begun with {package} {theirs.versions[package]}, not {ours.versions[package]}, and "
-                "whose functions may differ. Go on with that release, or pass a new directory."
+                f"{rule} that began with {package} {theirs.versions[package]}, not {ours.versions[package]}, whose "
+                "functions may differ. Continue with that release, or pass a new directory."
             )
     for name in [*ours.parts, *theirs.parts]:
         if theirs.parts.get(name) != ours.parts.get(name):
             raise ValueError(
                 f"{rule} whose `{name}` is {theirs.parts.get(name, 'absent')}, not {ours.parts.get(name, 'absent')}. "
-                "Pass the problem that was begun there, or a new directory."
+                "Pass the problem of that run, or a new directory."
             )
 
 
 def _named(leaves: Any) -> dict[str, Any]:
-    """A flat dictionary, which Orbax reads back as it was written."""
+    """A flat dictionary, which Orbax restores unchanged."""
     return {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}
 
 

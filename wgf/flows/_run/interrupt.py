@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that a loop reads between two parts of its work."""
+"""Ctrl-C as a request that a loop reads between two segments of its work."""
 
 import signal
 import threading
@@ -6,9 +6,9 @@ from types import FrameType
 
 
 class Interrupt:
-    """Within a `with` block, note the first Ctrl-C in `asked`; a second one raises `KeyboardInterrupt` as ever.
+    """Within a `with` block, record the first Ctrl-C in `asked`. A second one raises `KeyboardInterrupt`, as usual.
 
-    Python delivers signals to the main thread alone; elsewhere Ctrl-C is left as it is.
+    Python delivers signals to the main thread only. In other threads this does nothing.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Step size controllers that remember the step they chose next, which Diffrax forgets where a solve ends."""
+"""Step size controllers that remember the next step, which Diffrax drops at the end of a solve."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ from ...solvers._wrapping import AbstractWrappingController
 def resumable(
     inner: diffrax.AbstractStepSizeController, next_tau: Float[Array, ""] | None, end: Float[Array, ""]
 ) -> diffrax.AbstractStepSizeController:
-    """Continue a solve at the step that an earlier part of it chose, or begin one (None).
+    """Continue a solve with the step that the segment before chose, or begin a solve (`next_tau=None`).
 
-    The `controller_state` is a pair of the inner controller's and the next step's end.
+    The `controller_state` is a pair: the inner controller's state, and the end of the next step.
     """
     if isinstance(inner, diffrax.AbstractAdaptiveStepSizeController):
         return _Adaptive(inner, next_tau, end)  # pyright: ignore[reportCallIssue]
@@ -39,7 +39,7 @@ class _Constant(diffrax.AbstractStepSizeController):
         return _adapt(self, *args, **kwargs)
 
 
-# Diffrax tells adaptive controllers by their class: constant steps must not seem to adapt.
+# Diffrax decides by the class whether steps adapt: constant steps need a class of their own.
 class _Adaptive(AbstractWrappingController):
     inner: diffrax.AbstractAdaptiveStepSizeController
     next_tau: Float[Array, ""] | None
@@ -54,14 +54,14 @@ class _Adaptive(AbstractWrappingController):
 
 def _init(controller: Any, terms, t0, t1, y0, dt0, args, func, error_order):
     if controller.next_tau is not None:
-        # Given the controller's state, Diffrax asks for the first step's end alone.
+        # Diffrax has the controller's state already and uses only the end of the first step.
         return controller.next_tau, None
     next_tau, state = controller.inner.init(terms, t0, t1, y0, dt0, args, func, error_order)
     return next_tau, (state, jnp.minimum(next_tau, controller.end))
 
 
 def _adapt(controller: Any, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
-    """Adapt as the inner controller does, and keep the step's end as Diffrax will use it."""
+    """Adapt as the inner controller does, and keep the end of the next step as Diffrax will use it."""
     keep, next_t0, next_t1, jump, state, result = controller.inner.adapt_step_size(
         t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state[0]
     )
@@ -70,6 +70,6 @@ def _adapt(controller: Any, t0, t1, y0, y1_candidate, args, y_error, error_order
 
 
 def _clip(tau, next_tau, end, keep):
-    """Join the last step to the end of the solve as Diffrax does, from 100 numbers before it on."""
+    """Extend the last step to the end of the solve, as Diffrax does within 100 floating-point numbers of it."""
     floor = jax.lax.fori_loop(0, 100, lambda _, x: prevbefore(x), end)
     return jnp.where(next_tau > floor, jnp.where(keep, end, tau + 0.5 * (end - tau)), next_tau)

@@ -1,4 +1,4 @@
-"""`run`: the same solve as `flow`, driven from the host in parts, that a person starts, watches and stops."""
+"""`run`: the solve of `flow` in segments, driven from the host, which a user watches, stops and resumes."""
 
 import os
 import time
@@ -37,7 +37,7 @@ def run(
     directory: str | os.PathLike | None = None,
     time_limit: float | int | None = None,
     progress: bool | None = None,
-    chunk: int = 32,
+    segment_steps: int = 32,
     checkpoint_every: float | int = 60.0,
     temperature: float | Array = 0.0,
     key: PRNGKeyArray | None = None,
@@ -50,40 +50,41 @@ def run(
     max_steps: int | None = None,
     throw: bool = True,
 ) -> FlowSolution:
-    r"""Solve as [`wgf.flow`][] does, bit for bit, in parts of some steps: with a progress line, clean stops, a memory.
+    r"""Solve as [`wgf.flow`][] does, bit for bit, in segments: with a progress line, clean stops and checkpoints.
 
-    Between two parts the run looks at Ctrl-C and at the clock, and where it stops keeps what is done. With a
-    `directory` it writes each state as soon as its τ is reached, and checkpoints; the same call then goes on where the
-    directory stands, to the same numbers as without a stop.
+    After each segment the run checks Ctrl-C and the clock. When it stops, it returns the states reached so far. With a
+    `directory` it also writes checkpoints, and each state as soon as its τ is reached. The same call then resumes the
+    run, and ends with the same numbers as without a stop.
 
     **Arguments:**
 
     - `objective`, `model`, `taus`, `temperature`, `key`, `solver`, `rtol`, `atol`, `controller`, `dt0`, `steady`: as in
       [`wgf.flow`][].
-    - `directory`: where the run is kept: `problem.json`, `checkpoints/` (Orbax), `saves/INDEX.npz` (NumPy). `~` is the
-      home folder. A directory keeps one problem. Its parts are compared at each call: arrays, the code of your own
-      functions and classes, what these close over and the globals that they use, the releases of the packages
-      involved. The text may move; Python's own version must stay. What your functions read from files is not compared.
-    - `time_limit`: seconds after which to stop, compilation included, to the next end of a part.
-    - `progress`: whether to show a line with τ, Q, dissipation, step, rejections and the time left; None: where
+    - `directory`: the folder of the run, with `problem.json`, `checkpoints/` (Orbax) and `saves/INDEX.npz` (NumPy). `~`
+      is the home folder. A directory holds one problem, and each call compares its own with that one: arrays, the code
+      of your functions and classes, their closures, the globals that they use, and the releases of the packages
+      involved. Code may move within its file; Python's version must stay the same. Files that your functions read are
+      not compared.
+    - `time_limit`: seconds, compilation included. The run stops at the end of the segment in which they pass.
+    - `progress`: whether to show a line with τ, Q, dissipation, step, rejections and the time left. Default None: if
       standard error is a terminal.
-    - `chunk`: the steps of a part. Good values: 32; 4 to 8 where a velocity takes seconds.
-    - `checkpoint_every`: seconds between checkpoints; one more is written at each stop.
-    - `max_steps`: the most steps in all, to the next end of a part; None for no bound.
-    - `throw`: whether a failed solve raises. An interrupted one, or one out of time, never does.
+    - `segment_steps`: the steps of a segment. Good values: 32; 4 to 8 if a velocity takes seconds.
+    - `checkpoint_every`: seconds between checkpoints. One more is written at each stop.
+    - `max_steps`: the most steps of the run, rounded up to the end of a segment; None for no bound.
+    - `throw`: whether a failed solve raises. A run that was interrupted or out of time never raises.
 
-    **Returns:** [`wgf.flows.FlowSolution`][]; rows that were not reached are NaN. Its `result` tells
-    `RESULTS.interrupted` and `RESULTS.out_of_time` from the end of the job, and of a failure the cause: `not_finite`,
-    `too_tight`, `stiff`, where `flow` says `stalled` or `dt_min`.
+    **Returns:** [`wgf.flows.FlowSolution`][]; rows that were not reached are NaN. Its `result` is
+    `RESULTS.interrupted` or `RESULTS.out_of_time` after a stop. After a failure it names the cause, `not_finite`,
+    `too_tight` or `stiff`, where that of `flow` is `stalled` or `dt_min`.
 
-    **Raises:** `ValueError` as `flow` does, if a count or time is not positive, or if the directory holds another
-    problem or one that cannot be compared, such as a function over a generator; `ValueError` that names a damaged file
-    of the directory, unless an earlier checkpoint makes up for it; `RuntimeError` with τ, step, counts and cause if the
-    solve fails and `throw=True`.
+    **Raises:** `ValueError` as `flow` does; if a count or time is not positive; if the directory holds another problem,
+    or the problem cannot be compared (a function that closes over a generator, say); if all checkpoints of the
+    directory are damaged, naming the file. `RuntimeError` with τ, step, counts and cause if the solve fails and
+    `throw=True`.
 
-    Not for `jit`, `vmap` or `grad`: that is what `flow` is for. Cost: that of `flow`, and one velocity a part.
+    Not for `jit`, `vmap` or `grad`; use `flow` there. Cost: that of `flow`, and one velocity per segment.
     """
-    chunk = at_least("chunk", chunk, 1)
+    segment_steps = at_least("segment_steps", segment_steps, 1)
     max_steps = None if max_steps is None else at_least("max_steps", max_steps, 1)
     for name, value in (
         ("time_limit", np.inf if time_limit is None else time_limit),
@@ -109,7 +110,7 @@ def run(
     try:
         current = _Run(problem, store, checkpoint_every)
         with Interrupt() as interrupt, _Bar(problem.taus, progress) as bar:
-            result = current.go(chunk, max_steps, deadline, interrupt, bar)
+            result = current.go(segment_steps, max_steps, deadline, interrupt, bar)
     finally:
         if store is not None:
             store.close()
@@ -120,7 +121,7 @@ def run(
 
 
 class _Run:
-    """A run on its way: the snapshot, and the states seen at `taus`."""
+    """A run in progress: its snapshot, and the states at the `taus` reached so far."""
 
     def __init__(self, problem: Problem, store: RunDirectory | None, checkpoint_every: float | int):
         self.problem, self.store = problem, store
@@ -130,12 +131,12 @@ class _Run:
         self.snapshot, self.rows = (snapshot, {}) if restored is None else restored
 
     def go(
-        self, chunk: int, max_steps: int | None, deadline: float | None, interrupt: Interrupt, bar: "_Bar"
+        self, segment_steps: int, max_steps: int | None, deadline: float | None, interrupt: Interrupt, bar: "_Bar"
     ) -> RESULTS:
-        """Take one part after another, until the last τ, a failure or a stop."""
+        """Take one segment after another, until the last τ, a failure or a stop."""
         result = RESULTS.successful if self.snapshot.tau >= self.problem.taus[-1] else RESULTS.stalled
         while result == RESULTS.stalled:
-            result = self._advance(chunk, bar)
+            result = self._advance(segment_steps, bar)
             late = deadline is not None and time.monotonic() > deadline
             stop = _agreed(interrupt.asked, late)
             if result == RESULTS.stalled and any(stop):
@@ -146,46 +147,46 @@ class _Run:
             self._checkpoint()
         return cause_of_failure(self.problem, self.snapshot, result)
 
-    def _advance(self, chunk: int, bar: "_Bar") -> RESULTS:
-        """Take one part, and write a checkpoint if it is time."""
-        part = advance(self.problem, self.snapshot, self.event, chunk)
-        self._keep(part)
-        bar.show(part)
-        # Numbers that are no longer finite are a failure at any step size control.
-        if not part.is_finite:
+    def _advance(self, segment_steps: int, bar: "_Bar") -> RESULTS:
+        """Take one segment, and write a checkpoint if it is due."""
+        segment = advance(self.problem, self.snapshot, self.event, segment_steps)
+        self._keep(segment)
+        bar.show(segment)
+        # NaN is a failure whatever the step size controller says.
+        if not segment.is_finite:
             return RESULTS.not_finite
         if time.monotonic() > self.written + self.checkpoint_every:
             self._checkpoint()
-        return part.result
+        return segment.result
 
     def _checkpoint(self) -> None:
         self.written = time.monotonic()
         if self.store is not None:
             self.store.checkpoint(self.snapshot)
 
-    def _keep(self, part: Segment) -> None:
-        self.snapshot = part.snapshot
-        for index in np.flatnonzero(np.asarray(part.reached)):
-            row = on_host(jax.tree.map(lambda leaf, index=index: leaf[index], part.rows))
+    def _keep(self, segment: Segment) -> None:
+        self.snapshot = segment.snapshot
+        for index in np.flatnonzero(np.asarray(segment.reached)):
+            row = on_host(jax.tree.map(lambda leaf, index=index: leaf[index], segment.rows))
             self.rows[int(index)] = row
             if self.store is not None:
                 self.store.save(int(index), row)
 
     @staticmethod
     def has_failed(result: RESULTS) -> bool:
-        """Whether the solve itself came to nothing."""
+        """Whether the solve itself failed."""
         fine = (RESULTS.successful, RESULTS.event_occurred, *UNFINISHED)
         return not any(bool(result == code) for code in fine)
 
     def message(self, result: RESULTS) -> str:
-        """Where and why a run failed."""
+        """Where and why the run failed."""
         tau, end, step = self.snapshot.tau, self.problem.taus[-1], self.snapshot.next_tau - self.snapshot.tau
         accepted, rejected = (self.snapshot.stats[f"num_{kind}_steps"] for kind in ("accepted", "rejected"))
         steps = f"after {accepted} steps and {rejected} rejected ones, the next of {step:.2g}"
         return f"At τ = {tau:.6g} of {end:.6g}, {steps}: {RESULTS[result]}"
 
     def solution(self, result: RESULTS) -> FlowSolution:
-        """The solution as far as the run came: a steady state fills the rows after it, NaN the others."""
+        """The solution so far. Rows not reached hold the steady state after a steady stop, else NaN."""
         state = on_host(self.snapshot.state)
         is_steady = bool(result == RESULTS.event_occurred)
         rest = state if is_steady else jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), state)
@@ -201,7 +202,7 @@ def _collect(problem: Problem, states: State, reached, stats, result: RESULTS) -
 
 
 def _agreed(*wishes: bool) -> list[bool]:
-    """What the first of many processes wishes: all must stop at the same part."""
+    """The first process decides for all: they must stop after the same segment."""
     if jax.process_count() == 1:
         return list(wishes)
     return [bool(wish) for wish in multihost_utils.broadcast_one_to_all(np.asarray(wishes))]
@@ -226,16 +227,16 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def show(self, part: Segment) -> None:
-        """Tell where the run stands."""
+    def show(self, segment: Segment) -> None:
+        """Update the line."""
         if self._bar.disable:
             return
-        snapshot = part.snapshot
+        snapshot = segment.snapshot
         step = float(snapshot.next_tau - snapshot.tau)
         rejected = int(snapshot.stats["num_rejected_steps"])
         self._bar.set_description_str(
-            f"τ {float(snapshot.tau):.4g}/{self._last:.4g}  Q {float(part.objective):.6g}  "
-            f"dissipation {float(part.dissipation):.2e}  step {step:.2g}  rejected {rejected}",
+            f"τ {float(snapshot.tau):.4g}/{self._last:.4g}  Q {float(segment.objective):.6g}  "
+            f"dissipation {float(segment.dissipation):.2e}  step {step:.2g}  rejected {rejected}",
             refresh=False,
         )
         self._bar.update(float(snapshot.tau) - self._first - self._bar.n)

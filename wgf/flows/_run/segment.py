@@ -1,4 +1,4 @@
-"""A flow in parts: so many steps at a time, each part going on exactly where the one before stopped."""
+"""A flow in segments of a few steps; each continues exactly where the one before it stopped."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .resumable import resumable
 
 
 class Snapshot(Module):
-    """Where a flow stands between two steps: all that its future depends on, and its count of steps."""
+    """The state of a flow between two steps: all that its future depends on, and the counts of its steps."""
 
     tau: Float[Array, ""]
     next_tau: Float[Array, ""]
@@ -30,13 +30,12 @@ class Snapshot(Module):
 
 
 class Segment(Module):
-    """What a part of a flow brought.
+    """The result of one segment.
 
-    - `snapshot`: where the flow stands.
-    - `rows`: states at the problem's `taus`, of which `reached` are new; the others are no numbers.
+    - `snapshot`: the state of the flow at the end.
+    - `rows`: states at the problem's `taus`. Those in `reached` are new; the others are NaN.
     - `objective`, `dissipation`: at the snapshot.
-    - `is_finite`: whether all numbers of the snapshot are, tracers included.
-    - `event`: the steady stop.
+    - `is_finite`: whether all numbers of the snapshot are finite, tracers included.
     - `result`: `successful` at the last τ, `stalled` before it.
     """
 
@@ -51,7 +50,7 @@ class Segment(Module):
 
 @eqx.filter_jit
 def begin(problem: Problem) -> tuple[Snapshot, diffrax.Event | None]:
-    """The snapshot at the first τ, by a solve of no steps; and the steady stop."""
+    """The snapshot at the first τ, by a solve without steps, and the event of the steady stop."""
     start, *_, end = problem.taus
     with problem.as_real():
         solution = diffrax.diffeqsolve(
@@ -80,13 +79,13 @@ def begin(problem: Problem) -> tuple[Snapshot, diffrax.Event | None]:
         made_jump=jnp.asarray(False),
         stats={"num_steps": zero, "num_accepted_steps": zero, "num_rejected_steps": zero},
     )
-    # Arrays alone, strongly typed: every part is then one and the same program.
+    # Arrays alone, strongly typed, so that every segment runs the same program.
     return jax.tree.map(_strong, snapshot), problem.event()
 
 
 @eqx.filter_jit
 def advance(problem: Problem, snapshot: Snapshot, event: diffrax.Event | None, steps: int) -> Segment:
-    """Take at most so many steps."""
+    """Take at most `steps` steps."""
     taus, end = problem.taus, problem.taus[-1]
     first = snapshot.stats["num_steps"] == 0
     with problem.as_real():
@@ -98,7 +97,7 @@ def advance(problem: Problem, snapshot: Snapshot, event: diffrax.Event | None, s
             None,
             snapshot.state,
             problem.args,
-            # Times that lie behind are read at this part's beginning, and dropped.
+            # Saved times before this segment are read at its start, and dropped.
             saveat=diffrax.SaveAt(
                 subs=(diffrax.SubSaveAt(ts=jnp.maximum(taus, snapshot.tau)), diffrax.SubSaveAt(t1=True)),
                 solver_state=True,

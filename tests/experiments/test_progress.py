@@ -1,0 +1,126 @@
+import re
+import threading
+import time
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import pytest
+
+from wgf.experiments import Progress, _progress
+
+
+def test_a_bar_is_drawn_if_it_is_asked_for_and_cleared_at_the_end(capsys):
+    progress = Progress(2, show=True)
+    with progress.task("first") as meter:
+        meter.report(0.5)
+    with progress.task("second") as meter:
+        meter.report(1.0)
+        meter.report(0.2)
+    progress.close()
+    assert "second" in capsys.readouterr().err
+
+
+def test_the_clock_of_a_bar_runs_while_its_task_reports_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_TICK", 0.1)
+    with Progress(1, show=True) as progress, progress.task("a long task"):
+        time.sleep(2.5)
+        shown = capsys.readouterr().err
+    assert {"00:00", "00:01", "00:02"} <= set(re.findall(r"00:0\d", shown))
+
+
+def test_a_bar_is_cleared_after_an_error(capsys):
+    """An error message that is printed next starts on an empty line."""
+    with pytest.raises(RuntimeError), Progress(1, show=True) as progress, progress.task("a task"):
+        raise RuntimeError
+    assert capsys.readouterr().err.split("\r")[-1].strip() == ""
+
+
+@pytest.mark.parametrize("show", [None, False])
+def test_no_bar_is_drawn_without_a_terminal_or_if_it_is_not_wanted(show, capsys):
+    progress = Progress(1, show)
+    with progress.task("only") as meter:
+        assert isinstance(meter, diffrax.NoProgressMeter)
+    progress.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_task_counts_to_its_end_and_never_back():
+    progress = Progress(2, show=True)
+    with progress.task("first") as meter:
+        meter.report(0.8)
+        meter.report(0.3)
+        assert progress._bar.n == 79
+    assert progress._bar.n == 100
+    # A late report of a solve that has ended.
+    meter.report(0.9)
+    assert progress._bar.n == 100
+    progress.close()
+
+
+def test_a_task_of_several_solves_counts_them_all():
+    progress = Progress(1, show=True)
+    with progress.task("flows", solves=2) as meter:
+        for first in (0, 49):
+            meter.begin()
+            meter.report(0.5)
+            assert progress._bar.n == first + 24 + first // 49
+    assert progress._bar.n == 100
+    progress.close()
+
+
+def test_tasks_run_side_by_side_each_with_its_own_share_of_the_bar():
+    """Each task waits until both have begun."""
+    begun = threading.Barrier(2)
+
+    def task(meter, share):
+        meter.report(share)
+        begun.wait(timeout=60)
+
+    with Progress(2, True, at_once=2) as progress:
+        futures = [progress.start(f"task {i}", task, share) for i, share in enumerate((0.2, 0.5))]
+        assert [future.result() for future in futures] == [None, None]
+        assert progress._bar.n == 200
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_task_in_a_thread_has_the_settings_of_its_caller(double):
+    """JAX keeps these settings per thread."""
+
+    def settings(_):
+        return (
+            jnp.zeros(()).dtype,
+            jax.config.jax_default_device,
+            jax.config.jax_default_matmul_precision,
+            jax.sharding.get_mesh(),
+        )
+
+    device = jax.devices()[0]
+    mesh = jax.make_mesh((1,), ("prompts",))
+    with (
+        Progress(1, False) as progress,
+        jax.enable_x64(double),
+        jax.default_device(device),
+        jax.default_matmul_precision("tensorfloat32"),
+        jax.set_mesh(mesh),
+    ):
+        found = progress.start("settings", settings).result()
+    assert found == (jnp.float64 if double else jnp.float32, device, "tensorfloat32", mesh)
+
+
+def test_an_error_in_a_task_is_raised_and_tasks_that_have_not_begun_are_dropped():
+    def fail(meter):
+        raise RuntimeError("no luck")
+
+    begun = []
+
+    def job():
+        with Progress(3, False, at_once=1) as progress:
+            failed = progress.start("first", fail)
+            progress.start("second", lambda meter: time.sleep(0.5))
+            progress.start("third", begun.append)
+            failed.result()
+
+    with pytest.raises(RuntimeError, match="no luck"):
+        job()
+    assert not begun

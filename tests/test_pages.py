@@ -1,0 +1,143 @@
+"""The pages: links lead to files, names to definitions, versions agree, and the recipes run as printed."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_readme import blocks, run_alone
+
+import wgf
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+EQUATIONS = ROOT / "docs" / "equations.md"
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    """The text and the target of every link and image that leads to a file."""
+    found = re.findall(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)", prose(page))
+    return [(text, target) for text, target in found if not re.match(r"[a-z]+:|#", target)]
+
+
+def definitions(source: str) -> set[str]:
+    """The classes, functions and constants of a module, and the members of its classes as `Class.member`."""
+    return set(_defined(ast.parse(source).body))
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            yield statement.name
+        if isinstance(statement, ast.ClassDef):
+            yield from (f"{statement.name}.{name}" for name in _defined(statement.body))
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def defined_in(file: Path) -> set[str]:
+    return definitions(file.read_text(encoding="utf-8"))
+
+
+def named_in_code(page: Path) -> list[tuple[str, Path]]:
+    """What a page says is defined in a file: by a link whose text is code, or as `path::name`."""
+    linked = [
+        (text.strip("`"), (page.parent / target.partition("#")[0]).resolve())
+        for text, target in links(page)
+        if re.fullmatch(r"`[\w.]+`", text) and target.partition("#")[0].endswith(".py")
+    ]
+    pointed = re.findall(r"([\w./]+\.py)::([\w.]+)", prose(page))
+    return linked + [(name, ROOT / path) for path, name in pointed]
+
+
+def test_definitions_are_found():
+    source = "X = 1\nclass A:\n    y: int\n    def f(self): ...\n    class B:\n        def g(self): ...\ndef h(): ..."
+    assert definitions(source) == {"X", "A", "A.y", "A.f", "A.B", "A.B.g", "h"}
+
+
+@each_page
+def test_every_relative_link_leads_to_a_file(page):
+    targets = {target.partition("#")[0] for _, target in links(page)}
+    assert not {target for target in targets if not (page.parent / target).exists()}
+
+
+@each_page
+def test_what_a_page_names_in_a_file_is_defined_there(page):
+    named = named_in_code(page)
+    assert page != EQUATIONS or len(named) > 60
+    # In prose a name may carry its package, `wgf.analysis.certificate`; the page of equations gives the name alone.
+    missing = []
+    for name, file in named:
+        parts = name.split(".")
+        names = {name} if page == EQUATIONS else {".".join(parts[first:]) for first in range(len(parts))}
+        missing += [] if names & defined_in(file) else [(name, file.name)]
+    assert not missing
+
+
+def test_every_link_of_the_equations_names_a_definition():
+    assert not [text for text, target in links(EQUATIONS) if not re.fullmatch(r"`[\w.]+`", text)]
+
+
+def test_every_equation_that_a_docstring_cites_has_a_row():
+    cited = set()
+    for file in (ROOT / "wgf").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        for numbers in re.findall(r"arXiv:2410\.23610,\s+equations? ((?:[\d.]+\d(?:,? and |, )?)+)", text):
+            cited |= set(re.findall(r"\d\.\d", numbers))
+    rows = set(re.findall(r"^\| (\d\.\d) \|", prose(EQUATIONS), re.MULTILINE))
+    assert cited
+    assert cited <= rows
+
+
+@pytest.mark.slow
+def test_the_recipes_run_as_printed(tmp_path):
+    recipes = blocks(ROOT / "CONTRIBUTING.md")
+    assert len(recipes) == 8
+    program = run_alone("\n".join(recipes), tmp_path)
+    assert program.returncode == 0, program.stderr[-3000:]
+
+
+def test_the_package_page_stands_alone():
+    """It is shown where no other file is."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = ROOT / project["readme"]
+    assert not links(page)
+    assert "![" not in page.read_text(encoding="utf-8")
+    assert f"pip install {project['name']} " in page.read_text(encoding="utf-8")
+
+
+def test_versions_agree():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [wgf.__version__]
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pins = set(re.findall(r'"([\w-]+==[^"]+)"', hooks))
+    assert {pin.partition("==")[0] for pin in pins} == {"ruff", "pyright"}
+    assert pins <= set(constraints)
+
+
+def test_the_hosted_gate_runs_on_every_python_that_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [kind.rpartition(" ")[2] for kind in project["classifiers"] if "Python :: 3." in kind]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert declared
+    assert f"python: {declared}".replace("'", '"') in workflow
+
+
+def test_the_changelog_begins_with_what_is_not_released():
+    headings = re.findall(r"^## (.*)$", prose(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d{2}-\d{2}", heading) for heading in headings[1:])
+
+
+def test_type_checkers_find_the_types():
+    assert (Path(wgf.__file__).parent / "py.typed").exists()

@@ -1,0 +1,69 @@
+"""The options of `wgf homogeneity`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..._checks import at_least
+from .._seed import check_seed
+
+
+@dataclass(frozen=True)
+class HomogeneityConfig:
+    """Measure the theory's assumptions for 21 encoders. Train each from the same law, data and seeds, and compare."""
+
+    data: str = "synthetic"
+    """The source of prompts: 'synthetic' (in-context linear regression), 'diabetes' or the path of a CSV file."""
+    target: str | None = None
+    """The column to predict, if the data is a CSV file."""
+    batch: int = 16
+    """The number of prompts B."""
+    examples: int = 4
+    """The number of labelled examples N in each prompt, before the query."""
+    dim: int = 2
+    """The number of input features of each example."""
+    encoders: tuple[str, ...] = ()
+    """The encoders to run, as group and name ('neuron ReLU', 'head softmax', 'block causal'); by default all."""
+    depth: int = 4
+    """The number of layers L of the finite model."""
+    width: int = 32
+    """The number of particles M in each layer."""
+    key_dim: int = 2
+    """The dimension k of keys and queries."""
+    scale: float = 0.7
+    """The standard deviation of the initial law of the particles."""
+    weight_decay: float = 1e-4
+    """The weight decay lambda."""
+    horizon: float = 200.0
+    """The training time tau at which every flow ends."""
+    rtol: float = 1e-5
+    """The relative and absolute tolerance of the flow in training time, for the root mean square over all particles."""
+    least_step: float = 0.005
+    """The smallest step in tau. Steps of this size are accepted at any error."""
+    windows: int = 800
+    """The number of equal time intervals in which the moves of the particles are compared with the fall of Q."""
+    saves: int = 12
+    """The number of training times at which the risk is saved: 0, then a geometric sequence."""
+    seeds: int = 3
+    """Independent draws of prompts and particles. All encoders use the same prompts of a seed."""
+    samples: int = 256
+    """The number of particles over which the assumptions are measured."""
+    seed: int = 0
+    """The seed of every random draw."""
+    quick: bool = False
+    """Run in seconds: a few encoders, small models and short times, unless these are given."""
+    out: Path | None = None
+    """The results folder; by default a new one under results/."""
+
+    @classmethod
+    def quick_default(cls) -> "HomogeneityConfig":
+        """The defaults of `--quick`."""
+        few = ("neuron ReLU", "neuron tanh", "neuron bounded tanh", "head softmax")
+        return cls(encoders=few, batch=8, depth=2, horizon=40.0, windows=160, seeds=2, samples=64, quick=True)
+
+
+def check(config: HomogeneityConfig) -> None:
+    """Raise `ValueError` that names the first option that cannot be used."""
+    check_seed(config.seed)
+    at_least("seeds", config.seeds, 1)
+    at_least("saves", config.saves, 2)
+    at_least("windows", config.windows, 1)

@@ -1,0 +1,60 @@
+"""The run of `wgf markov`."""
+
+from typing import Any
+
+import jax
+
+from .._progress import Progress
+from ._config import MarkovConfig, check
+from ._portrait import Portrait, portrait
+from ._result import MarkovResult
+from ._training import train_initialisations, train_mean_field, train_rates, train_widths
+
+
+def run(config: MarkovConfig, *, show_progress: bool | None = None) -> MarkovResult:
+    """Run all parts: portraits, initialisations, learning rates, widths.
+
+    **Arguments:**
+
+    - `config`: [`wgf.experiments.MarkovConfig`][].
+    - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+
+    **Returns:** [`wgf.experiments.MarkovResult`][].
+
+    **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
+    """
+    check(config)
+    init_key, width_key, field_key = jax.random.split(jax.random.key(config.seed), 3)
+    common: Any = {"seeds": config.seeds, "steps": config.steps, "batch": config.batch}
+
+    def starts(_):
+        return train_initialisations(init_key, config.chains, config.scales, length=config.length, **common)
+
+    def rates(_):
+        return train_rates(width_key, config.hard, config.rates, length=config.length, **common)
+
+    def widths(_):
+        return train_widths(width_key, config.hard, config.widths, length=config.length, tau=200.0, **common)
+
+    def mean_field(_):
+        return train_mean_field(field_key, config.hard, config.particles, (0.02, 0.5), length=16, **common)
+
+    parts = {"initialisations": starts, "widths": widths, "mean field": mean_field, "learning rates": rates}
+    # One program is compiled while another runs.
+    with Progress(len(config.chains) + len(parts), show_progress, at_once=2) as progress:
+        trained = {name: progress.start(name, part) for name, part in parts.items()}
+        portraits = [
+            progress.start(f"canonical model, p = {p:g}, q = {q:g}", _portrait, config, p, q) for p, q in config.chains
+        ]
+        return MarkovResult(
+            config,
+            tuple(each.result() for each in portraits),
+            initialisations=trained["initialisations"].result(),
+            rates=trained["learning rates"].result(),
+            widths=trained["widths"].result(),
+            mean_field=trained["mean field"].result(),
+        )
+
+
+def _portrait(_, config: MarkovConfig, p: float, q: float) -> Portrait:
+    return portrait(p, q, config.grid, config.tau)

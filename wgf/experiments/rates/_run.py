@@ -1,0 +1,113 @@
+"""The run of `wgf rates`."""
+
+import jax
+import jax.numpy as jnp
+
+from ... import prompts as data
+from ...encoders import Average, Perceptron, SoftmaxAttention
+from ...models import AveragedODE
+from ...objective import Objective
+from .._grouping import Size, group_by_compile_cost
+from .._progress import Progress
+from ._config import RatesConfig, check
+from ._gaps import ReferenceNoise, SeedGaps, SinkhornExcess, coupling_gap, gaps_of, noise_of
+from ._limit import draw_replicates, flow_limit, train_limit
+from ._padding import PaddedModels, draw_padded
+from ._result import RatesResult
+from ._training import FlowSchedule, TrainingSchedule, flow_all, train_all
+
+_COMPILE_COST = 2**20
+"""The compile time of a program, in velocities of one particle on 16 prompts."""
+
+
+def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResult:
+    """Solve the limit with the finite models' particles as tracers, then every size, and again for each optimiser.
+
+    **Arguments:**
+
+    - `config`: [`wgf.experiments.RatesConfig`][].
+    - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+
+    **Returns:** [`wgf.experiments.RatesResult`][].
+
+    **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
+    """
+    check(config)
+    data_key, limit_key, key = jax.random.split(jax.random.key(config.seed), 3)
+    prompts = data.linear_regression(data_key, batch=config.batch, examples=config.examples, dim=config.dim)
+    encoder = Average(
+        SoftmaxAttention(prompts.token_dim, key_dim=config.key_dim), Perceptron(prompts.token_dim, jnp.tanh)
+    )
+    objective = Objective(prompts, config.weight_decay)
+    limit = draw_replicates(encoder, config.scale, config.reference, config.depth_steps, config.replicates, limit_key)
+    # Kutta's rule needs four velocities per step.
+    flow_groups = group_by_compile_cost(config.sizes(), _COMPILE_COST // (4 * config.steps * config.seeds))
+    train_groups = (
+        group_by_compile_cost(config.trained(), _COMPILE_COST // (config.updates * config.seeds))
+        if config.optimisers
+        else []
+    )
+    to_flow, to_train = (
+        [
+            draw_padded(encoder, config.scale, sizes, config.seeds, jax.random.fold_in(key, n))
+            for n, sizes in enumerate(groups)
+        ]
+        for groups in (flow_groups, train_groups)
+    )
+    found, noise = {}, {}
+    with Progress(2 * len(to_flow) + 1 + len(config.optimisers) * (1 + len(to_train)), show_progress) as progress:
+        found["flow"], noise["flow"] = _flow(config, objective, limit, to_flow, progress)
+        for name in config.optimisers:
+            found[name], noise[name] = _train(config, name, objective, limit, to_train, progress)
+    return RatesResult(config, float(prompts.label_rms()), found, noise)
+
+
+def _flow(
+    config: RatesConfig,
+    objective: Objective,
+    models: list[AveragedODE],
+    groups: list[PaddedModels],
+    progress: Progress,
+) -> tuple[dict[Size, SeedGaps], ReferenceNoise]:
+    """The gaps of all sizes under the flow. The gaps of particles are measured on the grid only."""
+    schedule, grid = FlowSchedule(config.tau, config.steps), set(config.grid())
+    starts = {size: p for group in groups for size, p in group.unpad(group.models.measure.particles).items()}
+    with progress.task("the limit, with tracers"):
+        limit = flow_limit(objective, models, {size: starts[size] for size in sorted(grid)}, schedule)
+    noise = noise_of(objective, limit.reference, limit.transport)
+    excess = SinkhornExcess(limit, max(config.widths), config.cloud, config.seed)
+    found: dict[Size, SeedGaps] = {}
+    for group in groups:
+        with progress.task(f"flow: {group}"):
+            ends = flow_all(objective, group.models, schedule)
+            moved = group.unpad(ends.particles)
+            gaps = {s: gaps_of(objective, e, limit.reference, noise) for s, e in group.split(ends).items()}
+        with progress.task(f"distances: {group}"):
+            for size in grid & set(group.sizes):
+                tracers = limit.tracers[size]
+                coupling = coupling_gap(moved[size], tracers, noise.coupling)
+                gaps[size] = gaps[size]._replace(coupling=coupling, excess=excess(size, moved[size], tracers))
+        found |= gaps
+    return found, noise
+
+
+def _train(
+    config: RatesConfig,
+    name: str,
+    objective: Objective,
+    models: list[AveragedODE],
+    groups: list[PaddedModels],
+    progress: Progress,
+) -> tuple[dict[Size, SeedGaps], ReferenceNoise]:
+    """The gaps of outputs, risk and Q under an optimiser, to the limit under the same optimiser."""
+    decoupled = jnp.asarray(config.decoupled if name == "adamw" else 0.0)
+    schedule = TrainingSchedule(config.learning_rate, config.epsilon, decoupled, config.updates)
+    with progress.task(f"{name}: the limit"):
+        reference = train_limit(objective, models, schedule)
+    noise = noise_of(objective, reference)
+    found: dict[Size, SeedGaps] = {}
+    for group in groups:
+        with progress.task(f"{name}: {group}"):
+            ends = group.split(train_all(objective, group.models, schedule))
+            found |= {size: gaps_of(objective, end, reference, noise) for size, end in ends.items()}
+    return found, noise

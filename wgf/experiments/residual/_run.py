@@ -1,0 +1,27 @@
+"""The run of `wgf residual`."""
+
+from .._progress import Progress
+from ._condition import conditions_of
+from ._config import ResidualConfig, check
+from ._result import ResidualResult
+from ._training import train_condition
+
+
+def run(config: ResidualConfig, *, show_progress: bool | None = None) -> ResidualResult:
+    """Run every condition: lengths and temperatures of one layer, gradient descent at each length, and the depths.
+
+    **Arguments:**
+
+    - `config`: [`wgf.experiments.ResidualConfig`][].
+    - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+
+    **Returns:** [`wgf.experiments.ResidualResult`][].
+
+    **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
+    """
+    check(config)
+    conditions = conditions_of(config)
+    # One program is compiled while another runs.
+    with Progress(len(conditions), show_progress, at_once=2) as progress:
+        runs = [progress.start(c.name.replace("_", " "), train_condition, config, c) for c in conditions]
+        return ResidualResult(config, tuple(each.result() for each in runs))
