@@ -512,7 +512,11 @@ def test_prompts_and_particles_of_different_types_are_refused(use, kind):
 @pytest.mark.parametrize("use", ["call", "objective", "velocity", "flow", "run", "train", "replicates", "certificate"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_models_of_half_floats_are_refused(use, dtype):
-    refused("`.*` must be of type float32 or float64; got b?float16.*In shorter types, rounding", TYPED[use], *types("model", dtype))
+    refused(
+        "`.*` must be of type float32 or float64; got b?float16.*In shorter types, rounding",
+        TYPED[use],
+        *types("model", dtype),
+    )
 
 
 HALF = jnp.ones((2, 3, DIM), jnp.bfloat16)

@@ -7,7 +7,7 @@ from helpers import bound, regression
 from scipy.optimize import lsq_linear
 
 import wgf
-from wgf.analysis._cubature import _fields, _first_variations, _in_pairs, _ride, nearest_weights
+from wgf.analysis._cubature import _contributions, _fields, _first_variations, _in_pairs, nearest_weights
 from wgf.encoders import AbstractEncoder, Average, Pair, Perceptron
 from wgf.measures import Gaussian, SignPairs, Staged, Whitened
 
@@ -82,7 +82,7 @@ def test_features_are_kept_exactly(piloted, reweighted):
     objective, _, pilot = piloted
     base, weighted = reweighted
     # Here every particle rides by its own slopes; the weights are of rides whose pairs share them in the first leg.
-    features = _ride(objective, pilot, base.particles, paired=False)
+    features = _contributions(objective, pilot, base.particles, paired=False)
     assert _in_pairs(pilot.models.encoder, base.particles)
     assert features.shape == (8, 256, 2 * 2)
     kept = features[:, :64]

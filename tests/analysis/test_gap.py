@@ -141,7 +141,7 @@ def grown(solution, model):
     return eqx.tree_at(lambda s: s.models, solution, stacked)
 
 
-def compared(kind, own, twins, law):
+def compared(kind, own, tracers, law):
     """What is compared by hand, `(points, weights)` each: pairs of the model's cloud, of the floor's, and the other."""
 
     def part(cloud, *slices):
@@ -150,7 +150,7 @@ def compared(kind, own, twins, law):
 
     first, rest = slice(0, 5), slice(5, None)
     if kind == "tracers":
-        return [(own, twins, law)]
+        return [(own, tracers, law)]
     if kind == "parts":
         return [(part(own, first), part(law, first), part(law, rest))]
     if kind == "parts of a wider model":
@@ -191,10 +191,10 @@ def test_clouds_that_are_filled_up_have_the_divergence_of_bare_ones(flows, repli
     for save in range(3):
         measure, limits = finite.model_at(save).measure, pooled.model_at(save)
         own = coordinates(measure.particles), measure.weights
-        twins = (coordinates(limits.tracers[0].particles), own[1]) if limits.tracers else None
+        tracers = (coordinates(limits.tracers[0].particles), own[1]) if limits.tracers else None
         points, masses = jax.vmap(limits.measure.at)(measure.depths)
         found = []
-        for number, (*pair, (y, b)) in enumerate(compared(kind, own, twins, (coordinates(points), masses))):
+        for number, (*pair, (y, b)) in enumerate(compared(kind, own, tracers, (coordinates(points), masses))):
             for name, (x, a) in zip(("value", "floor"), pair, strict=True):
                 options = {"epsilon": 2.0, "x_weights": a, "y_weights": b, "initial": potentials.get((number, name))}
                 divergence = bare(x, y, depth_weights, **options)

@@ -155,15 +155,15 @@ def test_members_whose_values_are_not_at_hand_are_stacked_where_they_are(three, 
     assert eqx.tree_equal(members, replicates.members)
 
 
-def test_the_transport_error_is_the_spread_of_twins(three):
+def test_the_transport_error_is_the_spread_of_pooled_particles(three):
     """From the saved particles of all solves, one by one."""
     models, replicates = three
     pooled = wgf.measures.coordinates(replicates.pooled.model_at(-1).measure.particles)
     spread = 0.0
     for r in range(3):
         member = jax.tree.map(lambda leaf, r=r: leaf[r, -1], replicates.members.models.measure.particles)
-        twins = pooled[:, 4 * r : 4 * (r + 1)]
-        squares = jnp.sum((wgf.measures.coordinates(member) - twins) ** 2, axis=-1).mean(axis=1)
+        tracers = pooled[:, 4 * r : 4 * (r + 1)]
+        squares = jnp.sum((wgf.measures.coordinates(member) - tracers) ** 2, axis=-1).mean(axis=1)
         spread += models[r].measure.depth_weights @ squares / 6
     np.testing.assert_allclose(replicates.transport_error()[-1], spread, rtol=bound(1e-10, 1e-5))
     assert spread > 0

@@ -104,7 +104,7 @@ def test_weight_zero_feels_the_field_and_makes_none(problem, key, kind, dtype):
     assert relative(twin, original) < bound
 
 
-def test_tracers_follow_their_twins_in_the_finite_model(problem, key):
+def test_tracers_follow_the_particles_in_the_finite_model(problem, key):
     """A Transformer's own particles as its tracers move exactly as they do, and leave it alone."""
     model = model_of(problem, "finite", key)
     alone, along = (wgf.flow(problem[0], m, TAUS[:4]) for m in (model, model.with_tracers(model)))
@@ -128,7 +128,7 @@ def twin_error(objective, encoder, nodes):
 
 
 @pytest.mark.slow
-def test_tracers_follow_their_twins_in_the_limit(problem):
+def test_tracers_follow_the_particles_in_the_limit(problem):
     """Tracers move by the field at their depth, particles by its polynomial: the same as nodes are added."""
     errors = {nodes: twin_error(problem[0], problem[1], nodes) for nodes in (2, 3, 5)}
     assert errors[5] < 1e-6, errors

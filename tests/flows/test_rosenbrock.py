@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, bound, regression, relative
+from helpers import averaged, bound, float64_only, regression, relative
 from jax.flatten_util import ravel_pytree
 
 import wgf
@@ -85,6 +85,12 @@ def refined(small):
     return counts, np.array(errors)
 
 
+def test_short_steps_are_accurate(refined):
+    _, errors = refined
+    assert errors[-1].max() < bound(1e-6, 5e-6), errors[-1]
+
+
+@float64_only
 def test_order_three_though_its_jacobian_is_not_the_fields(refined):
     """Of order 3 at the ends of steps; between them, where it interpolates by parabolas, of order 3 as well."""
     counts, errors = refined

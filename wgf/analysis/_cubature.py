@@ -72,7 +72,7 @@ def cubature(
     width, tied = at_least("width", width, 1), at_least("tied", tied, 1)
     _check(pilot, base, width, tied)
     paired = _in_pairs(pilot.models.encoder, base.particles)
-    features = np.asarray(_ride(objective, pilot, base.particles, paired), np.float64)
+    features = np.asarray(_contributions(objective, pilot, base.particles, paired), np.float64)
     shares = np.asarray(base.depth_weights / jnp.sum(base.depth_weights), np.float64)
     target = np.einsum("i,ij,ijr->r", shares, np.asarray(base.weights, np.float64), features)
     weights = np.asarray(base.weights[:, :width], np.float64)
@@ -111,7 +111,7 @@ def _in_pairs(encoder: AbstractEncoder, particles: PyTree[Array]) -> bool:
 
 
 @eqx.filter_jit
-def _ride(
+def _contributions(
     objective: Objective, pilot: FlowSolution, particles: PyTree[Array], paired: bool
 ) -> Float[Array, "depth width features"]:
     """The contribution of every particle to every prompt, at each saved τ but the first.
@@ -123,29 +123,29 @@ def _ride(
     fields = jax.lax.map(lambda leaves: _fields(objective, eqx.combine(leaves, static)), arrays)
     encoder = pilot.model_at(0).encoder
 
-    def leg(particles, inputs):
-        fields, step = inputs
+    def step(particles, inputs):
+        fields, size = inputs
         found, slopes = _first_variations(objective, encoder, fields, particles)
-        return jax.tree.map(lambda x, slope: x - step * slope, particles, slopes), found
+        return jax.tree.map(lambda x, slope: x - size * slope, particles, slopes), found
 
     means = jax.tree.map(lambda leaf: (leaf[:-1] + leaf[1:]) / 2, fields)
-    legs = (means, jnp.diff(pilot.taus))
-    first, later = (jax.tree.map(lambda leaf, part=part: leaf[part], legs) for part in (0, slice(1, None)))
-    particles = _leg_of_pairs(objective, encoder, first, particles) if paired else leg(particles, first)[0]
-    particles, found = jax.lax.scan(leg, particles, later)
+    steps = (means, jnp.diff(pilot.taus))
+    first, later = (jax.tree.map(lambda leaf, part=part: leaf[part], steps) for part in (0, slice(1, None)))
+    particles = _step_of_pairs(objective, encoder, first, particles) if paired else step(particles, first)[0]
+    particles, found = jax.lax.scan(step, particles, later)
     last, _ = _first_variations(objective, encoder, jax.tree.map(lambda leaf: leaf[-1], fields), particles)
     return jnp.concatenate([*found, last], axis=-1)
 
 
-def _leg_of_pairs(
-    objective: Objective, encoder: AbstractEncoder, leg: tuple[_Fields, Float[Array, ""]], particles: PyTree[Array]
+def _step_of_pairs(
+    objective: Objective, encoder: AbstractEncoder, inputs: tuple[_Fields, Float[Array, ""]], particles: PyTree[Array]
 ) -> PyTree[Array]:
     r"""An Euler step of pairs (θ, ιθ) from the slopes of their first halves.
 
     Since g(T, ιθ) = −g(T, θ), the slope at ιθ without decay is −ι of the slope at θ. With s = ∇F + λθ, the step takes
     ιθ to ι(θ + h (s − 2λθ)).
     """
-    fields, step = leg
+    fields, step = inputs
     halves = jax.tree.map(lambda leaf: leaf[:, ::2], particles)
     _, slopes = _first_variations(objective, encoder, fields, halves)
     decay = 2 * objective.weight_decay

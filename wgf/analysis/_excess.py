@@ -22,18 +22,18 @@ class Clouds(Module):
     - `depths`, `depth_weights`: of the compared layers, padded with depths of weight zero.
     - `own`: the model's particles, padded with points of weight zero.
     - `count`: the number of particles at each depth, without padding.
-    - `twins`: the limit's tracers of these particles, if it carries any.
+    - `tracers`: the limit's tracers of these particles, if it carries any.
     """
 
     depths: Float[Array, " depth"]
     depth_weights: Float[Array, " depth"]
     own: _Cloud
     count: Int[Array, ""]
-    twins: _Cloud | None
+    tracers: _Cloud | None
 
 
 def fill_clouds(
-    finite: AbstractMeasure, twins: AbstractMeasure | None, *, limit_width: int, most_depths: int
+    finite: AbstractMeasure, tracers: AbstractMeasure | None, *, limit_width: int, most_depths: int
 ) -> Clouds:
     """The clouds of at most `most_depths` layers, for a limit of `limit_width` particles at each depth."""
     depth, width = finite.weights.shape
@@ -54,7 +54,7 @@ def fill_clouds(
         depth_weights=jnp.pad(depth_weights, missing),
         own=fill(finite),
         count=jnp.asarray(width),
-        twins=None if twins is None else fill(twins),
+        tracers=None if tracers is None else fill(tracers),
     )
 
 
@@ -94,8 +94,8 @@ def sinkhorn_excess(
 
     law, weights = jax.vmap(limit.at)(clouds.depths)
     y = jnp.where(clouds.depth_weights[:, None, None] == 0, 0, coordinates(law)), weights
-    if clouds.twins is not None:
-        excess, found = pair(clouds.own, clouds.twins, y, initial)
+    if clouds.tracers is not None:
+        excess, found = pair(clouds.own, clouds.tracers, y, initial)
         return excess, None, found
     if replicates is not None:
         return _over_replicates(pair, clouds, y, replicates, initial)

@@ -121,15 +121,15 @@ def gap(
             f"{reference.outputs.shape}."
         )
     most_depths = at_least("most_depths", most_depths, 1)
-    tracers = _match(finite.models, reference.models)
-    if tracers is None and isinstance(reference.models.measure, Eulerian):
+    index = _match(finite.models, reference.models)
+    if index is None and isinstance(reference.models.measure, Eulerian):
         raise ValueError(
             "`limit` lives on a grid, so it has no samples. Pass the flow of `limit.with_tracers(finite)`."
         )
     epsilon = _epsilon(reference.models.measure) if epsilon is None else positive("epsilon", epsilon)
     count = None if replicates is None else replicates.count
-    twins = None if tracers is None else reference.models.tracers[tracers]
-    compared = _Compared(finite.models.measure, reference.models.measure, twins, jnp.asarray(epsilon))
+    tracers = None if index is None else reference.models.tracers[index]
+    compared = _Compared(finite.models.measure, reference.models.measure, tracers, jnp.asarray(epsilon))
     if mesh is not None:
         arrays, static = eqx.partition(compared, eqx.is_array)
         compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
@@ -210,7 +210,7 @@ def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
 class _Compared(Module):
     finite: AbstractMeasure
     limit: AbstractMeasure
-    twins: AbstractMeasure | None
+    tracers: AbstractMeasure | None
     epsilon: Array
 
 
@@ -222,13 +222,13 @@ def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, "
     """
     limit_width = compared.limit.weights.shape[-1]
 
-    def at_tau(finite, twins):
-        clouds = fill_clouds(finite, twins, limit_width=limit_width, most_depths=most_depths)
-        return clouds, None if twins is None else coupling_distance(finite, twins)
+    def at_tau(finite, tracers):
+        clouds = fill_clouds(finite, tracers, limit_width=limit_width, most_depths=most_depths)
+        return clouds, None if tracers is None else coupling_distance(finite, tracers)
 
-    measures = [m for m in (compared.finite, compared.limit, compared.twins) if m is not None]
+    measures = [m for m in (compared.finite, compared.limit, compared.tracers) if m is not None]
     is_finite = finite_rows([(measure.particles, measure.weights) for measure in measures])
-    return *eqx.filter_vmap(at_tau)(compared.finite, compared.twins), is_finite
+    return *eqx.filter_vmap(at_tau)(compared.finite, compared.tracers), is_finite
 
 
 @eqx.filter_jit

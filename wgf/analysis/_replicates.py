@@ -228,6 +228,7 @@ def _transport_error(pooled, members, count: int) -> Float[Array, " saves"]:
         """Leaves `[saves, depth, R·M, ...]` to `[R, saves, depth, M, ...]`."""
         return jnp.moveaxis(leaf.reshape(*leaf.shape[:2], count, -1, *leaf.shape[3:]), 2, 0)
 
-    twins = members.with_particles(jax.tree.map(part, pooled))
+    # The same particles, as the pooled solution moves them.
+    tracers = members.with_particles(jax.tree.map(part, pooled))
     each: Callable = eqx.filter_vmap(eqx.filter_vmap(coupling_distance))
-    return jnp.sum(each(members, twins), axis=0) / (count * (count - 1))
+    return jnp.sum(each(members, tracers), axis=0) / (count * (count - 1))

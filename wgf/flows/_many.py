@@ -71,7 +71,7 @@ def flow_many(
         raise ValueError(f"`models` must be a list of wgf.Transformer; got {shown(models)}.")
     for model in models:
         instance("models", model, Transformer, "a list of wgf.Transformer")
-    sizes = [model.measure.weights.shape for model in models]
+    sizes = [(len(model.measure.weights), model.measure.width) for model in models]
     shapes = shared_shapes(sizes, list(map(_kind, models)), _COMPILING // objective.prompts.batch)
 
     def solve(model: Transformer, shape: Size) -> FlowSolution:
