@@ -389,7 +389,7 @@ def test_a_state_of_another_time_or_shape(call, tmp_path):
 
 
 def test_a_damaged_checkpoint_costs_only_its_steps(call, tmp_path, whole):
-    """Whichever of its files is truncated, the run goes back to the one before it, and writes new ones."""
+    """If any of its files is truncated, the run goes back to the one before it, and writes new ones."""
     _, last = checkpoints(tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / str(last)
     for path in [path for path in folder.rglob("*") if path.is_file()]:
