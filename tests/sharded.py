@@ -73,7 +73,7 @@ def main(mesh, results, directory, processes=None):
         found |= {"finite": wgf.velocity(objective, finite), "limit": wgf.velocity(objective, limit)}
     else:
         stop = 1e-9 if "," in mesh else None  # only the single device goes on to the end
-        options = {"rtol": 1e-5, "chunk": 2, "progress": False, "time_limit": stop}
+        options = {"rtol": 1e-5, "segment_steps": 2, "progress": False, "time_limit": stop}
         solved = wgf.run(objective, limit, [0.0, 0.5, 1.0, 20.0], directory=directory, **options)
         found = {"steps": solved.stats["num_steps"], "limit": solved.models.measure.particles, "q": solved.objective}
     arrays = {name: jax.tree.leaves(wgf.sharding.gather(value)) for name, value in found.items()}
