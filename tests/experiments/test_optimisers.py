@@ -154,10 +154,8 @@ def test_the_claims_about_the_optimisers_hold():
     assert abs(result.descent.exponent - 1) < 0.05, result.table()
     for noise, exponent in ((result.by_step, 1), (result.by_batch, -1)):
         assert abs(noise.outputs.exponent - exponent) < 0.4, result.table()
-    # A variance from 16 replicates has a relative standard error of √(2/15); its mean over 4 seeds has half of that.
-    ratios, error = np.concatenate([result.by_step.ratio, result.by_batch.ratio]), np.sqrt(2 / 15) / 2
-    assert np.all(np.abs(ratios - 1) < 3 * error), result.table()
-    assert abs(ratios.mean() - 1) < 0.25, result.table()
+    for noise in (result.by_step, result.by_batch):
+        assert np.all(np.abs(noise.ratio - 1) < 0.25), result.table()
     for order in (result.adam, result.adamw):
         assert abs(order.last(3).exponent - 1) < 0.2, result.table()
     # The limit differs from the gradient flow.
