@@ -24,18 +24,21 @@ class Matrix(AbstractEncoder):
         return particle @ tokens
 
 
+def in_float64() -> bool:
+    """Whether numbers are in float64 here unless a type is given."""
+    return jnp.result_type(float) == jnp.float64
+
+
 def bound(float64, float32):
     """The bound on an error in the precision that the suite runs in."""
-    return float64 if jax.config.jax_enable_x64 else float32
+    return float64 if in_float64() else float32
 
 
-float64_only = pytest.mark.skipif(
-    not jax.config.jax_enable_x64, reason="needs float64: in float32 rounding hides what is measured"
-)
+float64_only = pytest.mark.skipif(not in_float64(), reason="needs float64: in float32 rounding hides what is measured")
 
 
 # The precisions that the suite may run in.
-FLOATS = [jnp.float32, jnp.float64] if jax.config.jax_enable_x64 else [jnp.float32]
+FLOATS = [jnp.float32, jnp.float64] if in_float64() else [jnp.float32]
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ if __name__ == "__main__":
 import jax
 
 import wgf
+from wgf._backend.plain import PLAIN
 from wgf.encoders import Average, Causal, Chunked, LayerNorm, Perceptron, SoftmaxAttention
 
 
@@ -46,4 +47,4 @@ def numbers():
 
 
 if __name__ == "__main__":
-    print(json.dumps({"is_plain": wgf._backend.plain.PLAIN, "numbers": numbers()}))
+    print(json.dumps({"is_plain": PLAIN, "numbers": numbers()}))

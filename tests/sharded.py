@@ -66,6 +66,7 @@ def main(mesh, results, directory, processes=None):
         with jax.set_mesh(devices):
             programs = [program(objective, model) for model in (finite, limit)]
         found["moves"] = re.findall(MOVES, "".join([plain, *programs]))
+        assert isinstance(limit, wgf.AveragedODE)
         # A sort along the spread axis must move particles: it shows that what moves is seen.
         sort = compiled(lambda leaf: jnp.sort(leaf, axis=1), limit.measure.particles.f.value)
         found["control"] = re.findall(MOVES, sort)

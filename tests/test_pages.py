@@ -1,9 +1,17 @@
-"""The pages: links lead to files, names to definitions, versions agree, and the recipes run as printed."""
+"""The pages: links lead to files, names to definitions, versions agree, the recipes run, and the site builds."""
 
 import ast
+import importlib
+import importlib.util
+import inspect
+import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,9 +20,10 @@ from test_readme import blocks, run_alone
 import wgf
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-EQUATIONS = ROOT / "docs" / "equations.md"
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+EQUATIONS = DOCS / "theory" / "equations.md"
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def prose(page: Path) -> str:
@@ -53,7 +62,7 @@ def named_in_code(page: Path) -> list[tuple[str, Path]]:
     linked = [
         (text.strip("`"), (page.parent / target.partition("#")[0]).resolve())
         for text, target in links(page)
-        if re.fullmatch(r"`[\w.]+`", text) and target.partition("#")[0].endswith(".py")
+        if re.fullmatch(r"`[\w.]+`", text) and target.partition("#")[0].endswith(".py") and not text.endswith(".py`")
     ]
     pointed = re.findall(r"([\w./]+\.py)::([\w.]+)", prose(page))
     return linked + [(name, ROOT / path) for path, name in pointed]
@@ -141,3 +150,99 @@ def test_the_changelog_begins_with_what_is_not_released():
 
 def test_type_checkers_find_the_types():
     assert (Path(wgf.__file__).parent / "py.typed").exists()
+
+
+def hook(name: str):
+    """One of the hooks that make pages of the site."""
+    spec = importlib.util.spec_from_file_location(f"_hook_{name}", DOCS / "_hooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PUBLIC = ("encoders", "measures", "models", "objective", "prompts", "flows", "solvers", "transport", "analysis")
+PUBLIC += ("companions", "sharding", "plot", "experiments")
+
+
+def public_objects() -> list[set[str]]:
+    """For each public object of the packages the names that it has."""
+    names: dict[int, set[str]] = {}
+    for package in ("wgf", *(f"wgf.{name}" for name in PUBLIC)):
+        module = importlib.import_module(package)
+        # A module that is no package holds what it imports, too.
+        home = "wgf" if hasattr(module, "__path__") else package
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", package).startswith(home) and not isinstance(value, str)
+            if own and not name.startswith("_") and not inspect.ismodule(value):
+                names.setdefault(id(value), set()).add(f"{package}.{name}")
+    return list(names.values())
+
+
+def test_the_api_shows_every_public_name_once():
+    pages = [prose(page) for page in (DOCS / "api").glob("*.md")]
+    shown = re.findall(r"^::: (\S+)$", "\n".join(pages), re.MULTILINE)
+    # `wgf.run` is shown by the path of its file: a package has a module of the same name.
+    shown = ["wgf.run" if name == "wgf.flows._run.run.run" else name for name in shown]
+    assert not {name for name in shown if shown.count(name) > 1}
+    missing = [sorted(names) for names in public_objects() if len(names & set(shown)) != 1]
+    assert not missing
+
+
+def test_benchmark_pages_take_their_tables_from_the_results():
+    measured = hook("measured")
+    marks = {mark for page in PAGES for mark in re.findall(r"<!-- results: (\w+) -->", prose(page))}
+    assert marks == {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    tables = {name: measured.tables_of(name) for name in marks}
+    report = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text(encoding="utf-8"))
+    found = [row for row in tables["growth"].splitlines() if row.startswith("| ")]
+    assert len(found) == sum(len(table["rows"]) + 2 for table in report["tables"])
+    assert all(report["date"][:10] in tables["growth"] for table in report["tables"])
+
+
+def test_evaluations_are_read_off_between_and_beyond_the_points_of_a_ladder():
+    ladder = [(100, 0.1), (400, 0.05), (1600, 0.025)]
+    at = hook("measured").evaluations_at
+    assert at(ladder, 0.2) == (100, False)
+    assert at(ladder, 0.05) == (pytest.approx(400), False)
+    assert at(ladder, 0.1 / 2**0.5) == (pytest.approx(200), False)
+    assert at(ladder, 0.0125) == (pytest.approx(6400), True)
+
+
+class References(HTMLParser):
+    """What a page loads: scripts, styles, images, fonts. Links that a reader follows do not count."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded = []
+        self.formulas = self.unset = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.formulas += tag == "math"
+        self.unset += ("class", "arithmatex") in attrs
+        self.loaded += [text for name, text in attrs if name == "src" or (name == "href" and tag == "link")]
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+    for needed in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
+        pytest.importorskip(needed, reason="the site needs the extra `docs`")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {
+        page.relative_to(tmp_path).as_posix(): page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")
+    }
+    assert len(found) > 100
+    formulas = {}
+    for name, text in found.items():
+        references = References()
+        references.feed(text)
+        assert not [address for address in references.loaded if re.match(r"(https?:)?//", address)], name
+        assert not references.unset, name
+        formulas[name] = references.formulas
+    assert formulas["theory/notation.html"] >= 10
+    assert formulas["api/flows.html"] > 10
+    styles = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css")]
+    assert styles
+    assert not [style for style in styles if re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style)]

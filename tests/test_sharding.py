@@ -111,17 +111,20 @@ def test_the_main_job_on_a_mesh(tmp_path):
         "finite_outputs",
         "limit_particles",
         "gap_coupling",
+        "gap_gelbrich",
     ):
         np.testing.assert_allclose(spread[name], alone[name], atol=1e-8 * np.abs(alone[name]).max(), err_msg=name)
     # To the threshold that Sinkhorn's iterations stop at.
-    for name in ("sinkhorn_value", "sinkhorn_floor"):
+    for name in ("gap_sinkhorn", "noise_sinkhorn"):
         np.testing.assert_allclose(spread[name], alone[name], rtol=1e-5, err_msg=name)
 
 
 def test_one_device_is_a_mesh_too(key):
     prompts = wgf.prompts.linear_regression(key, batch=4, examples=3, dim=1)
     placed = wgf.sharding.shard(prompts, wgf.sharding.mesh(devices=jax.devices()[:1]))
-    assert set(placed.tokens.sharding.mesh.shape) == {"prompts", "particles"}
+    sharding = placed.tokens.sharding
+    assert isinstance(sharding, jax.sharding.NamedSharding)
+    assert set(sharding.mesh.shape) == {"prompts", "particles"}
     home = wgf.sharding.gather(placed)
     np.testing.assert_array_equal(home.tokens, prompts.tokens)
 

@@ -19,7 +19,7 @@ def opens_text(call):
         return False
     # The mode comes after the path in `open(path, mode)`, first in `path.open(mode)`.
     modes = [*call.args[name == "open" :][:1], arguments.get("mode")] if method == "open" else []
-    return not any(isinstance(mode, ast.Constant) and "b" in mode.value for mode in modes)
+    return not any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
 
 
 def test_every_text_file_is_opened_with_an_encoding():

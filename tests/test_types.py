@@ -2,6 +2,15 @@
 
 import copy
 import functools
+import importlib.util
+import shutil
+import site
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -11,6 +20,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import Matrix, averaged, programs, regression
+from test_readme import README, blocks
 
 import wgf
 from wgf import analysis, encoders, flows, measures, objective, prompts, sharding
@@ -56,7 +66,7 @@ def cast(tree, dtype):
 
 
 # Names of programs that compute something, not only prepare arguments.
-_WORK = ("_flow", "_train", "advance", "begin", "evaluate", "certificate", "scan", "while", "_push", "encoder")
+_WORK = ("_flow", "_train", "advance", "begin", "evaluate", "certificate", "scan", "while", "encoder")
 
 
 def refused(message, function, *args, **kwargs):
@@ -106,7 +116,7 @@ SIZED = {
     "train": lambda n: wgf.train(risk(), finite(), optax.sgd(0.1), steps=n, save_every=n, batch=n, key=KEY).objective,
     "run": lambda n: wgf.run(risk(), finite(), TAUS, segment_steps=n, max_steps=8 * n).objective,
     "certificate": lambda n: analysis.certificate(risk(), limit(), key=KEY, depths=[0.5], starts=n, max_steps=n).least,
-    "gap": lambda n: wgf.gap(solution(), solution(), epsilon=0.1, most_depths=n).sinkhorn.value,
+    "gap": lambda n: wgf.gap(solution(), solution(), epsilon=0.1, most_depths=n, unpaired=True).unpaired.value,
     "draw": lambda n: risk().prompts.draw(KEY, n),
     "mesh": lambda n: sharding.mesh(prompts=n - 1, particles=n - 1, devices=jax.devices()[:1]).shape,
 }
@@ -188,7 +198,10 @@ CLASSES = {
         "`readout` must be a readout, .*; got the class QueryEntry",
         lambda: wgf.Objective(risk().prompts, readout=objective.QueryEntry),
     ),
-    "tracers": ("`models` must be models, .*; got an object of type list", lambda: limit().with_tracers([finite()])),
+    "tracers": (
+        "`with_tracers` takes models .* each as its own argument; got list",
+        lambda: limit().with_tracers([finite()]),
+    ),
     "one of many models": (
         "`models` must be a list of wgf.Transformer; got an object of type AveragedODE",
         lambda: wgf.flow_many(risk(), [limit()], TAUS),
@@ -370,7 +383,7 @@ def test_a_raw_key_draws_as_its_typed_one(name):
 class Odd(AbstractEncoder):
     """An encoder that returns something else than it ought to."""
 
-    output: callable = eqx.field(static=True)
+    output: Callable[..., Any] = eqx.field(static=True)
 
     def sample(self, key, shape):
         return jax.random.normal(key, (*shape, DIM))
@@ -731,3 +744,28 @@ def test_copies_of_a_model_are_replicates():
     first, second = limit(), copy.deepcopy(limit())
     pooled = analysis.pool([first, second])
     assert eqx.tree_equal(pooled, analysis.pool([first, first]))
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_has_the_types_of_the_installed_package(tmp_path):
+    """By pyright, as an editor shows it to users: with the annotations of a package, not of a source tree."""
+    if importlib.util.find_spec("pyright") is None:
+        pytest.skip("pyright is not installed")
+    venv.create(tmp_path / "venv")
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    shutil.copytree(Path(wgf.__file__).parent, packages / "wgf", ignore=shutil.ignore_patterns("__pycache__"))
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()), encoding="utf-8")
+    example = tmp_path / "example.py"
+    example.write_text("\n".join(blocks(README)), encoding="utf-8")
+    python = tmp_path / "venv" / "bin" / "python"
+    command = [sys.executable, "-m", "pyright", "--pythonpath", str(python), example.name]
+
+    def checked():
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+
+    found = checked()
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "0 errors" in found.stdout
+    # What does not exist is seen: the types of the package are known.
+    example.write_text("import wgf\n\nwgf.Objective.nothing\nwgf.flow(1)\n", encoding="utf-8")
+    assert "2 errors" in checked().stdout

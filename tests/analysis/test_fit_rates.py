@@ -21,6 +21,7 @@ def test_exponents_are_found():
     np.testing.assert_allclose(fit(DEPTHS, WIDTHS), wgf.analysis._rates._curve(truth, DEPTHS, WIDTHS), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     """Of 5 × 40 intervals of 95 %, from 8 seeds: the bootstrap of few seeds is somewhat short."""
     truth = np.array([0.3, 1.0, 0.8, 0.4, 0.6])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import averaged, bound, programs, regression
+from scipy.optimize import linear_sum_assignment
 
 import wgf
 from wgf.measures import Layered, coordinates
@@ -29,31 +30,91 @@ def flows():
     )
 
 
+@pytest.fixture(scope="module")
+def fresh(flows):
+    """Flows of a finite model and its limit with fresh particles in both, and the model's own in the limit as well."""
+    key = jax.random.key(3)
+    encoder = flows[0].models.encoder
+    objective, law = wgf.Objective(regression(key), 1e-2), wgf.measures.Gaussian(encoder, 0.7)
+    particles = law.layered(4, 12, jax.random.key(6))
+    finite = wgf.Transformer(encoder, law.layered(3, 8, key)).with_tracers(particles)
+    limit = wgf.AveragedODE(encoder, law.spectral(2, 24, jax.random.key(4)), steps=2).with_tracers(finite, particles)
+    return wgf.flow(objective, finite, TAUS), wgf.flow(objective, limit, TAUS)
+
+
 def test_gaps_are_differences(flows):
     finite, limit, _ = flows
-    gap = wgf.gap(finite, limit)
+    gap = wgf.gap(finite, limit, unpaired=True)
     np.testing.assert_array_equal(gap.objective, finite.objective - limit.objective)
     np.testing.assert_array_equal(gap.risk, finite.risk - limit.risk)
     np.testing.assert_allclose(
         gap.output, np.sqrt(np.mean((finite.outputs - limit.outputs) ** 2, 1)), rtol=bound(1e-12, 1e-5)
     )
-    assert gap.coupling is None
-    assert gap.sinkhorn.converged.all()
+    # Nothing of the one starts where something of the other does.
+    assert gap.distances is gap.gelbrich is gap.sinkhorn is gap.coupling is None
+    assert gap.unpaired.converged.all()
 
 
-def test_tracers_give_the_coupling_distance_and_the_floor(flows):
+def by_hand(own, other, epsilon):
+    """The three distances of two clouds `[depth, n, P]` of equal weights, depths of equal weights too."""
+    bures = [float(wgf.transport.gelbrich_distance(x, y)) ** 2 for x, y in zip(own, other, strict=True)]
+    squares = [
+        float(wgf.transport.sinkhorn_divergence(x, y, epsilon=epsilon, threshold=1e-4).value)
+        for x, y in zip(own, other, strict=True)
+    ]
+    coupling = np.mean(np.sum((own - other) ** 2, axis=-1))
+    return np.sqrt([np.mean(bures), np.mean(squares), coupling])
+
+
+def ends(measure):
+    return coordinates(jax.tree.map(lambda leaf: leaf[-1], measure.particles))
+
+
+def test_own_particles_are_compared_with_their_tracers(flows):
     finite, _, traced = flows
-    gap = wgf.gap(finite, traced)
-    assert gap.coupling[0] == 0
-    assert gap.sinkhorn.excess[0] == pytest.approx(0, abs=bound(1e-9, 1e-4))
-    # The coupling is one transport plan of many: W₂² between the clouds lies below it.
-    own = wgf.transport.conditional_divergence(
-        wgf.measures.coordinates(finite.model_at(-1).measure.particles),
-        wgf.measures.coordinates(traced.model_at(-1).tracers[0].particles),
-        jnp.full(3, 1 / 3),
-        epsilon=0.05,
-    )
-    assert 0 < own.value <= gap.coupling[-1] * 1.01, (own.value, gap.coupling)
+    gap = wgf.gap(finite, traced, unpaired=True)
+    assert gap.gelbrich[0] == gap.sinkhorn[0] == gap.coupling[0] == 0
+    expected = by_hand(ends(finite.models.measure), ends(traced.models.tracers[0]), gap.distances.epsilon[-1])
+    found = [gap.gelbrich[-1], gap.sinkhorn[-1], gap.coupling[-1]]
+    np.testing.assert_allclose(found, expected, rtol=bound(1e-5, 1e-2))
+    assert gap.distances.converged.all()
+    assert gap.unpaired.excess[0] == pytest.approx(0, abs=bound(1e-9, 1e-4))
+
+
+def test_fresh_particles_come_before_own_ones(fresh):
+    finite, limit = fresh
+    gap = wgf.gap(finite, limit)
+    expected = by_hand(ends(finite.models.tracers[0]), ends(limit.models.tracers[1]), gap.distances.epsilon[-1])
+    found = [gap.gelbrich[-1], gap.sinkhorn[-1], gap.coupling[-1]]
+    np.testing.assert_allclose(found, expected, rtol=bound(1e-5, 1e-2))
+
+
+def test_the_bounds_hold_the_wasserstein_distance_between_them(fresh):
+    """The exact distance at each depth, by SciPy's assignment."""
+    finite, limit = fresh
+    gap = wgf.gap(finite, limit)
+    own, other = (np.asarray(ends(solution.models.tracers[i])) for solution, i in ((finite, 0), (limit, 1)))
+    squares = []
+    for x, y in zip(own, other, strict=True):
+        costs = np.sum((x[:, None] - y[None]) ** 2, axis=-1)
+        squares.append(costs[linear_sum_assignment(costs)].mean())
+    exact, slack = np.sqrt(np.mean(squares)), 1 + bound(1e-9, 1e-5)
+    assert 0.5 * exact < gap.gelbrich[-1] <= slack * exact
+    assert exact <= slack * gap.coupling[-1] < 2 * exact
+    # At a small epsilon the Sinkhorn distance is that one, too.
+    small = wgf.gap(finite, limit, epsilon=0.05)
+    assert small.sinkhorn[-1] == pytest.approx(exact, rel=0.1)
+
+
+def test_the_divergence_is_compared_at_few_depths(fresh):
+    finite, limit = fresh
+    few, all_depths = wgf.gap(finite, limit, most_depths=2), wgf.gap(finite, limit)
+    own, other = ends(finite.models.tracers[0]), ends(limit.models.tracers[1])
+    rows = np.array([0, 3])
+    expected = by_hand(own[rows], other[rows], few.distances.epsilon[-1])
+    np.testing.assert_allclose(few.sinkhorn[-1], expected[1], rtol=bound(1e-5, 1e-2))
+    np.testing.assert_array_equal(few.coupling, all_depths.coupling)
+    np.testing.assert_array_equal(few.gelbrich, all_depths.gelbrich)
 
 
 def test_a_solution_has_no_gap_to_itself(flows):
@@ -63,10 +124,10 @@ def test_a_solution_has_no_gap_to_itself(flows):
 
 
 def test_epsilon_is_one_for_all_times(flows):
-    given = wgf.gap(flows[0], flows[1], epsilon=7.0)
-    chosen = wgf.gap(flows[0], flows[1])
-    np.testing.assert_array_equal(given.sinkhorn.epsilon, 7.0)
-    assert len(set(chosen.sinkhorn.epsilon.tolist())) == 1
+    given = wgf.gap(flows[0], flows[2], epsilon=7.0)
+    chosen = wgf.gap(flows[0], flows[2])
+    np.testing.assert_array_equal(given.distances.epsilon, 7.0)
+    assert len(set(chosen.distances.epsilon.tolist())) == 1
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +139,7 @@ def replicated(flows):
     limits = [wgf.AveragedODE(encoder, law.spectral(2, 8, k), steps=2) for k in jax.random.split(jax.random.key(5), 3)]
     replicates = wgf.flow_replicates(objective, limits, TAUS, tracers=[finite.model_at(0)])
     bare = eqx.tree_at(lambda r: r.pooled.models.tracers, replicates, ())
-    return replicates, wgf.gap(finite, bare), wgf.gap(finite, replicates)
+    return replicates, wgf.gap(finite, bare, unpaired=True), wgf.gap(finite, replicates, unpaired=True)
 
 
 def test_a_single_solution_does_not_know_its_noise(flows):
@@ -90,10 +151,10 @@ def test_a_single_solution_does_not_know_its_noise(flows):
 
 def test_replicates_are_compared_by_their_pooled_solution(flows, replicated):
     replicates, _, gap = replicated
-    plain = wgf.gap(flows[0], replicates.pooled)
-    for name in ("objective", "risk", "output", "coupling"):
+    plain = wgf.gap(flows[0], replicates.pooled, unpaired=True)
+    for name in ("objective", "risk", "output", "gelbrich", "coupling"):
         np.testing.assert_array_equal(getattr(gap, name), getattr(plain, name))
-    np.testing.assert_array_equal(gap.sinkhorn.excess, plain.sinkhorn.excess)
+    np.testing.assert_array_equal(gap.unpaired.excess, plain.unpaired.excess)
 
 
 def test_the_noise_is_the_error_of_the_pooled_solution(flows, replicated):
@@ -103,10 +164,31 @@ def test_the_noise_is_the_error_of_the_pooled_solution(flows, replicated):
     np.testing.assert_allclose(
         gap.noise.output, np.sqrt(np.mean(replicates.outputs.error**2, 1)), rtol=bound(1e-12, 1e-5)
     )
-    np.testing.assert_array_equal(gap.noise.coupling, replicates.transport_error())
+    np.testing.assert_allclose(gap.noise.coupling, replicates.transport_error(), rtol=bound(1e-12, 1e-5))
     np.testing.assert_allclose(gap.squared_output(), gap.output**2 - gap.noise.output**2, rtol=bound(1e-12, 1e-5))
-    assert gap.noise.excess is None
-    assert gap.resolved.excess is None
+
+
+def test_the_noise_of_distances_is_that_of_replicates_in_two_fields(replicated):
+    """Each replicate's particles as its own field moves them and as the pooled field does, one by one."""
+    replicates, _, gap = replicated
+    pooled = ends(replicates.pooled.models.measure)
+    members = jax.vmap(coordinates)(jax.tree.map(lambda leaf: leaf[:, -1], replicates.members.models.measure.particles))
+    epsilon = gap.distances.epsilon[-1]
+    squares = [by_hand(members[r], pooled[:, 8 * r : 8 * r + 8], epsilon) ** 2 for r in range(3)]
+    found = [gap.noise.gelbrich[-1], gap.noise.sinkhorn[-1], gap.noise.coupling[-1]]
+    np.testing.assert_allclose(found, np.sqrt(np.mean(squares, axis=0) / 2), rtol=bound(1e-5, 1e-2))
+    assert gap.noise.epsilon[-1] == epsilon
+
+
+def test_the_noise_can_be_computed_once(flows, replicated):
+    replicates = replicated[0]
+    noise = wgf.analysis.noise(replicates, epsilon=5.0)
+    given = wgf.gap(flows[0], replicates, noise=noise)
+    assert given.noise is noise
+    np.testing.assert_array_equal(given.distances.epsilon, 5.0)
+    again = wgf.gap(flows[0], replicates, epsilon=5.0)
+    np.testing.assert_allclose(again.noise.sinkhorn, noise.sinkhorn, rtol=bound(1e-12, 1e-5))
+    np.testing.assert_array_equal(given.resolved.sinkhorn, given.sinkhorn > noise.factor * noise.sinkhorn)
 
 
 def test_without_tracers_each_replicate_serves_as_the_floor(flows, replicated):
@@ -118,26 +200,23 @@ def test_without_tracers_each_replicate_serves_as_the_floor(flows, replicated):
     floors = []
     for r in range(3):
         part, rest = cloud[:, 8 * r : 8 * r + 8], jnp.delete(cloud, slice(8 * r, 8 * r + 8), axis=1)
-        epsilon = gap.sinkhorn.epsilon[-1]
+        epsilon = gap.unpaired.epsilon[-1]
         floors += [wgf.transport.conditional_divergence(part, rest, jnp.full(3, 1 / 3), epsilon=epsilon).value]
-    np.testing.assert_allclose(gap.sinkhorn.floor[-1], np.mean(floors), rtol=1e-6)
-    np.testing.assert_allclose(gap.noise.excess[-1], np.std(floors, ddof=1) * np.sqrt(4 / 3), rtol=1e-4)
-    assert gap.coupling is None
-    assert gap.noise.coupling is None
-    assert gap.resolved.coupling is None
-    np.testing.assert_array_equal(gap.resolved.excess, gap.sinkhorn.excess > 4.3026527 * gap.noise.excess)
+    np.testing.assert_allclose(gap.unpaired.floor[-1], np.mean(floors), rtol=1e-6)
+    assert gap.distances is None
+    assert gap.resolved.gelbrich is gap.resolved.sinkhorn is gap.resolved.coupling is None
 
 
 def grown(solution, model):
-    """A solution whose models are this one, larger at each τ."""
+    """A solution whose models are this one, larger at each τ, and whose tracers grow faster."""
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3) if eqx.is_array(leaf) else leaf, model)
-    factors = 1 + jnp.arange(3)[:, None, None] / 4
 
-    def grow(measure):
+    def grow(measure, rate):
+        factors = 1 + rate * jnp.arange(3)
         return jax.tree.map(lambda leaf: leaf * factors.reshape(-1, *[1] * (leaf.ndim - 1)), measure.particles)
 
-    stacked = stacked.with_particles(grow(stacked.measure))
-    stacked = stacked.with_tracer_particles(tuple(grow(measure) for measure in stacked.tracers))
+    stacked = stacked.with_particles(grow(stacked.measure, 0.25))
+    stacked = stacked.with_tracer_particles(tuple(grow(measure, 0.35) for measure in stacked.tracers))
     return eqx.tree_at(lambda s: s.models, solution, stacked)
 
 
@@ -178,14 +257,13 @@ def test_clouds_that_are_filled_up_have_the_divergence_of_bare_ones(flows, repli
     particles = law.layered(3, width, key).particles
     model = wgf.Transformer(encoder, Layered(particles, weights if kind == "tracers" else None))
     finite = grown(flows[0], model)
-    twin = wgf.Transformer(encoder, Layered(jax.tree.map(lambda leaf: 1.1 * leaf, particles), model.measure.weights))
     if kind == "replicates":
         limit = eqx.tree_at(lambda r: r.pooled.models.tracers, replicated[0], ())
     else:
         start = flows[1].model_at(0)
-        limit = grown(flows[1], start.with_tracers(twin) if kind == "tracers" else start)
+        limit = grown(flows[1], start.with_tracers(model) if kind == "tracers" else start)
     mesh = wgf.sharding.mesh(devices=jax.devices()[:1]) if spread else None
-    gap = wgf.gap(finite, limit, epsilon=2.0, mesh=mesh)
+    gap = wgf.gap(finite, limit, epsilon=2.0, unpaired=True, mesh=mesh)
     pooled = limit.pooled if kind == "replicates" else limit
     potentials, depth_weights, bare = {}, jnp.full(3, 1 / 3), eqx.filter_jit(conditional_divergence)
     for save in range(3):
@@ -195,16 +273,18 @@ def test_clouds_that_are_filled_up_have_the_divergence_of_bare_ones(flows, repli
         points, masses = jax.vmap(limits.measure.at)(measure.depths)
         found = []
         for number, (*pair, (y, b)) in enumerate(compared(kind, own, tracers, (coordinates(points), masses))):
-            for name, (x, a) in zip(("value", "floor"), pair, strict=True):
+            for name, cloud in zip(("value", "floor"), pair, strict=True):
+                assert cloud is not None
+                x, a = cloud
                 options = {"epsilon": 2.0, "x_weights": a, "y_weights": b, "initial": potentials.get((number, name))}
                 divergence = bare(x, y, depth_weights, **options)
                 potentials[number, name] = divergence.potentials
                 found.append((divergence.value, divergence.converged))
         values, converged = np.array(found).T.reshape(2, -1, 2)
-        np.testing.assert_allclose(gap.sinkhorn.value[save], values[:, 0].mean(), rtol=bound(1e-9, 1e-4))
-        np.testing.assert_allclose(gap.sinkhorn.floor[save], values[:, 1].mean(), rtol=bound(1e-9, 1e-4))
+        np.testing.assert_allclose(gap.unpaired.value[save], values[:, 0].mean(), rtol=bound(1e-9, 1e-4))
+        np.testing.assert_allclose(gap.unpaired.floor[save], values[:, 1].mean(), rtol=bound(1e-9, 1e-4))
         assert converged.all()
-        assert gap.sinkhorn.converged[save]
+        assert gap.unpaired.converged[save]
 
 
 def test_models_of_all_sizes_share_the_program_of_their_transports(flows):
@@ -213,23 +293,32 @@ def test_models_of_all_sizes_share_the_program_of_their_transports(flows):
         for depth, width in ((2, 4), (3, 6), (9, 12), (17, 24)):
             model = wgf.Transformer(encoder, law.layered(depth, width, jax.random.key(depth)))
             # So many depths are compared in no other test, whose program would do here too.
-            gap = wgf.gap(grown(flows[0], model), grown(flows[1], flows[1].model_at(0)), most_depths=7)
-            assert gap.sinkhorn.converged.all()
+            gap = wgf.gap(grown(flows[0], model), grown(flows[1], flows[1].model_at(0)), most_depths=7, unpaired=True)
+            assert gap.unpaired.converged.all()
     assert compiled.count("jit(_transports)") == 1, compiled
 
 
+def test_models_of_all_sizes_share_the_program_of_their_distances(fresh):
+    finite, limit = fresh
+    law, encoder = wgf.measures.Gaussian(finite.models.encoder, 0.7), finite.models.encoder
+    particles = law.layered(5, 6, jax.random.key(8))
+    with programs() as compiled:
+        for depth, width in ((2, 4), (3, 6), (9, 12)):
+            model = wgf.Transformer(encoder, law.layered(depth, width, jax.random.key(depth))).with_tracers(particles)
+            gap = wgf.gap(grown(finite, model), grown(limit, limit.model_at(0).with_tracers(particles)))
+            assert gap.coupling[0] == 0
+    assert compiled.count("jit(distances)") == 1, compiled
+
+
 def test_gaps_are_resolved_above_students_quantile_of_the_noise():
-    noise = wgf.analysis.Noise(3, *(jnp.array([1.0, 1.0, 1.0]) for _ in range(5)))
+    noise = wgf.analysis.Noise(3, *(jnp.array([1.0, 1.0, 1.0]) for _ in range(7)))
     assert noise.factor == pytest.approx(4.3026527)
-    signed, lengths = jnp.array([-4.31, 4.29, 4.31]), jnp.array([0.0, 4.29, 4.31])
-    resolved = noise.resolve(signed, -signed, lengths, jnp.array([4.31, 18.5, 18.6]), signed)
-    assert resolved.objective.tolist() == resolved.risk.tolist() == [True, False, True]
-    assert resolved.output.tolist() == resolved.coupling.tolist() == [False, False, True]
-    assert resolved.excess.tolist() == [False, False, True]
+    for name in ("objective", "risk", "output", "gelbrich", "sinkhorn", "coupling"):
+        assert noise.resolves(name, jnp.array([-4.31, 4.29, 4.31])).tolist() == [True, False, True]
 
 
-def test_what_cannot_be_compared_is_refused(flows):
-    finite, limit, traced = flows
+def test_what_cannot_be_compared_is_refused(flows, unchecked):
+    finite, limit, _ = flows
     later = eqx.tree_at(lambda s: s.taus, limit, limit.taus + 1)
     with pytest.raises(ValueError, match="`limit` must be solved at the taus"):
         wgf.gap(finite, later)
@@ -238,6 +327,25 @@ def test_what_cannot_be_compared_is_refused(flows):
         wgf.gap(finite, fewer)
     with pytest.raises(ValueError, match="`most_depths` must be a whole number"):
         wgf.gap(finite, limit, most_depths=0)
-    twice = eqx.tree_at(lambda s: s.models.tracers, traced, traced.models.tracers * 2)
-    with pytest.raises(ValueError, match="`limit` must carry only one set of tracers of depth and width"):
-        wgf.gap(finite, twice)
+    for noise in (1.0, limit):
+        with pytest.raises(ValueError, match="`noise` must be the noise of the limit"):
+            wgf.gap(finite, limit, noise=noise)
+    with pytest.raises(ValueError, match=r"`replicates` must be a solution of wgf\.flow_replicates"):
+        wgf.analysis.noise(limit)
+
+
+def test_tracers_with_other_starts_are_no_pairs(flows, fresh):
+    finite, limit = fresh
+    moved = eqx.tree_at(lambda s: s.models.tracers, limit, replace_fn=lambda t: jax.tree.map(lambda x: x + 1, t))
+    with pytest.raises(ValueError, match=r"must carry the same tracers; got .* \(4, 12\) with different starts"):
+        wgf.gap(finite, moved)
+    # A model of the size of the tracers that the limit carries, but not theirs.
+    stranger = eqx.tree_at(lambda s: s.models.measure, flows[0], replace_fn=lambda m: jax.tree.map(lambda x: x + 1, m))
+    assert wgf.gap(stranger, flows[2]).distances is None
+
+
+def test_a_gap_in_a_program_of_its_own(fresh):
+    finite, limit = fresh
+    expected = wgf.gap(finite, limit)
+    outputs = jax.jit(lambda epsilon: wgf.gap(finite, limit, epsilon=epsilon).sinkhorn)(expected.distances.epsilon[0])
+    np.testing.assert_allclose(outputs, expected.sinkhorn, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-4))

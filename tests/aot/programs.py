@@ -235,7 +235,7 @@ def compared(finite, limit):
         limit = eqx.tree_at(lambda r: r.pooled.taus, limit, TAUS)
     else:
         limit = eqx.tree_at(lambda s: s.taus, limit, TAUS)
-    gap = wgf.gap(eqx.tree_at(lambda s: s.taus, finite, TAUS), limit)
+    gap = wgf.gap(eqx.tree_at(lambda s: s.taus, finite, TAUS), limit, unpaired=True)
     return gap, gap.resolved, gap.squared_output()
 
 

@@ -3,6 +3,7 @@
 Lowering for a chip needs none. What XLA makes of these programs is read in tests/aot.
 """
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -10,6 +11,7 @@ import re
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import Matrix, averaged, encoders, regression
 
@@ -63,8 +65,9 @@ def test_a_product_that_asks_for_less_gets_it():
     assert found == {"DEFAULT", "HIGHEST"}
 
 
+@pytest.mark.parametrize("encoder", [averaged, Matrix], ids=["averaged", "user's own"])
 @pytest.mark.parametrize("default", [None, "tensorfloat32"])
-def test_derivatives_taken_outside_have_the_precision_of_the_call(default):
+def test_derivatives_taken_outside_have_the_precision_of_the_call(default, encoder):
     """JAX traces the rules of `custom_jvp` where the derivative is taken: here after the call has returned."""
     x = jnp.ones((4, 2))
 
@@ -78,7 +81,7 @@ def test_derivatives_taken_outside_have_the_precision_of_the_call(default):
 
     # Squared distances cancel: they have full precision at any default.
     allowed = {"HIGHEST"} if default is None else {"HIGH", "HIGHEST"}
-    assert precisions("cuda", both, transformer(averaged(OBJECTIVE.prompts.token_dim)), x) == allowed
+    assert precisions("cuda", both, transformer(encoder(OBJECTIVE.prompts.token_dim)), x) == allowed
 
 
 def test_the_processor_computes_the_same_numbers_at_any_default():
@@ -151,6 +154,38 @@ def test_members_of_modules_run_at_full_precision():
     assert _precision.default_precision() is None
     with jax.default_matmul_precision("bfloat16"):
         assert members() == members.precision == members.compiled() == "bfloat16"
+
+
+def scaled(method):
+    @functools.wraps(method)
+    def call(self, *args):
+        return 2 * method(self, *args)
+
+    return call
+
+
+class Scaled(Matrix):
+    """A user's encoder whose method wraps one of the library, with all of its attributes."""
+
+    mean = scaled(Matrix.mean)  # pyright: ignore[reportAssignmentType]
+
+
+def test_within_a_program_methods_are_plain_and_wrappers_of_users_stay(key):
+    encoder, other = Matrix(3), Scaled(3)
+    args = encoder.sample(key, (4,)), jnp.full(4, 0.25), jnp.ones((2, 3, 5))
+
+    @eqx.filter_jit
+    def within():
+        with _precision.one_program():
+            # The functions at hand, and what they compute.
+            return [each.mean.__func__ for each in (encoder, other)], encoder.mean(*args), other.mean(*args)
+
+    (plain, wrapped), one, two = within()
+    assert plain is _precision._plain(encoder.mean.__func__)
+    assert wrapped is _precision._plain(other.mean.__func__) is not plain
+    assert not _precision._in_one_program.get()
+    for mean, factor in ((one, 1), (two, 2), (other.mean(*args), 2)):
+        np.testing.assert_allclose(mean, factor * encoder.mean(*args), rtol=1e-6)
 
 
 def test_custom_rules_take_static_arguments():

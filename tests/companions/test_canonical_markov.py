@@ -1,5 +1,7 @@
 """The canonical model: its loss, its bias, its invariant and its basins, each against something independent."""
 
+from typing import Any, cast
+
 import diffrax
 import equinox as eqx
 import jax
@@ -70,7 +72,8 @@ def test_derivatives_pass_through_the_bias(p, q):
     def value(e, w):
         gain = e**2 * (1 + 2 * w * abs(w))
         start = float(risk.optimal_bias(jnp.asarray(gain)))
-        return minimize_scalar(lambda b: loss_by_hand(p, q, gain, b), bracket=(start - 1, start + 1), tol=1e-14).fun
+        found = minimize_scalar(lambda b: loss_by_hand(p, q, gain, b), bracket=(start - 1, start + 1), tol=1e-14)
+        return cast(Any, found).fun
 
     at, h = np.array([0.8, -0.4]), 3e-4
     q_of = lambda x, risk: risk(CanonicalMarkov(x[0], x[1]))  # noqa: E731

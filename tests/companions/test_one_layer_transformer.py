@@ -99,25 +99,26 @@ def test_gradient_flow_of_the_transformer_lowers_the_loss_by_what_it_dissipates(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "low", "high"),
+    ("make", "low", "high", "seeds", "share"),
     [
-        (lambda k: standard(k, length=16), 0.95, 1.05),
-        (lambda k: rank_one(k, 0.5, -1.2, length=16), 0.0, 0.05),
-        (lambda k: standard(k, length=16, tied=False), 0.0, 0.1),
+        (lambda k: standard(k, length=16), 0.95, 1.05, 16, 2 / 3),
+        (lambda k: rank_one(k, 0.5, -1.2, length=16), 0.0, 0.05, 4, 1),
+        (lambda k: standard(k, length=16, tied=False), 0.0, 0.1, 4, 1),
     ],
-    ids=["standard fails", "in the basin succeeds", "untied succeeds"],
+    ids=["standard mostly fails", "in the basin succeeds", "untied succeeds"],
 )
-def test_initialisation_decides_for_chains_that_switch_often(make, low, high):
-    """p + q > 1: four seeds each, 1,200 steps of Adam at half the rate of arXiv:2406.03072 (twice that rate frees the
-    standard initialisation); the excess relative to that of the unigram model."""
+def test_initialisation_decides_for_chains_that_switch_often(make, low, high, seeds, share):
+    """p + q > 1: 1,200 steps of Adam at half the rate of arXiv:2406.03072 (twice that rate frees the standard
+    initialisation); the excess relative to that of the unigram model. Of 32 standard seeds 5 escape: more than a third
+    of 16 would have a probability of 2 %."""
     probe = drawn(CHAIN, jax.random.key(1), batch=64, length=16)
 
     def one(key):
         solution = wgf.train(probe, make(key), optax.adam(1e-3), steps=1200, batch=32, key=key, throw=False)
         return probe.excess(solution.model_at(-1)) / (CHAIN.entropy() - CHAIN.entropy_rate())
 
-    excess = np.asarray(eqx.filter_jit(eqx.filter_vmap(one))(jax.random.split(jax.random.key(2), 4)))
-    assert np.all((low <= excess) & (excess <= high)), excess
+    excess = np.asarray(eqx.filter_jit(eqx.filter_vmap(one))(jax.random.split(jax.random.key(2), seeds)))
+    assert np.mean((low <= excess) & (excess <= high)) >= share, excess
 
 
 def test_an_odd_number_of_neurons_is_refused_for_rank_one(key):

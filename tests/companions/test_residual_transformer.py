@@ -246,10 +246,10 @@ def test_gradient_descent_is_the_flow_to_first_order_in_the_step():
     errors = []
     for count in counts.astype(int):
         stepped = wgf.train(loss, model, optax.sgd(end / count), steps=int(count))
+        assert stepped.result == wgf.flows.RESULTS.successful
         errors.append(abs(float(stepped.objective[-1] - exact)))
     slope = np.polyfit(np.log(end / counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(1, abs=0.1), list(zip(counts, errors, strict=True))
-    assert stepped.result == wgf.flows.RESULTS.successful
 
 
 def test_the_learning_rate_is_in_units_of_the_greatest_singular_value():

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, bound, encoders, relative
+from helpers import averaged, bound, encoders, in_float64, relative
 from hypothesis import given, settings, strategies as st
 
 from wgf.encoders import (
@@ -23,7 +23,7 @@ each = pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS.keys()
 each_odd = pytest.mark.parametrize("encoder", ODD.values(), ids=ODD.keys())
 
 
-PRECISIONS = [(jnp.float32, 1e-5), *([(jnp.float64, 1e-12)] if jax.config.jax_enable_x64 else [])]
+PRECISIONS = [(jnp.float32, 1e-5), *([(jnp.float64, 1e-12)] if in_float64() else [])]
 
 
 def problem(encoder, dtype=float):

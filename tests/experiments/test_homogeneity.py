@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import diffrax
 import jax
@@ -102,7 +103,7 @@ def test_a_failed_flow_has_no_risk_and_counts_as_infinite(result):
 
 def test_the_encoders_match_their_names():
     """Every encoder acts on a prompt; names are distinct; masks and kernels match their names."""
-    known = {f"{s.group} {s.name}": s.encoder for s in specimens(5, 2)}
+    known: dict[str, Any] = {f"{s.group} {s.name}": s.encoder for s in specimens(5, 2)}
     assert len(known) == len(specimens(5, 2)) == 21
     for name, encoder in known.items():
         draw = lambda key, encoder=encoder: encoder(encoder.sample(key, ()), jnp.ones((5, 4)))  # noqa: E731

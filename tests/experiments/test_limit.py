@@ -13,8 +13,12 @@ from wgf.cli import main
 from wgf.experiments import LimitConfig, limit
 from wgf.experiments._results import save
 
-TINY = LimitConfig(batch=4, examples=2, sizes=((1, 2), (2, 4)), width=8, replicates=2, taus=(0.0, 1.0))
-SIZES, SAVES, PARTICLE = 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
+TINY = LimitConfig(
+    batch=4, examples=2, sizes=((1, 2), (2, 4)), seeds=2, tracers=6, width=8, replicates=2, taus=(0.0, 1.0)
+)
+SIZES, SEEDS, SAVES, PARTICLE = 2, 2, 2, 5 * 5 + 2 * 2 * 5 + 2 * 5 + 1
+DISTANCES = ("gelbrich", "sinkhorn", "coupling")
+GAPS = ("objective", "risk", "output", *DISTANCES)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +28,32 @@ def result():
 
 
 def test_finite_flows_are_those_of_their_own_sizes(result):
-    for depth, width, solution in [(*size, s) for size, s in zip(TINY.sizes, result.finite, strict=True)]:
+    runs = [(size, solution) for size, seeds in zip(TINY.sizes, result.finite, strict=True) for solution in seeds]
+    assert len(runs) == SIZES * SEEDS
+    for size, solution in runs:
         start = solution.model_at(0)
-        assert start.measure.weights.shape == (depth, width)
+        assert start.measure.weights.shape == size
         alone = wgf.flow(result.objective, start, jnp.array(TINY.taus), rtol=TINY.rtol)
         np.testing.assert_allclose(solution.outputs, alone.outputs, rtol=1e-8, atol=1e-10)
         assert jax.tree.structure(solution) == jax.tree.structure(alone)
+
+
+def test_all_flows_carry_the_same_fresh_particles(result):
+    def starts(solution):
+        return wgf.measures.coordinates(solution.model_at(0).tracers[0].particles)
+
+    expected = starts(result.limit.pooled)
+    assert expected.shape[:2] == (4, 6)
+    for solution in [solution for seeds in result.finite for solution in seeds]:
+        np.testing.assert_array_equal(starts(solution), expected)
+        own = wgf.measures.coordinates(solution.model_at(0).measure.particles)
+        assert not np.isin(np.asarray(own), np.asarray(expected)).any(), "fresh ones are independent of the model's own"
+
+
+def test_seeds_of_one_size_differ(result):
+    for seeds in result.finite:
+        first, second = (solution.model_at(0).measure.particles for solution in seeds)
+        assert not np.isin(first.f.value, second.f.value).any()
 
 
 @pytest.fixture(scope="module")
@@ -41,71 +65,104 @@ def folder(result, tmp_path_factory):
         return place / save("limit", result)
 
 
-def test_the_table_has_every_column_and_a_line_for_each_size_and_time(result):
-    head, rule, *lines = result.table().splitlines()
-    columns = "L M tau Q finite Q PDE error risk gap error output error Sinkhorn floor excess coupling error"
-    assert head.split() == columns.split()
-    rows = [line.replace("~", " ").split() for line in lines[: lines.index(rule)]]
-    assert [row[:3] for row in rows] == [["1", "2", "0"], ["1", "2", "1"], ["2", "4", "0"], ["2", "4", "1"]]
-    assert all(len(row) == 15 for row in rows), rows
-    assert all(np.isfinite([float(cell) for cell in row]).all() for row in rows), rows
+def parts(result):
+    """The heads and the rows of both tables, without marks."""
+    tables = []
+    for text in result.table().split("\n\n"):
+        _, head, rule, *lines = text.splitlines()
+        rows = lines[: lines.index(rule)] if rule in lines else lines
+        tables.append((head.split(), [row.replace("~", " ").split() for row in rows]))
+    return tables
+
+
+def test_the_tables_have_every_column_and_a_line_for_each_size_and_time(result):
+    (outputs, output_rows), (particles, particle_rows) = parts(result)
+    columns = "L M tau Q finite seeds Q PDE error risk gap seeds error output seeds error"
+    assert outputs == columns.split()
+    columns = "L M tau Gelbrich seeds error Sinkhorn seeds error coupling seeds error"
+    assert particles == columns.split()
+    for rows, count in ((output_rows, 13), (particle_rows, 12)):
+        assert [row[:3] for row in rows] == [["1", "2", "0"], ["1", "2", "1"], ["2", "4", "0"], ["2", "4", "1"]]
+        assert all(len(row) == count for row in rows), rows
+        assert all(np.isfinite([float(cell) for cell in row]).all() for row in rows), rows
     assert max(len(line) for line in result.table().splitlines()) <= 120
 
 
-def test_the_table_shows_the_numbers_of_the_arrays(result):
-    arrays, last = result.arrays(), result.table().splitlines()[5].replace("~", " ").split()
-    shown = {
-        3: "finite_objective",
-        5: "noise_objective",
-        6: "gap_risk",
-        7: "noise_risk",
-        8: "gap_output",
-        9: "noise_output",
-        11: "sinkhorn_floor",
-        12: "sinkhorn_excess",
-        13: "gap_coupling",
-        14: "noise_coupling",
-    }
-    for place, name in shown.items():
-        np.testing.assert_allclose(float(last[place]), arrays[name][1, 1], rtol=6e-2, err_msg=name)
-    np.testing.assert_allclose(float(last[4]), arrays["limit_objective"][1], rtol=1e-4)
+def test_the_tables_show_the_numbers_of_the_arrays(result):
+    arrays, ((_, outputs), (_, particles)) = result.arrays(), parts(result)
+    shown = {3: arrays["finite_objective"].mean(axis=1)[1, 1], 5: arrays["limit_objective"][1]}
+    shown[4] = arrays["finite_objective"][1, :, 1].std(ddof=1) / np.sqrt(2)
+    shown[6] = arrays["noise_objective"][1]
+    for start, names, row in ((7, ("risk", "output"), outputs[3]), (3, DISTANCES, particles[3])):
+        for number, name in enumerate(names):
+            found = arrays[f"gap_{name}_mean"], arrays[f"gap_{name}_seeds"]
+            expected = [*(array[1, 1] for array in found), arrays[f"noise_{name}"][1]]
+            cells = [float(cell) for cell in row[start + 3 * number :][:3]]
+            np.testing.assert_allclose(cells, expected, rtol=6e-2, err_msg=name)
+    for place, value in shown.items():
+        np.testing.assert_allclose(float(outputs[3][place]), value, rtol=6e-2, err_msg=str(place))
+
+
+def test_means_and_their_errors_are_those_of_the_seeds(result):
+    arrays = result.arrays()
+    for name in ("objective", "risk"):
+        runs = arrays[f"gap_{name}"]
+        np.testing.assert_allclose(arrays[f"gap_{name}_mean"], runs.mean(axis=1), rtol=1e-12)
+        np.testing.assert_allclose(arrays[f"gap_{name}_seeds"], runs.std(axis=1, ddof=1) / np.sqrt(SEEDS), rtol=1e-12)
+    for name in ("output", *DISTANCES):
+        squares = arrays[f"gap_{name}"] ** 2
+        root, error = arrays[f"gap_{name}_mean"], arrays[f"gap_{name}_seeds"]
+        np.testing.assert_allclose(root**2, squares.mean(axis=1), rtol=1e-12)
+        np.testing.assert_allclose(2 * root * error, squares.std(axis=1, ddof=1) / np.sqrt(SEEDS), atol=1e-14)
 
 
 def test_numbers_that_may_be_noise_are_marked(result):
-    arrays, lines = result.arrays(), result.table().splitlines()[2:6]
-    kinds = ("risk", "output", "coupling")
-    marks = sum(int(np.sum(~arrays[f"resolved_{kind}"])) for kind in kinds)
-    assert marks == sum(line.count("~") for line in lines), result.table()
-    assert 0 < marks < 12, "the case must have both"
-    factor = 12.706205
-    for kind, power in zip(kinds, (1, 1, 2), strict=True):
-        above = np.abs(arrays[f"gap_{kind}"]) > factor**power * arrays[f"noise_{kind}"]
-        np.testing.assert_array_equal(arrays[f"resolved_{kind}"], above, err_msg=kind)
+    arrays, shown = result.arrays(), result.table()
+    marks = sum(int(np.sum(~arrays[f"resolved_{name}"])) for name in ("risk", "output", *DISTANCES))
+    assert marks == sum(line.count("~") for line in shown.splitlines() if not line.startswith("seeds:")), shown
+    assert 0 < marks < 20, "the case must have both"
+    for name in GAPS:
+        above = np.abs(arrays[f"gap_{name}_mean"]) > 12.706205 * arrays[f"noise_{name}"]
+        np.testing.assert_array_equal(arrays[f"resolved_{name}"], above, err_msg=name)
 
 
 def test_the_table_ends_with_what_was_run(result):
     notes = result.table()
+    law = result.laws()["coupling"]
     for fact in (
         "B = 4 prompts of N = 2 examples",
         "lambda = 0.001",
         "N(0, 0.7^2)",
         "8 stage times in depth x 8 particles",
         "2 replicates x 4 particles",
-        "within 12.71 errors",
+        "within 12.71 of its errors",
+        "mean over 2 seeds",
+        "6 fresh particles at 4 depths",
+        f"coupling {law.slope:+.2f} +- {law.interval:.2f}",
     ):
         assert fact in notes, (fact, notes)
 
 
+def test_slopes_are_those_of_a_straight_line(result):
+    distances = result.arrays()["gap_coupling"][:, :, -1]
+    slope = np.polyfit(np.log(np.repeat([2.0, 8.0], SEEDS)), np.log(distances.ravel()), 1)[0]
+    assert result.laws()["coupling"].slope == pytest.approx(slope)
+    one_size = dataclasses.replace(result, config=dataclasses.replace(TINY, sizes=((1, 2),)))
+    assert one_size.laws() == {}
+
+
 def test_a_sinkhorn_solve_that_did_not_converge_is_marked(result):
     def with_converged(gap, flags):
-        return eqx.tree_at(lambda g: g.sinkhorn.converged, gap, jnp.array(flags))
+        return eqx.tree_at(lambda g: g.distances.converged, gap, jnp.array(flags))
 
-    first, second = result.gaps
-    all_converged = (with_converged(first, [True, True]), with_converged(second, [True, True]))
-    assert "not converged" not in dataclasses.replace(result, gaps=all_converged).table()
-    one_failed = (all_converged[0], with_converged(second, [True, False]))
-    rows = dataclasses.replace(result, gaps=one_failed).table().splitlines()[2:6]
-    assert [row.endswith("Sinkhorn not converged") for row in rows] == [False, False, False, True]
+    def rows(last):
+        """The rows of a result in which all has converged, but for the last seed of the last size."""
+        good = [[with_converged(gap, [True, True]) for gap in gaps] for gaps in result.gaps]
+        good[-1][-1] = with_converged(good[-1][-1], last)
+        return dataclasses.replace(result, gaps=tuple(map(tuple, good))).table().split("\n\n")[1].splitlines()[3:7]
+
+    assert not any(row.endswith("not converged") for row in rows([True, True]))
+    assert [row.endswith("Sinkhorn not converged") for row in rows([True, False])] == [False, False, False, True]
 
 
 def test_the_saved_arrays_are_named_and_shaped(folder):
@@ -120,19 +177,18 @@ def test_the_saved_arrays_are_named_and_shaped(folder):
         **{f"limit_outputs_{what}": (SAVES, 4) for what in ("error", "bias")},
         **{f"replicates_{name}": (2, SAVES) for name in ("objective", "risk", "dissipation")},
         "replicates_outputs": (2, SAVES, 4),
-        **{f"finite_{name}": (SIZES, SAVES) for name in ("objective", "risk", "dissipation")},
-        "finite_outputs": (SIZES, SAVES, 4),
-        **{
-            f"{what}_{name}": (SIZES, SAVES)
-            for what in ("gap", "noise", "resolved")
-            for name in ("objective", "risk", "output", "coupling")
-        },
-        **{f"sinkhorn_{name}": (SIZES, SAVES) for name in ("value", "floor", "excess", "epsilon", "converged")},
+        **{f"finite_{name}": (SIZES, SEEDS, SAVES) for name in ("objective", "risk", "dissipation")},
+        "finite_outputs": (SIZES, SEEDS, SAVES, 4),
+        **{f"gap_{name}": (SIZES, SEEDS, SAVES) for name in GAPS},
+        **{f"gap_{name}_{what}": (SIZES, SAVES) for name in GAPS for what in ("mean", "seeds")},
+        **{f"resolved_{name}": (SIZES, SAVES) for name in GAPS},
+        **{f"noise_{name}": (SAVES,) for name in GAPS},
+        **{f"sinkhorn_{name}": (SIZES, SEEDS, SAVES) for name in ("epsilon", "converged")},
         "coordinate_names": (PARTICLE,),
         "limit_depths": (8,),
         "limit_particles": (8, 8, PARTICLE),
-        "finite_particles_1x2": (1, 2, PARTICLE),
-        "finite_particles_2x4": (2, 4, PARTICLE),
+        "finite_particles_1x2": (SEEDS, 1, 2, PARTICLE),
+        "finite_particles_2x4": (SEEDS, 2, 4, PARTICLE),
     }
     with np.load(folder / "result.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == shapes
@@ -144,7 +200,6 @@ def test_gaps_are_the_differences_of_the_saved_runs(folder):
         np.testing.assert_allclose(a["gap_risk"], a["finite_risk"] - a["limit_risk"], atol=1e-14)
         difference = a["finite_outputs"] - a["limit_outputs"]
         np.testing.assert_allclose(a["gap_output"], np.sqrt(np.mean(difference**2, axis=-1)), rtol=1e-10)
-        np.testing.assert_allclose(a["sinkhorn_excess"], a["sinkhorn_value"] - a["sinkhorn_floor"], atol=1e-12)
 
 
 def test_error_bars_are_those_of_the_saved_replicates(folder):
@@ -154,18 +209,21 @@ def test_error_bars_are_those_of_the_saved_replicates(folder):
             np.testing.assert_allclose(a[f"limit_{name}_error"], parts.std(0, ddof=1) / np.sqrt(2), rtol=1e-10)
             np.testing.assert_allclose(a[f"limit_{name}_bias"], parts.mean(0) - whole, atol=1e-14)
         noise = np.sqrt(np.mean(a["limit_outputs_error"] ** 2 + a["limit_outputs_bias"] ** 2, axis=-1))
-        np.testing.assert_allclose(a["noise_output"], np.stack([noise, noise]), rtol=1e-10)
+        np.testing.assert_allclose(a["noise_output"], noise, rtol=1e-10)
 
 
-def test_tracers_start_on_the_particles_they_follow(folder):
+def test_distances_start_at_zero_and_bound_each_other(folder):
     with np.load(folder / "result.npz") as a:
-        np.testing.assert_array_equal(a["gap_coupling"][:, 0], 0)
-        assert np.all(a["gap_coupling"][:, 1] > 0), a["gap_coupling"]
+        for name in DISTANCES:
+            np.testing.assert_array_equal(a[f"gap_{name}"][..., 0], 0)
+            assert np.all(a[f"gap_{name}"][..., 1] > 0), name
+        assert np.all(a["gap_gelbrich"] <= a["gap_coupling"])
+        assert a["sinkhorn_converged"].all()
 
 
 def test_the_objective_falls(folder):
     with np.load(folder / "result.npz") as a:
-        assert np.all(a["finite_objective"][:, 1] < a["finite_objective"][:, 0]), a["finite_objective"]
+        assert np.all(a["finite_objective"][..., 1] < a["finite_objective"][..., 0]), a["finite_objective"]
         assert a["limit_objective"][1] < a["limit_objective"][0], a["limit_objective"]
 
 
@@ -182,21 +240,25 @@ def test_the_figure_has_six_panels_with_titles_and_labels(result):
     axes = result.figure().axes
     assert len(axes) == 6
     assert all(a.get_title() and a.get_xlabel() and a.get_ylabel() for a in axes)
-    assert [len(a.collections) for a in axes] == [1, 0, 0, 2, 2, 2]
+    assert [len(a.collections) for a in axes[4:]] == [4, 4], "the clouds of the model and of the PDE, and their names"
     assert [text.get_text() for text in axes[1].get_legend().get_texts()] == [
-        "L = 1, M = 2",
-        "L = 2, M = 4",
         "PDE's own error",
         "may be that error",
+        "L = 1, M = 2",
+        "L = 2, M = 4",
     ]
+    assert axes[0].get_legend().get_texts()[0].get_text() == "may be the PDE's own error"
+    legend = [text.get_text() for text in axes[3].get_legend().get_texts()]
+    slopes = {name: law.slope for name, law in result.laws().items()}
+    assert any(text == f"Sinkhorn, slope {slopes['sinkhorn']:.2f}" for text in legend), legend
 
 
 def test_points_that_may_be_noise_are_hollow(result):
-    for axes, kind in zip(result.figure().axes[1:3], ("output", "coupling"), strict=True):
+    arrays = result.arrays()
+    for axes, kind in zip(result.figure().axes[1:3], ("output", "sinkhorn"), strict=True):
         hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
         shown = sum(int(np.isfinite(line.get_ydata()).sum()) for line in hollow)
-        arrays = result.arrays()
-        assert shown == int(np.sum(~arrays[f"resolved_{kind}"] & (arrays[f"gap_{kind}"] > 0)))
+        assert shown == int(np.sum(~arrays[f"resolved_{kind}"] & (np.abs(arrays[f"gap_{kind}_mean"]) > 0)))
 
 
 def test_the_table_is_saved(folder, result):
@@ -240,11 +302,16 @@ def test_an_unknown_sampling_is_refused(unchecked):
         limit.run(LimitConfig(sampling="Sobol"))  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("name", ["batch", "examples", "dim", "width", "steps", "key_dim"])
+@pytest.mark.parametrize("name", ["batch", "examples", "dim", "width", "steps", "key_dim", "tracers"])
 def test_a_count_below_one_is_refused(name):
     small = {"batch": 4, "examples": 2, "sizes": ((1, 2),), "width": 4, "replicates": 2}
     with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1; got 0"):
         limit.run(LimitConfig(**{**small, name: 0}))
+
+
+def test_a_single_seed_is_refused():
+    with pytest.raises(ValueError, match="`seeds` must be a whole number of at least 2; got 1"):
+        limit.run(LimitConfig(seeds=1))
 
 
 def test_replicates_that_do_not_divide_the_width_are_refused():

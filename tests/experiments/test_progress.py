@@ -1,6 +1,7 @@
 import re
 import threading
 import time
+from typing import Any
 
 import diffrax
 import jax
@@ -10,11 +11,16 @@ import pytest
 from wgf.experiments import Progress, _progress
 
 
+def task(progress: Progress, name: str, *, solves: int = 1) -> Any:
+    """The task's context, whose meter has methods that Diffrax's have not."""
+    return progress.task(name, solves=solves)
+
+
 def test_a_bar_is_drawn_if_it_is_asked_for_and_cleared_at_the_end(capsys):
     progress = Progress(2, show=True)
-    with progress.task("first") as meter:
+    with task(progress, "first") as meter:
         meter.report(0.5)
-    with progress.task("second") as meter:
+    with task(progress, "second") as meter:
         meter.report(1.0)
         meter.report(0.2)
     progress.close()
@@ -39,7 +45,7 @@ def test_a_bar_is_cleared_after_an_error(capsys):
 @pytest.mark.parametrize("show", [None, False])
 def test_no_bar_is_drawn_without_a_terminal_or_if_it_is_not_wanted(show, capsys):
     progress = Progress(1, show)
-    with progress.task("only") as meter:
+    with task(progress, "only") as meter:
         assert isinstance(meter, diffrax.NoProgressMeter)
     progress.close()
     assert capsys.readouterr().err == ""
@@ -47,7 +53,7 @@ def test_no_bar_is_drawn_without_a_terminal_or_if_it_is_not_wanted(show, capsys)
 
 def test_a_task_counts_to_its_end_and_never_back():
     progress = Progress(2, show=True)
-    with progress.task("first") as meter:
+    with task(progress, "first") as meter:
         meter.report(0.8)
         meter.report(0.3)
         assert progress._bar.n == 79
@@ -60,7 +66,7 @@ def test_a_task_counts_to_its_end_and_never_back():
 
 def test_a_task_of_several_solves_counts_them_all():
     progress = Progress(1, show=True)
-    with progress.task("flows", solves=2) as meter:
+    with task(progress, "flows", solves=2) as meter:
         for first in (0, 49):
             meter.begin()
             meter.report(0.5)
@@ -90,8 +96,8 @@ def test_a_task_in_a_thread_has_the_settings_of_its_caller(double):
     def settings(_):
         return (
             jnp.zeros(()).dtype,
-            jax.config.jax_default_device,
-            jax.config.jax_default_matmul_precision,
+            jax.config.jax_default_device,  # pyright: ignore[reportAttributeAccessIssue]
+            jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
             jax.sharding.get_mesh(),
         )
 

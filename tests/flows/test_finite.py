@@ -125,11 +125,13 @@ def test_a_gap_is_no_number_where_a_solution_is_none(problem):
     in_model = spoilt(good, lambda s: s.models.measure.particles)
     in_tracers = spoilt(traced, lambda s: s.models.tracers[0].particles)
     for finite_flow, limit_flow in ((in_model, traced), (good, in_tracers)):
-        gap = wgf.gap(finite_flow, limit_flow, most_depths=1)
-        gaps = (gap.objective, gap.risk, gap.output, gap.coupling, gap.sinkhorn.value, gap.sinkhorn.floor)
+        gap = wgf.gap(finite_flow, limit_flow, most_depths=1, unpaired=True)
+        gaps = (gap.objective, gap.risk, gap.output, gap.gelbrich, gap.coupling, gap.unpaired.value, gap.unpaired.floor)
         for values in gaps:
             np.testing.assert_array_equal(np.isfinite(values), [True, False, True])
-        np.testing.assert_array_equal(gap.sinkhorn.converged, [True, False, True])
+        np.testing.assert_array_equal(np.isfinite(gap.sinkhorn), [True, False, True])
+        np.testing.assert_array_equal(gap.distances.converged, [True, False, True])
+        np.testing.assert_array_equal(gap.unpaired.converged, [True, False, True])
 
 
 def test_diagnose_finds_what_q_does_not_see(problem, key):

@@ -12,7 +12,8 @@ import wgf
 from wgf.flows._many import _kind, shared_shapes
 
 TAUS = jnp.array([0.0, 0.5, 2.0])
-SIZES = ((1, 2), (3, 4), (3, 2))
+SIZES = ((1, 2), (3, 4), (3, 2), (2, 3))
+KEY = jax.random.key(7)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,9 @@ def problem():
 
 def test_the_flows_are_those_of_the_models_by_one_program(problem):
     objective, models = problem
-    models = [model.with_tracers(models[0]) for model in models]
+    # Tracers at several depths, two of which lie within layers.
+    tracers = wgf.Transformer(models[0].encoder, wgf.measures.Gaussian(models[0].encoder, 0.7).layered(4, 2, KEY))
+    models = [model.with_tracers(tracers) for model in models]
     with programs() as names:
         found = wgf.flow_many(objective, models, TAUS, rtol=1e-6)
     assert names.count("jit(_flow)") == 1, names

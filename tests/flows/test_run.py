@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import averaged, bound, regression
+from helpers import averaged, bound, in_float64, regression
 
 import wgf
 from wgf.flows import RESULTS
@@ -80,7 +80,7 @@ def limit_problem():
 
 
 @pytest.mark.skipif(
-    jax.config.jax_enable_x64, reason="rounds as users' programs do in float32 alone, where XLA optimises as for them"
+    in_float64(), reason="rounds as users' programs do in float32 alone, where XLA optimises as for them"
 )
 def test_the_limit_with_tracers_runs_bit_for_bit_and_is_kept_on_disk(limit_problem, tmp_path):
     solved = wgf.run(*limit_problem, TAUS, segment_steps=3, directory=tmp_path, progress=False)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import averaged, bound, float64_only, regression, relative
+from jax.flatten_util import ravel_pytree
 from scipy.optimize import approx_fprime
 
 import wgf
@@ -178,7 +179,7 @@ def test_the_velocity_is_minus_the_gradient_over_the_mass(key):
     objective, model = staged(key, ThreeEighths(), 1, width=2)
     weights = jnp.array([[0.3, 0.7], [0.5, 0.5], [0.9, 0.1], [0.25, 0.75]])
     measure = Staged(model.measure.particles, weights, solver=ThreeEighths())
-    flat, unravel = jax.flatten_util.ravel_pytree(measure.particles)
+    flat, unravel = ravel_pytree(measure.particles)
 
     @jax.jit
     def value(flat):

@@ -85,6 +85,7 @@ def test_projected_adjoint_velocity_is_the_gradient_at_any_nodes(key):
     points, weights = np.polynomial.legendre.leggauss(12)
     projected = jax.tree.map(jnp.zeros_like, model.measure.particles)
     for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        assert isinstance(model.measure, wgf.measures.Spectral)
         basis = model.measure.basis(t) * weight / model.measure.depth_weights
         field = first_variation.gradient(model.measure.at(t)[0], t)
         projected = jax.tree.map(lambda total, g, basis=basis: total - jnp.tensordot(basis, g, 0), projected, field)

@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,7 @@ def test_digits_are_the_images_that_scikit_learn_ships(key):
     assert abs(train.mean()) < bound(1e-12, 2e-6)
     assert abs(train.std() - 1) < bound(1e-12, 2e-6)
     # Standardised by one line for all pixels, they are the table's up to order; each with its own label.
-    table = load_digits()
+    table = cast(Any, load_digits())
     values = np.unique(pixels.round(9))
     ranks = np.searchsorted(values, pixels.round(9))
     ours, theirs = np.column_stack([ranks, labels]), np.column_stack([table.data, table.target]).astype(int)

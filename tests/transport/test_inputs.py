@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import in_float64
 
 from wgf.measures import Layered
 from wgf.transport import (
@@ -50,7 +51,7 @@ BAD = {
         "`max_iterations` must be a whole number of at least 1; got 10.5",
     ),
 }
-if jax.config.jax_enable_x64:
+if in_float64():
     BAD["another type"] = {"y": Y.astype(jnp.float32)}, "`y` must be of float64, as `x` is; got float32"
 
 

@@ -8,12 +8,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .contract import contract
-from .device_sums import Batch
 from .outlining import outline
 from .precision import custom_jvp
-from .tiles import tiled_sum
+from .tiles import Block, Tile
 
-Block = Float[Array, "token_dim prompts length"]
 Seen = Bool[np.ndarray, "keys queries"]
 Others = Float[Array, "token_dim prompts keys"]
 Keys = Float[Array, "prompts keys key_dim heads"]
@@ -22,39 +20,27 @@ Means = Float[Array, "prompts queries token_dim heads"]
 Scores = Float[Array, "prompts queries keys heads"]
 Each = Float[Array, "prompts queries heads"]
 Hidden = Float[Array, "queries length"]
-Strip = tuple[
-    Float[Array, "token_dim token_dim heads"],
-    Float[Array, "token_dim key_dim heads"],
-    Float[Array, "token_dim key_dim heads"],
-]
+Value = Float[Array, "token_dim token_dim heads"]
+Key = Float[Array, "key_dim token_dim heads"]
 
 
-def sum_of_heads(
-    value: Float[Array, "heads token_dim token_dim"],
-    key: Float[Array, "heads key_dim token_dim"],
-    query: Float[Array, "heads key_dim token_dim"],
-    tokens: Batch,
-    seen: Seen | None = None,
-) -> Batch:
-    r"""The sum \( \sum_m V_m T_b \, \mathrm{softmax}((K_m T_b)^\top (Q_m T_b)) \) for every prompt b.
+def tile_of_heads(key_dim: int, token_dim: int, length: int, seen: Seen | None) -> Tile:
+    r"""The sum \( \sum_m V_m T_b \, \mathrm{softmax}((K_m T_b)^\top (Q_m T_b)) \) over the heads (V, K, Q) of a tile.
 
     The softmax of a query runs over the keys that it has `seen` (at least one; None: all). On a CPU short prompts of
     small tokens use loops along heads; everything else uses matrix products.
     """
-    length = tokens.shape[2]
-    heads = (value, key.transpose(0, 2, 1), query.transpose(0, 2, 1))
-    products = functools.partial(_by_products, seen=seen)
-    if 1 < length <= 32 and max(key.shape[1:]) < 16:
-        loops = functools.partial(_by_loops, seen=seen)
-        return tiled_sum(loops, heads, tokens, numbers=length**2, most_particles=64, elsewhere=products)
-    return tiled_sum(products, heads, tokens, numbers=length**2, most_particles=32)
+    products = functools.partial(_by_products, seen)
+    if 1 < length <= 32 and max(key_dim, token_dim) < 16:
+        return Tile(functools.partial(_by_loops, seen), products, numbers=length**2, most_particles=64)
+    return Tile(products, products, numbers=length**2, most_particles=32)
 
 
-def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
+def _by_products(seen: Seen | None, value: Value, key: Key, query: Key, tokens: Block) -> Block:
     """The sum over the heads of one tile, by matrix products. Letters as in `_by_loops`."""
-    value, key, query = (matrix.transpose(2, 0, 1) for matrix in heads)
-    keys = jnp.einsum("dbj,mdk->bmjk", tokens, key)
-    queries = jnp.einsum("dbq,mdk->bmqk", tokens, query)
+    value, key, query = (matrix.transpose(2, 0, 1) for matrix in (value, key, query))
+    keys = jnp.einsum("dbj,mkd->bmjk", tokens, key)
+    queries = jnp.einsum("dbq,mkd->bmqk", tokens, query)
     scores = jnp.einsum("bmqk,bmjk->bmqj", queries, keys)
     if seen is not None:
         scores = jnp.where(seen.T, scores, -jnp.inf)
@@ -65,7 +51,7 @@ def _by_products(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
     return jnp.einsum("med,bmqd->ebq", value, attended)
 
 
-def _by_loops(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
+def _by_loops(seen: Seen | None, value: Value, key: Key, query: Key, tokens: Block) -> Block:
     """The sum over the heads of one tile, with heads along the last axis of every array.
 
     The arithmetic is the same for all heads, and other axes are too short to vectorise. A softmax does not change if
@@ -73,10 +59,9 @@ def _by_loops(tokens: Block, heads: Strip, seen: Seen | None) -> Block:
 
     Letters: b prompts, j keys after the first, q queries, d and e entries of a token, k entries of a key, m heads.
     """
-    value, key, query = heads
     first, others = tokens[:, :, :1], tokens[:, :, 1:] - tokens[:, :, :1]
-    keys = contract("dbj,dkm->bjkm", others, key)
-    queries = contract("dbq,dkm->bqkm", tokens, query)
+    keys = contract("dbj,kdm->bjkm", others, key)
+    queries = contract("dbq,kdm->bqkm", tokens, query)
     hidden = None if seen is None else jnp.where(seen.T, 0, -jnp.inf).astype(tokens.dtype)
     moved = contract("edm,bqdm->ebq", value, _attended(others, keys, queries, hidden))
     return moved + jnp.einsum("ed,dbj->ebj", jnp.sum(value, axis=2), first)

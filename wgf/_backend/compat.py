@@ -4,6 +4,7 @@ No other file imports `jax.core`, `jax.extend`, `jax.interpreters`, `jax.experim
 """
 
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import diffrax
@@ -63,3 +64,12 @@ def knots_of_diffrax(dense: diffrax.DenseInterpolation) -> tuple[Array, Array, P
     When these fields go: `DenseInterpolation.evaluate`, whose search XLA does not compile on GPUs within a loop.
     """
     return dense.ts, jax.numpy.asarray(dense.ts_size), dense.infos, dense.interpolation_cls
+
+
+def mend_ott(utils: ModuleType) -> None:
+    """Give `ott.utils` what JAX has dropped and OTT 0.6.0 asks for when it works in blocks (`batch_size`).
+
+    It marks containers that `vmap` takes for leaves, of which there are none here. When OTT asks no more: nothing.
+    """
+    if not hasattr(utils.batching, "is_vmappable"):
+        utils.__dict__["batching"] = SimpleNamespace(is_vmappable=lambda value: False)

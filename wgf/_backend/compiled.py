@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 
 from .compat import is_known
-from .precision import full, sets_precision
+from .precision import one_program, sets_precision
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -19,7 +19,8 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     JAX identifies the body of a loop by identity, so a loop outside of `jit` with a new body is compiled at each call.
     Within `jit` the function is inlined, and the program is the same as without. If values are known, as under
-    `jax.grad` alone, it is not inlined, so that the derivative is compiled once, too.
+    `jax.grad` alone, it is not inlined, so that the derivative is compiled once, too. A method of a module that is
+    called within another compiled function is the plain method.
     """
     options: dict[str, Any] = {"inline": True}
     inlined, outlined = eqx.filter_jit(function, **options), eqx.filter_jit(function)
@@ -28,7 +29,7 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         known = all(is_known(leaf) for leaf in jax.tree.leaves((args, kwargs)))
-        with full():
+        with one_program():
             return (outlined if known else inlined)(*args, **kwargs)
 
     return call

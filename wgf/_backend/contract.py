@@ -33,7 +33,7 @@ def contract(spec: str, *operands: Array) -> Array:
     to any order, which is why this is a primitive of JAX. The default precision is that of the call, as for JAX's own
     products.
     """
-    return jnp.einsum(spec, *operands) if PLAIN else _bind(spec, default_precision(), *operands)
+    return jnp.einsum(spec, *operands) if PLAIN else _contract.bind(*operands, spec=spec, precision=default_precision())
 
 
 def _bind(spec: str, at: str | None, *operands: Array) -> Array:

@@ -1,12 +1,13 @@
 """Outlining: a part of a program that XLA compiles by itself, once."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import equinox as eqx
 
 from .plain import PLAIN
+from .precision import one_program
 
 if TYPE_CHECKING or not PLAIN:
     from .compat import set_xla_metadata
@@ -30,16 +31,11 @@ def outline(function: Callable[_P, _R]) -> Callable[_P, _R]:
     if PLAIN:
         return function
 
-    def unmarked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        # The mark is for the outer call alone: on the small calls within it would keep XLA from fusing them.
-        with set_xla_metadata(inlineable="true"):
-            return function(*args, **kwargs)
+    # The mark is for the outer call alone: on the small calls within it would keep XLA from fusing them.
+    return _marked(inlineable="false")(eqx.filter_jit(_marked(inlineable="true")(function)))
 
-    compiled = eqx.filter_jit(functools.wraps(function)(unmarked))
 
-    @functools.wraps(function)
-    def outlined(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with set_xla_metadata(inlineable="false"):
-            return compiled(*args, **kwargs)
-
-    return outlined
+@contextmanager
+def _marked(inlineable: str) -> Iterator[None]:
+    with set_xla_metadata(inlineable=inlineable), one_program():
+        yield

@@ -6,9 +6,10 @@ a TPU. Here products have full precision, unless `jax_default_matmul_precision` 
 
 import functools
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from types import FunctionType, MethodType
 from typing import Any, ParamSpec, TypeVar
 
 import equinox as eqx
@@ -19,7 +20,8 @@ _R = TypeVar("_R")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-_MARK = "_wgf_full_precision"
+_PLAIN = "_wgf_plain"
+_in_one_program: ContextVar[bool] = ContextVar("_in_one_program", default=False)
 
 
 def full() -> AbstractContextManager[Any]:
@@ -27,15 +29,33 @@ def full() -> AbstractContextManager[Any]:
     return nullcontext() if default_precision() is not None else jax.default_matmul_precision("highest")
 
 
-def sets_precision(function: _Function) -> _Function:
-    """Mark a function whose body runs within [`full`][]: it needs no other wrapper."""
-    setattr(function, _MARK, True)
-    return function
+@contextmanager
+def one_program() -> Iterator[None]:
+    """A context in which methods are plain functions: precision is set, and one program holds all that they compute."""
+    token = _in_one_program.set(True)
+    try:
+        with full():
+            yield
+    finally:
+        _in_one_program.reset(token)
+
+
+def sets_precision(wrapper: _Function) -> _Function:
+    """Mark a wrapper, made by `functools.wraps`, that calls its function within `full`: it needs no other wrapper."""
+    setattr(wrapper, _PLAIN, vars(wrapper)["__wrapped__"])
+    return wrapper
+
+
+def _plain(function: Any) -> Callable[..., Any] | None:
+    """The function within a wrapper that sets the precision; None for any other function."""
+    plain = getattr(function, _PLAIN, None)
+    # Further wrappers have this attribute, too, for `functools.wraps` copies it.
+    return plain if plain is getattr(function, "__wrapped__", None) else None
 
 
 def full_precision(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Call a function with full precision as the default of products, where the user has set no other default."""
-    if getattr(function, _MARK, False):
+    if _plain(function) is not None:
         return function
 
     # `updated=()`: the fields of a compiled function are not those of its wrapper.
@@ -63,10 +83,26 @@ class Module(eqx.Module):
         super().__init_subclass__(**kwargs)
         fields = inspect.get_annotations(cls)
         for name, member in list(vars(cls).items()):
-            is_public = not name.startswith("_") or name in ("__init__", "__check_init__", "__call__")
+            is_called = not name.startswith("_") or name == "__call__" or _plain(member) is not None
             # The default of a field may be a function, which is not a method.
-            if is_public and name not in fields:
+            if is_called and name not in fields:
                 setattr(cls, name, _cover(member))
+            # Equinox takes these from the class itself.
+            elif name in ("__init__", "__check_init__"):
+                setattr(cls, name, full_precision(member))
+
+
+class _Method:
+    """A method that sets the precision. Within `one_program` it is the plain function, without a wrapper."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.outer = full_precision(function)
+        self.inner = _plain(self.outer) or self.outer
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.outer
+        return MethodType(self.inner if _in_one_program.get() else self.outer, instance)
 
 
 def _cover(member: Any) -> Any:
@@ -78,7 +114,7 @@ def _cover(member: Any) -> Any:
         return member if member.fget is None else property(full_precision(member.fget))
     if isinstance(member, (classmethod, staticmethod)):
         return type(member)(full_precision(member.__func__))
-    return full_precision(member) if _is_function(member) else member
+    return _Method(member) if _is_function(member) else member
 
 
 def _is_function(value: Any) -> bool:

@@ -3,76 +3,68 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PyTree
 
-from .device_sums import Batch, sum_of_shares
+from .device_sums import Batch, Total, in_shares, shares_of
+
+Block = Float[Array, "token_dim prompts length"]
 
 # The most bytes of one array in a tile: the cores of a CPU share some megabytes of cache; a GPU has other limits.
 _TILE, _TILE_ELSEWHERE = 2**22, 2**29
 
 
-Tile = Callable[..., Float[Array, "token_dim prompts length"]]
+class Tile(NamedTuple):
+    """What is computed for one tile of particles and prompts.
+
+    - `sum_on_cpu`: maps arrays `[..., m]` of particles, and last tokens `[D, b, N+1]`, to the sum `[D, b, N+1]` over
+      these m. Particles whose entries are all zero must contribute zero.
+    - `sum_elsewhere`: the same for other backends.
+    - `numbers`: the size of a tile's largest array per prompt and particle.
+    - `most_particles`: the most particles m of a tile on a CPU.
+    """
+
+    sum_on_cpu: Callable[..., Block]
+    sum_elsewhere: Callable[..., Block]
+    numbers: int
+    most_particles: int
 
 
-def tiled_sum(
-    tile: Tile,
-    particles: PyTree[Float[Array, "..."]],
-    tokens: Batch,
-    *,
-    numbers: int,
-    most_particles: int,
-    elsewhere: Tile | None = None,
-) -> Batch:
-    r"""The sum over all particles for all prompts, tile by tile.
+def tiled_sum(tile: Tile, particles: tuple[Float[Array, "width ..."] | None, ...], tokens: Batch) -> Batch:
+    r"""The sum over all particles, arrays `[M, ...]`, for all prompts `[B, D, N+1]`, tile by tile.
 
     The intermediate arrays of a tile stay in the cache. The backward pass computes them again, and needs only `tokens`
     and `particles`. On other backends than the CPU a tile takes up to half a gigabyte.
-
-    **Arguments:**
-
-    - `tile`: maps tokens `[D, b, N+1]` and particles `[..., m]` to the sum `[D, b, N+1]` over these m. Particles whose
-      entries are all zero must contribute zero.
-    - `particles`: arrays `[M, ...]`.
-    - `tokens`: `[B, D, N+1]`.
-    - `numbers`: the size of a tile's largest array per prompt and particle.
-    - `most_particles`: the most particles m of a tile on a CPU.
-    - `elsewhere`: the function in place of `tile` on other backends; default None: `tile`.
     """
-
-    def sums(tile, sizes, particles, tokens):
-        m, b = sizes
-        strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m), 0, -1), particles)
-        blocks = fold(tokens, 0, b).transpose(1, 2, 0, 3)
-        sums = sum_of_tiles(tile, strips, blocks)
-        return sums.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[: len(tokens)]
-
-    def total(particles, tokens):
-        batch, width = tokens.shape[0], jax.tree.leaves(particles)[0].shape[0]
-        facts = {"numbers": numbers, "most_particles": most_particles, "dtype": tokens.dtype}
-        on_cpu, other = (tile_sizes(width, batch, cpu=cpu, **facts) for cpu in (True, False))
-        return by_platform(sums, (tile, on_cpu), (elsewhere or tile, other), particles, tokens)
-
-    return sum_of_shares(total, particles, tokens)
+    shares = shares_of(particles, tokens)
+    width, batch = len(jax.tree.leaves(particles)[0]) // shares[0], len(tokens) // shares[1]
+    facts = {"numbers": tile.numbers, "most_particles": tile.most_particles, "dtype": tokens.dtype}
+    on_cpu, elsewhere = (tile_sizes(width, batch, cpu=cpu, **facts) for cpu in (True, False))
+    total = by_platform(_sum_in_tiles, (tile.sum_on_cpu, *on_cpu), (tile.sum_elsewhere, *elsewhere))
+    return in_shares(total, shares)(particles, tokens)
 
 
-def by_platform(compute: Callable[..., Array], cpu: tuple[Any, ...], other: tuple[Any, ...], *args: Any) -> Array:
-    """`compute(*cpu, *args)` in a program for a CPU, `compute(*other, *args)` in one for another backend.
+def _sum_in_tiles(tile: Callable[..., Block], m: int, b: int, particles: PyTree[Array], tokens: Batch) -> Batch:
+    strips = jax.tree.map(lambda leaf: jnp.moveaxis(fold(leaf, 0, m), 0, -1), particles)
+    blocks = fold(tokens, 0, b).transpose(1, 2, 0, 3)
+    sums, _ = jax.lax.scan(over_blocks(tile, blocks), jnp.zeros_like(blocks), strips)
+    return sums.transpose(2, 0, 1, 3).reshape(-1, *tokens.shape[1:])[: len(tokens)]
 
-    If they differ, JAX traces both and lowers one. The backward pass computes everything again from `args`; otherwise
-    it would store the intermediate arrays of both.
+
+def by_platform(compute: Callable[..., Array], cpu: tuple[Any, ...], other: tuple[Any, ...]) -> Total:
+    """The function `compute(*cpu, ...)` in a program for a CPU, `compute(*other, ...)` in one for another backend.
+
+    If they differ, JAX traces both and lowers one. The backward pass computes everything again from the arguments;
+    otherwise it would store the intermediate arrays of both.
     """
+    on_cpu, elsewhere = functools.partial(compute, *cpu), functools.partial(compute, *other)
     if cpu == other:
-        return compute(*cpu, *args)
-
-    def chosen(*args):
-        ways = (functools.partial(compute, *facts) for facts in (cpu, other))
-        return jax.lax.platform_dependent(*args, cpu=next(ways), default=next(ways))
-
-    return jax.checkpoint(chosen, prevent_cse=False)(*args)
+        return on_cpu
+    chosen = functools.partial(jax.lax.platform_dependent, cpu=on_cpu, default=elsewhere)
+    return jax.checkpoint(chosen, prevent_cse=False)
 
 
 def tile_sizes(
@@ -84,20 +76,15 @@ def tile_sizes(
     return m, piece(batch, max(1, most // m))
 
 
-def sum_of_tiles(
-    tile: Callable[[Array, PyTree[Array]], Array], strips: PyTree[Array], blocks: Float[Array, "blocks ..."]
-) -> Float[Array, "blocks ..."]:
-    """For every block of prompts, the sum of `tile(block, strip)` over strips of particles, one tile at a time."""
+def over_blocks(tile: Callable[..., Array], blocks: Float[Array, "blocks ..."]) -> Callable[..., Any]:
+    """The body of a loop over strips of particles: it adds `tile(*strip, block)` for every block of prompts in turn."""
+    # JAX hashes what it checkpoints. A partial function has a hash; a method of an encoder with arrays has none.
+    remade = jax.checkpoint(functools.partial(tile), prevent_cse=False)
 
-    # A plain function, since JAX hashes what it checkpoints; `tile` may be a method of an encoder with arrays.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def remade(block, strip):
-        return tile(block, strip)
+    def add(total: Float[Array, "blocks ..."], strip: tuple[PyTree[Array], ...]):
+        return total + jax.lax.map(functools.partial(remade, *strip), blocks), None
 
-    def add(total, strip):
-        return total + jax.lax.map(lambda block: remade(block, strip), blocks), None
-
-    return jax.lax.scan(add, jnp.zeros_like(blocks), strips)[0]
+    return add
 
 
 def piece(size: int, most: int) -> int:

@@ -8,7 +8,8 @@ from ._diagnose import Finding as Finding, diagnose as diagnose
 from ._estimate import Estimate as Estimate, student_quantile as student_quantile
 from ._gap import Gap as Gap, gap as gap
 from ._linear_rate import LinearRate as LinearRate, linear_rate as linear_rate
-from ._noise import Noise as Noise, Resolved as Resolved
+from ._noise import Noise as Noise, Resolved as Resolved, noise as noise
+from ._pairs import Distances as Distances
 from ._rates import FORMS as FORMS, RateFit as RateFit, Verdict as Verdict, fit_rates as fit_rates
 from ._replicates import (
     Replicates as Replicates,

@@ -2,13 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._backend.precision import Module
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
+from ._pairs import evenly_spread
 
 # Points and weights. `_` leaves the width open, because the compared clouds differ in width.
 _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]
@@ -37,7 +37,7 @@ def fill_clouds(
 ) -> Clouds:
     """The clouds of at most `most_depths` layers, for a limit of `limit_width` particles at each depth."""
     depth, width = finite.weights.shape
-    chosen = np.unique(np.linspace(0, depth - 1, min(most_depths, depth)).round().astype(int))
+    chosen = evenly_spread(depth, most_depths)
     missing = (0, min(_round_up(len(chosen), _SHALLOW), most_depths) - len(chosen))
     # Padding never exceeds the limit's width, so padded kernels are no larger than the kernel of the limit's cloud.
     # Above the least width, padding at most doubles a cloud.
@@ -71,8 +71,8 @@ def sinkhorn_excess(
     epsilon: Array,
     initial: Potentials | None = None,
     mesh: Mesh | None = None,
-) -> tuple[Excess, Float[Array, ""] | None, Potentials]:
-    """The divergence and its noise floor, the noise of their difference if known, and the potentials of both.
+) -> tuple[Potentials, Excess]:
+    """The potentials of the divergence and of its noise floor, and both values.
 
     The potentials can serve as `initial` at the next τ of a flow. The devices of a `mesh` share the layers.
 
@@ -85,27 +85,24 @@ def sinkhorn_excess(
         options = {"x_weights": a, "y_weights": b, "initial": initial, "mesh": mesh}
         return conditional_divergence(x, y, clouds.depth_weights, epsilon=epsilon, **options)
 
-    def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Potentials | None) -> tuple[Excess, Potentials]:
+    def pair(cloud: _Cloud, floor: _Cloud, other: _Cloud, initial: Potentials | None) -> tuple[Potentials, Excess]:
         # Both clouds have one size, so one program solves them one after the other.
         both = jax.tree.map(lambda *each: jnp.stack(each), cloud, floor)
         both = jax.lax.map(lambda given: divergence(given[0], other, given[1]), (both, initial))
-        excess = Excess(both.value[0], both.value[1], both.epsilon[0], jnp.all(both.converged))
-        return excess, both.potentials
+        return both.potentials, Excess(both.value[0], both.value[1], both.epsilon[0], jnp.all(both.converged))
 
     law, weights = jax.vmap(limit.at)(clouds.depths)
     y = jnp.where(clouds.depth_weights[:, None, None] == 0, 0, coordinates(law)), weights
     if clouds.tracers is not None:
-        excess, found = pair(clouds.own, clouds.tracers, y, initial)
-        return excess, None, found
+        return pair(clouds.own, clouds.tracers, y, initial)
     if replicates is not None:
         return _over_replicates(pair, clouds, y, replicates, initial)
-    excess, found = pair(*_split(clouds, y), initial)
-    return excess, None, found
+    return pair(*_split(clouds, y), initial)
 
 
 def _over_replicates(
     pair, clouds: Clouds, y: _Cloud, replicates: int, initial: Potentials | None
-) -> tuple[Excess, Float[Array, ""], Potentials]:
+) -> tuple[Potentials, Excess]:
     """Means over the replicates. Each in turn is left out of the limit's cloud and is the sample of the limit's law.
 
     The floors are then R draws of the divergence of a finite model whose particles are a sample of that law.
@@ -120,10 +117,8 @@ def _over_replicates(
         rest = _part(y, part * (r + 1), whole - part, whole - part)
         return pair(x, _part(y, part * r, count, width), rest, initial)
 
-    each, found = jax.lax.map(leave_out, (jnp.arange(replicates), initial))
-    noise = jnp.std(each.floor, ddof=1) * np.sqrt(1 + 1 / replicates)
-    mean = Excess(jnp.mean(each.value), jnp.mean(each.floor), each.epsilon[0], jnp.all(each.converged))
-    return mean, noise, found
+    found, each = jax.lax.map(leave_out, (jnp.arange(replicates), initial))
+    return found, Excess(jnp.mean(each.value), jnp.mean(each.floor), each.epsilon[0], jnp.all(each.converged))
 
 
 def _split(clouds: Clouds, y: _Cloud) -> tuple[_Cloud, _Cloud, _Cloud]:

@@ -1,21 +1,25 @@
 """The gap between a finite model's flow and the limit's."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
 from .._finite import finite_rows
 from ..flows import FlowSolution
-from ..measures import AbstractMeasure, Eulerian, coordinates
+from ..measures import AbstractMeasure, Eulerian
 from ..models import AbstractModel
-from ..transport import Excess, coupling_distance, epsilon_from_scale
+from ..transport import Excess
 from ._excess import Clouds, fill_clouds, sinkhorn_excess
-from ._noise import Noise, Resolved
+from ._noise import Noise, Resolved, default_epsilon, mean_square, noise as noise_of
+from ._pairs import Distances, own_tracers, pairs_of
+from ._potentials import carry_potentials
 from ._replicates import Replicates
 
 # Objective, risk, and outputs or their root mean square.
@@ -23,34 +27,56 @@ _Scalars = tuple[Array, Array, Array]
 
 
 class Gap(Module):
-    r"""The distance of a finite model from the limit at each saved τ.
+    r"""The distance of a finite model from the limit at each saved τ. All distances are distances, not squares.
 
     - `taus`: `[saves]`.
     - `objective`, `risk`: finite minus limit, `[saves]`.
     - `output`: the root mean square over prompts of the difference of outputs, `[saves]`.
-    - `sinkhorn`: [`wgf.transport.Excess`][] of the particle clouds, integrated over depth, `[saves]` each: value, noise
-      floor, ε and whether the iterations converged. A squared distance.
-    - `coupling`: the mean squared distance of the finite model's particles from their own tracers, `[saves]`; None
-      if the limit carries no tracers of that model.
-    - `noise`: [`wgf.analysis.Noise`][], the contribution of the limit's sampling error to these gaps; None if the limit
-      is a single solution, whose error is unknown.
+    - `distances`: [`wgf.analysis.Distances`][] between the laws of the particles; None if the two flows share no
+      particles. Its parts are here by their names too:
+    - `gelbrich` ≤ W₂ ≤ `coupling`: bounds of the conditional Wasserstein distance, `[saves]`.
+    - `sinkhorn`: \( \sqrt{S_\varepsilon} \), `[saves]`.
+    - `noise`: [`wgf.analysis.Noise`][], the contribution of the limit's sampling error to each of these gaps; None if
+      the limit is a single solution, whose error is unknown.
+    - `unpaired`: [`wgf.transport.Excess`][] of the particle clouds, if it was asked for.
     """
 
     taus: Float[Array, " saves"]
     objective: Float[Array, " saves"]
     risk: Float[Array, " saves"]
     output: Float[Array, " saves"]
-    sinkhorn: Excess
-    coupling: Float[Array, " saves"] | None
+    distances: Distances | None
     noise: Noise | None
+    unpaired: Excess | None
+
+    @property
+    def gelbrich(self) -> Float[Array, " saves"] | None:
+        """The lower bound of W₂ from means and covariances."""
+        return None if self.distances is None else self.distances.gelbrich
+
+    @property
+    def sinkhorn(self) -> Float[Array, " saves"] | None:
+        r"""The Sinkhorn distance \( \sqrt{S_\varepsilon} \); reliable where `distances.converged`."""
+        return None if self.distances is None else self.distances.sinkhorn
+
+    @property
+    def coupling(self) -> Float[Array, " saves"] | None:
+        """The upper bound of W₂, the root mean square distance of pairs with the same starts."""
+        return None if self.distances is None else self.distances.coupling
 
     @property
     @eqx.filter_jit
     def resolved(self) -> Resolved | None:
         """Which gaps exceed the noise, [`wgf.analysis.Resolved`][]; None if the noise is unknown."""
-        if self.noise is None:
+        noise = self.noise
+        if noise is None:
             return None
-        return self.noise.resolve(self.objective, self.risk, self.output, self.coupling, self.sinkhorn.excess)
+
+        def resolves(name: str) -> Any:
+            gap = getattr(self, name)
+            return None if gap is None else noise.resolves(name, gap)
+
+        return Resolved(*map(resolves, ("objective", "risk", "output", "gelbrich", "sinkhorn", "coupling")))
 
     def squared_output(self) -> Float[Array, " saves"]:
         r"""The squared output gap minus the limit's noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).
@@ -67,6 +93,8 @@ def gap(
     *,
     epsilon: ArrayLike | None = None,
     most_depths: int = 8,
+    noise: Noise | None = None,
+    unpaired: bool = False,
     mesh: Mesh | None = None,
 ) -> Gap:
     r"""Compare two flows at the same training times.
@@ -74,44 +102,59 @@ def gap(
     The limit is one solution or [`wgf.analysis.Replicates`][]. With replicates, the finite model is compared with their
     pooled solution, and the gap includes the noise from the limit's sampling error.
 
-    The particle clouds are compared depth by depth, at no more than `most_depths` of the finite model's layers. The
-    noise floor is the divergence of two independent samples of the limit's law, of the sizes of the compared clouds.
-    The two samples are the first available of these:
+    The laws of particles are compared by pairs with the same starts, so that the noise of the sample cancels. The pairs
+    are the first of these that there are:
 
-    - the limit's tracers of that model, against the limit's particles. The tracers started as the finite model did, and
-      moved in the limit's field.
-    - the replicates, each against all others together. The floor is the mean.
-    - two disjoint parts of the larger cloud.
+    - fresh particles: tracers that both models carry. Their number does not depend on the model's size, and they are
+      independent of the model's own particles, so this is the fair choice. Good values: 512 at each of 4 depths.
+    - the finite model's own particles and the limit's tracers of them.
 
-    In the last two cases the compared clouds are cut to those sizes too.
+    ```python
+    fresh = wgf.measures.Gaussian(encoder, 0.7).layered(depth=4, width=512, key=key)
+    finite, limit = finite.with_tracers(fresh), limit.with_tracers(fresh)
+    gap = wgf.gap(wgf.flow(objective, finite, taus), wgf.flow(objective, limit, taus))
+    gap.gelbrich, gap.sinkhorn, gap.coupling
+    ```
 
     **Arguments:**
 
     - `finite`: the flow of the finite model.
-    - `limit`: the flow of the limit, or of its replicates, at the same `taus`. If it carries the finite model's
-      particles as tracers, the coupling distance is computed too.
-    - `epsilon`: ε of the Sinkhorn divergence. Default: [`wgf.transport.epsilon_from_scale`][] of the limit's initial
-      cloud.
-    - `most_depths`: the most layers whose clouds are compared, evenly spread.
-    - `mesh`: devices that share the transports of the layers, e.g. from [`wgf.sharding.mesh`][]. The particles are
+    - `limit`: the flow of the limit, or of its replicates, at the same `taus`.
+    - `epsilon`: ε of the Sinkhorn divergences, whose cost is \( \|x - y\|^2 \) (not half of it) and whose entropy is
+      relative to the product of the marginals. Default: [`wgf.transport.epsilon_from_scale`][] of the limit's initial
+      cloud, or that of `noise`.
+    - `most_depths`: the most depths at which Sinkhorn divergences are computed, evenly spread.
+    - `noise`: the noise of the limit, from [`wgf.analysis.noise`][], to compute it once for many finite models.
+    - `unpaired`: whether to compare the finite model's cloud with the limit's cloud too, whose starts have nothing in
+      common, with a noise floor (see below).
+    - `mesh`: devices that share the transports of the depths, e.g. from [`wgf.sharding.mesh`][]. The particles are
       moved there.
 
     **Returns:** [`wgf.analysis.Gap`][]. At each τ where one of the solutions is not finite, every gap is NaN and
-    `sinkhorn.converged` is False. That solution failed (its `result` gives the reason) or did not reach that τ.
+    `distances.converged` is False. That solution failed (its `result` gives the reason) or did not reach that τ.
 
-    **Raises:** `ValueError` if the times or the prompts differ, tracers of the same shape make the match ambiguous, or
-    a limit on a grid has no tracers.
+    **Raises:** `ValueError` if the times or the prompts differ, tracers of one shape have other starts, an option is
+    not valid, or unpaired clouds are asked for where the limit is on a grid and has no tracers.
 
-    Cost: two Sinkhorn divergences of M against M' points per τ and depth; with replicates and no tracers, two per
-    replicate.
+    The unpaired divergence compares clouds of M and M' particles at no more than `most_depths` of the finite model's
+    layers. In many dimensions the noise of the samples rules it: it says how far two samples are apart, not two laws.
+    Its floor is the divergence of two independent samples of the limit's law, of the sizes of the compared clouds:
 
-    **Source:** arXiv:2410.23610, section 3; arXiv:2403.12887 for the distance.
+    - the limit's tracers of that model, against the limit's particles;
+    - else the replicates, each against all others together. The floor is the mean;
+    - else two disjoint parts of the larger cloud. In these two cases the compared clouds are cut to those sizes too.
+
+    Cost: a Sinkhorn divergence of the pairs at each τ and depth; with replicates also that of `wgf.analysis.noise`.
+
+    **Source:** arXiv:2410.23610, section 3; arXiv:2403.12887 for the conditional distance; M. Gelbrich, 1990, for the
+    lower bound.
     """
     _check_flow("finite", finite)
     _check_flow("limit", limit.pooled if isinstance(limit, Replicates) else limit)
     if mesh is not None:
         instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
-    replicates = limit if isinstance(limit, Replicates) else None
+    if noise is not None:
+        instance("noise", noise, Noise, "the noise of the limit, wgf.analysis.noise(replicates)")
     reference = limit.pooled if isinstance(limit, Replicates) else limit
     if finite.taus.shape != reference.taus.shape or not np.array_equal(finite.taus, reference.taus):
         raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {reference.taus}.")
@@ -121,34 +164,21 @@ def gap(
             f"{reference.outputs.shape}."
         )
     most_depths = at_least("most_depths", most_depths, 1)
-    index = _match(finite.models, reference.models)
-    if index is None and isinstance(reference.models.measure, Eulerian):
-        raise ValueError(
-            "`limit` lives on a grid, so it has no samples. Pass the flow of `limit.with_tracers(finite)`."
-        )
-    epsilon = _epsilon(reference.models.measure) if epsilon is None else positive("epsilon", epsilon)
-    count = None if replicates is None else replicates.count
-    tracers = None if index is None else reference.models.tracers[index]
-    compared = _Compared(finite.models.measure, reference.models.measure, tracers, jnp.asarray(epsilon))
-    if mesh is not None:
-        arrays, static = eqx.partition(compared, eqx.is_array)
-        compared = eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
-    clouds, coupling, is_finite = _fill(compared, most_depths)
-    found = (*_transports(clouds, compared.limit, compared.epsilon, count, mesh), coupling, is_finite)
-    # Back to the devices of the other gaps.
-    sinkhorn, spread, coupling, is_finite = found if mesh is None else jax.device_put(found, finite.objective.sharding)
+    epsilon = _epsilon(reference, noise) if epsilon is None else positive("epsilon", epsilon)
+    options = {"epsilon": jnp.asarray(epsilon), "most_depths": most_depths, "mesh": mesh}
+    if noise is None and isinstance(limit, Replicates):
+        noise = noise_of(limit, **options)
     scalars = [(s.objective, s.risk, s.outputs) for s in (finite, reference)]
-    gaps = _differences(*scalars, finite.prompt_weights), sinkhorn, coupling
-    (objective, risk, output), sinkhorn, coupling = _where_finite((scalars, is_finite), gaps)
-    return Gap(
-        taus=finite.taus,
-        objective=objective,
-        risk=risk,
-        output=output,
-        sinkhorn=sinkhorn,
-        coupling=coupling,
-        noise=None if replicates is None else _noise(replicates, coupling is not None, spread),
+    gaps = (
+        _differences(*scalars, finite.prompt_weights),
+        _distances(finite.models, reference.models, **options),
+        _unpaired(finite.models, limit, **options) if unpaired else None,
     )
+    measures = [(m.particles, m.weights) for s in (finite, reference) for m in (s.models.measure, *s.models.tracers)]
+    # Back to the devices of the other gaps.
+    gaps, measures = (gaps, measures) if mesh is None else jax.device_put((gaps, measures), finite.objective.sharding)
+    (objective, risk, output), distances, excess = _where_finite((scalars, measures), gaps)
+    return Gap(finite.taus, objective, risk, output, distances, noise, excess)
 
 
 def _check_flow(argument: str, solution: FlowSolution) -> None:
@@ -156,95 +186,88 @@ def _check_flow(argument: str, solution: FlowSolution) -> None:
     instance(argument, solution.models, AbstractModel, "the flow of a wgf.Transformer or a wgf.AveragedODE")
 
 
-@eqx.filter_jit
-def _epsilon(measure: AbstractMeasure) -> Float[Array, ""]:
-    """ε from the scale of a flow's initial cloud."""
-    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, measure)
-    return epsilon_from_scale(coordinates(first.particles)[0])
+def _epsilon(reference: FlowSolution, noise: Noise | None) -> Float[Array, ""]:
+    return default_epsilon(reference.models.measure) if noise is None else noise.epsilon[0]
 
 
 @jax.jit
 def _differences(finite: _Scalars, limit: _Scalars, prompt_weights: Array) -> _Scalars:
     """Differences of objectives and risks, and the root mean square of the differences of outputs."""
     objective, risk, outputs = jax.tree.map(jnp.subtract, finite, limit)
-    return objective, risk, jnp.sqrt(_mean_square(outputs, prompt_weights))
+    return objective, risk, jnp.sqrt(mean_square(outputs, prompt_weights))
 
 
 @jax.jit
-def _where_finite(known: tuple[list[_Scalars], Bool[Array, " saves"]], gaps: PyTree[Array]) -> PyTree[Array]:
+def _where_finite(known: PyTree[Array], gaps: PyTree[Array]) -> PyTree[Array]:
     """The gaps, with NaN (for flags: False) at each τ where a solution is not finite."""
-    scalars, is_finite = known
-    rows = finite_rows(scalars) & is_finite
+    rows = finite_rows(known)
     return jax.tree.map(lambda leaf: jnp.where(rows, leaf, False if leaf.dtype == bool else jnp.nan), gaps)
 
 
-@eqx.filter_jit
-def _noise(replicates: Replicates, coupled: bool, spread: Float[Array, " saves"] | None) -> Noise:
-    outputs = _mean_square(replicates.outputs.error, replicates.pooled.prompt_weights)
-    return Noise(
-        replicates=replicates.count,
-        objective=replicates.objective.error,
-        risk=replicates.risk.error,
-        output=jnp.sqrt(outputs),
-        coupling=replicates.transport_error() if coupled else None,
-        excess=spread,
-    )
+def _distances(
+    finite: AbstractModel, limit: AbstractModel, *, epsilon: Array, most_depths: int, mesh: Mesh | None
+) -> Distances | None:
+    """The distances of the particles with the same starts, if there are any."""
+    pairs = pairs_of(finite, limit)
+    return None if pairs is None else _onto(mesh, pairs).distances(_onto(mesh, epsilon), most_depths, mesh)
 
 
-def _mean_square(outputs: Float[Array, "saves batch *classes"], weights: Array) -> Float[Array, " saves"]:
-    return jnp.sum(weights[None] * (outputs**2).reshape(*outputs.shape[:2], -1).sum(axis=2), axis=1)
-
-
-def _match(finite: AbstractModel, limit: AbstractModel) -> int | None:
-    """The index of the limit's tracers that have the finite model's depth and width, or None."""
-    shape = finite.measure.weights.shape
-    matches = [i for i, measure in enumerate(limit.tracers) if measure.weights.shape == shape]
-    if len(matches) > 1:
-        raise ValueError(
-            f"`limit` must carry only one set of tracers of depth and width {shape[1:]}, because they are matched by "
-            f"shape; got {len(matches)}."
-        )
-    return matches[0] if matches else None
+def _onto(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """The tree with its arrays on all devices of a mesh."""
+    if mesh is None:
+        return tree
+    arrays, static = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
 
 
 class _Compared(Module):
+    """What an unpaired divergence compares: the clouds of the finite model, of the limit, and its tracers of it."""
+
     finite: AbstractMeasure
     limit: AbstractMeasure
     tracers: AbstractMeasure | None
     epsilon: Array
 
 
-@eqx.filter_jit
-def _fill(compared: _Compared, most_depths: int) -> tuple[Clouds, Float[Array, " saves"] | None, Bool[Array, " saves"]]:
-    """The finite model's clouds and the coupling distance at each saved τ: all that depends on its depth and width.
+def _unpaired(
+    finite: AbstractModel,
+    limit: FlowSolution | Replicates,
+    *,
+    epsilon: Array,
+    most_depths: int,
+    mesh: Mesh | None,
+) -> Excess:
+    """The divergence of the two clouds with its noise floor."""
+    reference = limit.pooled.models if isinstance(limit, Replicates) else limit.models
+    count = limit.count if isinstance(limit, Replicates) else None
+    own = own_tracers(finite, reference)
+    if own is None and isinstance(reference.measure, Eulerian):
+        raise ValueError(
+            "`limit` lives on a grid, so it has no samples. Pass the flow of `limit.with_tracers(finite)`."
+        )
+    compared = _onto(mesh, _Compared(finite.measure, reference.measure, own, epsilon))
+    return _transports(_fill(compared, most_depths), compared.limit, compared.epsilon, count, mesh)
 
-    Also whether all particles and weights are finite, including those of layers that are not compared.
-    """
+
+@eqx.filter_jit
+def _fill(compared: _Compared, most_depths: int) -> Clouds:
+    """The finite model's clouds at each saved τ: all that depends on its depth and width."""
     limit_width = compared.limit.weights.shape[-1]
 
     def at_tau(finite, tracers):
-        clouds = fill_clouds(finite, tracers, limit_width=limit_width, most_depths=most_depths)
-        return clouds, None if tracers is None else coupling_distance(finite, tracers)
+        return fill_clouds(finite, tracers, limit_width=limit_width, most_depths=most_depths)
 
-    measures = [m for m in (compared.finite, compared.limit, compared.tracers) if m is not None]
-    is_finite = finite_rows([(measure.particles, measure.weights) for measure in measures])
-    return *eqx.filter_vmap(at_tau)(compared.finite, compared.tracers), is_finite
+    return eqx.filter_vmap(at_tau)(compared.finite, compared.tracers)
 
 
 @eqx.filter_jit
 def _transports(
     clouds: Clouds, limit: AbstractMeasure, epsilon: Array, replicates: int | None, mesh: Mesh | None
-) -> tuple[Excess, Float[Array, " saves"] | None]:
-    """The excess and its noise at each saved τ, with potentials carried from each τ to the next."""
-    dynamic, static = eqx.partition((clouds, limit), eqx.is_array)
+) -> Excess:
+    """The excess at each saved τ."""
 
-    def at_tau(initial, arrays):
-        options = {"epsilon": epsilon, "initial": initial, "mesh": mesh}
-        clouds, limit = eqx.combine(arrays, static)
-        excess, spread, potentials = sinkhorn_excess(clouds, limit, replicates, **options)
-        return potentials, (excess, spread)
+    def at_tau(initial, compared):
+        clouds, limit = compared
+        return sinkhorn_excess(clouds, limit, replicates, epsilon=epsilon, initial=initial, mesh=mesh)
 
-    shapes, _ = jax.eval_shape(at_tau, None, jax.tree.map(lambda leaf: leaf[0], dynamic))
-    # Infinite potentials mean that no guess is known.
-    unknown = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.inf, leaf.dtype), shapes)
-    return jax.lax.scan(at_tau, unknown, dynamic)[1]
+    return carry_potentials(at_tau, (clouds, limit))

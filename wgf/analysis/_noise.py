@@ -1,21 +1,29 @@
 """The noise in a gap: the contribution of the reference's sampling error."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jax.sharding import Mesh
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
+from .._checks import at_least, instance, positive
+from ..measures import AbstractMeasure, coordinates
+from ..transport import epsilon_from_scale
 from ._estimate import student_quantile
+from ._pairs import Pairs
+from ._replicates import Replicates
 
 
 class Resolved(Module):
-    """Whether each gap exceeds the noise, `[saves]` each; None if the noise of that gap is unknown."""
+    """Whether each gap exceeds the noise, `[saves]` each; None if that gap or its noise is unknown."""
 
     objective: Bool[Array, " saves"]
     risk: Bool[Array, " saves"]
     output: Bool[Array, " saves"]
+    gelbrich: Bool[Array, " saves"] | None
+    sinkhorn: Bool[Array, " saves"] | None
     coupling: Bool[Array, " saves"] | None
-    excess: Bool[Array, " saves"] | None
 
 
 class Noise(Module):
@@ -26,10 +34,11 @@ class Noise(Module):
 
     - `objective`, `risk`: the error of Q and R of the pooled solution ([`wgf.analysis.Estimate`][], `error`).
     - `output`: the error of its outputs, a root mean square over prompts.
-    - `coupling`: the error of its tracers, a mean square like the coupling distance
-      (`wgf.analysis.Replicates.transport_error`); None without tracers.
-    - `excess`: the standard deviation of the Sinkhorn excess of a sample of the limit's own law. It is None with
-      tracers, because their floor shares the finite model's draw and needs another null distribution.
+    - `gelbrich`, `sinkhorn`, `coupling`: the distances ([`wgf.analysis.Distances`][]) between the limit and itself, as
+      its sampling error alone makes them. Each particle of a replicate moves in the replicate's own field and in the
+      pooled field. The squares of the distances between these two clouds, divided by R − 1, are those of the pooled
+      field's error (see [`wgf.analysis.Replicates.transport_error`][]).
+    - `epsilon`: ε of `sinkhorn`.
     - `replicates`: R.
     """
 
@@ -37,28 +46,74 @@ class Noise(Module):
     objective: Float[Array, " saves"]
     risk: Float[Array, " saves"]
     output: Float[Array, " saves"]
-    coupling: Float[Array, " saves"] | None
-    excess: Float[Array, " saves"] | None
+    gelbrich: Float[Array, " saves"]
+    sinkhorn: Float[Array, " saves"]
+    coupling: Float[Array, " saves"]
+    epsilon: Float[Array, " saves"]
 
     @property
     def factor(self) -> float:
         """The multiple of the noise that a gap must exceed: Student's 95 % quantile with R − 1 degrees of freedom."""
         return student_quantile(self.replicates)
 
-    def resolve(
-        self,
-        objective: Float[Array, " saves"],
-        risk: Float[Array, " saves"],
-        output: Float[Array, " saves"],
-        coupling: Float[Array, " saves"] | None,
-        excess: Float[Array, " saves"],
-    ) -> Resolved:
-        """Which gaps exceed `factor` times the noise; the coupling distance, a square, must exceed `factor`² times."""
-        factor = self.factor
-        return Resolved(
-            objective=jnp.abs(objective) > factor * self.objective,
-            risk=jnp.abs(risk) > factor * self.risk,
-            output=output > factor * self.output,
-            coupling=None if coupling is None or self.coupling is None else coupling > factor**2 * self.coupling,
-            excess=None if self.excess is None else excess > factor * self.excess,
-        )
+    def resolves(self, name: str, gap: Float[ArrayLike, "*batch saves"]) -> Bool[Array, "*batch saves"]:
+        """Whether each value of a gap exceeds `factor` times the noise of this name."""
+        sizes = jnp.abs(gap)
+        return sizes > self.factor * jnp.broadcast_to(getattr(self, name), sizes.shape)
+
+
+def noise(
+    replicates: Replicates, *, epsilon: ArrayLike | None = None, most_depths: int = 8, mesh: Mesh | None = None
+) -> Noise:
+    """The noise of a limit in the gaps of any finite model. [`wgf.gap`][] computes it anew unless it is given.
+
+    **Arguments:**
+
+    - `replicates`: the solution of [`wgf.flow_replicates`][].
+    - `epsilon`, `most_depths`, `mesh`: as in [`wgf.gap`][].
+
+    **Returns:** [`wgf.analysis.Noise`][].
+
+    **Raises:** `ValueError` if `replicates` is not such a solution or an option is not valid.
+
+    Cost: a Sinkhorn divergence per replicate, τ and depth, each of the particles of one replicate.
+    """
+    instance("replicates", replicates, Replicates, "a solution of wgf.flow_replicates")
+    epsilon = default_epsilon(replicates.pooled.models.measure) if epsilon is None else positive("epsilon", epsilon)
+    most_depths = at_least("most_depths", most_depths, 1)
+    return _noise(replicates, jnp.asarray(epsilon), most_depths, mesh)
+
+
+@eqx.filter_jit
+def default_epsilon(measure: AbstractMeasure) -> Float[Array, ""]:
+    """ε from the scale of a flow's initial cloud."""
+    first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, measure)
+    return epsilon_from_scale(coordinates(first.particles)[0])
+
+
+@eqx.filter_jit
+def _noise(replicates: Replicates, epsilon: Array, most_depths: int, mesh: Mesh | None) -> Noise:
+    outputs = mean_square(replicates.outputs.error, replicates.pooled.prompt_weights)
+
+    pairs = Pairs(replicates.members.models.measure, replicates.members_in_pooled_field())
+    arrays, static = eqx.partition(pairs, eqx.is_array)
+    each = jax.lax.map(lambda arrays: eqx.combine(arrays, static).distances(epsilon, most_depths, mesh), arrays)
+
+    def together(distances: Float[Array, "replicates saves"]) -> Float[Array, " saves"]:
+        return jnp.sqrt(jnp.mean(distances**2, axis=0) / (replicates.count - 1))
+
+    return Noise(
+        replicates=replicates.count,
+        objective=replicates.objective.error,
+        risk=replicates.risk.error,
+        output=jnp.sqrt(outputs),
+        gelbrich=together(each.gelbrich),
+        sinkhorn=together(each.sinkhorn),
+        coupling=together(each.coupling),
+        epsilon=each.epsilon[0],
+    )
+
+
+def mean_square(outputs: Float[Array, "saves batch *classes"], weights: Array) -> Float[Array, " saves"]:
+    """The mean over prompts of the squares of outputs."""
+    return jnp.sum(weights[None] * (outputs**2).reshape(*outputs.shape[:2], -1).sum(axis=2), axis=1)

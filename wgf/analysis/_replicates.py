@@ -15,6 +15,7 @@ from .._backend.precision import Module
 from .._backend.same import same
 from .._checks import instance, on_host, shown
 from ..flows import RESULTS, FlowSolution, flow
+from ..measures import AbstractMeasure, Layered
 from ..models import AbstractModel
 from ..objective import Objective
 from ..transport import coupling_distance
@@ -55,7 +56,7 @@ class Replicates(Module):
         return Estimate(self.pooled.outputs, self.members.outputs)
 
     def transport_error(self) -> Float[Array, " saves"]:
-        r"""The mean squared error of particles that move in the pooled field, `[saves]`.
+        r"""The root mean square error of particles that move in the pooled field, `[saves]`: the square root of
 
         \[ E\,\|X_\tau(\theta) - X^\infty_\tau(\theta)\|^2 \approx \frac{1}{R (R - 1)} \sum_r \sum_{ij} w_i a_{ij}
            \|X^r_\tau(\theta_{ij}) - X_\tau(\theta_{ij})\|^2. \]
@@ -63,7 +64,17 @@ class Replicates(Module):
         Each particle of a replicate moves in the replicate's own field and in the pooled field. The spread of the
         fields separates the two paths. Its square is R times that of the pooled field's error.
         """
-        return _transport_error(self.pooled.models.measure.particles, self.members.models.measure, self.count)
+        return _transport_error(self)
+
+    def members_in_pooled_field(self) -> AbstractMeasure:
+        """The members' measures along their flows, with their particles as the pooled field moves them."""
+        count = self.count
+
+        def part(leaf):
+            """Leaves `[saves, depth, R·M, ...]` to `[R, saves, depth, M, ...]`."""
+            return jnp.moveaxis(leaf.reshape(*leaf.shape[:2], count, -1, *leaf.shape[3:]), 2, 0)
+
+        return self.members.models.measure.with_particles(jax.tree.map(part, self.pooled.models.measure.particles))
 
     def raise_if_failed(self) -> "Replicates":
         """Return self; raise `eqx.EquinoxRuntimeError` with the first failed replicate and, if known, the reason."""
@@ -86,7 +97,7 @@ def flow_replicates(
     models: Sequence[AbstractModel],
     taus: ArrayLike | Sequence[float],
     *,
-    tracers: Sequence[AbstractModel] = (),
+    tracers: Sequence[AbstractModel | Layered] = (),
     progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),  # noqa: B008 (an immutable module)
     throw: bool = True,
     **options: Any,
@@ -94,10 +105,10 @@ def flow_replicates(
     r"""Solve the flow from R pooled samples and from each sample alone, which gives the error of the pooled flow.
 
     ```python
-    finite_key, *keys = jax.random.split(key, 9)
-    finite = wgf.Transformer(encoder, initial.layered(depth=4, width=16, key=finite_key))
+    fresh_key, *keys = jax.random.split(key, 9)
+    fresh = initial.layered(depth=4, width=512, key=fresh_key)
     limits = [wgf.AveragedODE(encoder, initial.spectral(nodes=4, width=64, key=k)) for k in keys]
-    reference = wgf.flow_replicates(objective, limits, taus, tracers=[finite])
+    reference = wgf.flow_replicates(objective, limits, taus, tracers=[fresh])
     reference.risk.value, reference.risk.standard_error, reference.risk.bias
     ```
 
@@ -107,7 +118,7 @@ def flow_replicates(
     - `models`: the replicates, R ≥ 2 models that differ only in their samples, drawn with independent keys. Good
       values: R = 8, whose 95 % interval is ±2.4 standard errors. It is ±3.2 for R = 4, and ±12.7 for R = 2.
     - `taus`: the training times to save at.
-    - `tracers`: finite models whose particles the pooled flow carries as tracers.
+    - `tracers`: what the pooled flow carries as tracers: measures of fresh particles, or finite models.
     - `progress_meter`: the meter of the pooled flow, which runs after the flows of the replicates.
     - `throw`: whether a failed solve raises. If not, `pooled.result` and `members.result` give the reason.
     - `options`: the other options of [`wgf.flow`][].
@@ -223,12 +234,7 @@ def _failed(result: RESULTS) -> Bool[Array, "*replicates"]:
 
 
 @eqx.filter_jit
-def _transport_error(pooled, members, count: int) -> Float[Array, " saves"]:
-    def part(leaf):
-        """Leaves `[saves, depth, R·M, ...]` to `[R, saves, depth, M, ...]`."""
-        return jnp.moveaxis(leaf.reshape(*leaf.shape[:2], count, -1, *leaf.shape[3:]), 2, 0)
-
-    # The same particles, as the pooled solution moves them.
-    tracers = members.with_particles(jax.tree.map(part, pooled))
+def _transport_error(replicates: Replicates) -> Float[Array, " saves"]:
     each: Callable = eqx.filter_vmap(eqx.filter_vmap(coupling_distance))
-    return jnp.sum(each(members, tracers), axis=0) / (count * (count - 1))
+    squares = each(replicates.members.models.measure, replicates.members_in_pooled_field()) ** 2
+    return jnp.sqrt(jnp.sum(squares, axis=0) / (replicates.count * (replicates.count - 1)))

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._backend.attention import sum_of_heads
+from .._backend.attention import tile_of_heads
 from .._backend.compiled import compiled
+from .._backend.tiles import tiled_sum
 from .._checks import at_least
 from .._random import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
@@ -78,8 +79,10 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
         # times an accurate number, even for a tiny weight.
         value = weights[:, None, None] * particles.value
         query = particles.query / math.sqrt(self.key_dim)
-        seen = None if self.mask is None else self.mask(tokens.shape[2])
-        return sum_of_heads(value, particles.key, query, tokens, seen)
+        length = tokens.shape[2]
+        seen = None if self.mask is None else self.mask(length)
+        tile = tile_of_heads(self.key_dim, self.token_dim, length, seen)
+        return tiled_sum(tile, (value, particles.key, query), tokens)
 
     def reflect(self, particle: Head) -> Head:
         """Flip the sign of the value matrix."""

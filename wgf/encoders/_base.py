@@ -76,8 +76,8 @@ class AbstractEncoder(Module):
             return check_fused(self, self.fused_mean(particles, weights, tokens), tokens)
         check_call(self, particles, tokens)
         if PLAIN:
-            return plain_mean(self, particles, weights, tokens)
-        return mean_in_chunks(functools.partial(plain_mean, self), particles, weights, tokens)
+            return _plain_mean(self, particles, weights, tokens)
+        return mean_in_chunks(functools.partial(_plain_mean, self), particles, weights, tokens)
 
     def check_particles(self, particles: PyTree[Array], axes: int) -> None:
         """Raise `ValueError` unless particles, behind `axes` leading axes, have `sample`'s structure and shapes."""
@@ -130,5 +130,11 @@ def plain_mean(
     encoder: AbstractEncoder, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch
 ) -> Batch:
     r"""The average \( \sum_j a_j \, g(T_b, \theta_j) \) as two nested `vmap`s: the reference for fused means."""
+    return _plain_mean(encoder, particles, weights, tokens)
+
+
+def _plain_mean(
+    encoder: AbstractEncoder, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch
+) -> Batch:
     over_particles = jax.vmap(encoder.__call__, in_axes=(0, None))
     return jax.vmap(lambda prompt: jnp.tensordot(weights, over_particles(particles, prompt), 1))(tokens)

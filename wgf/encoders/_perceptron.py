@@ -1,5 +1,6 @@
 """A perceptron applied token by token: one particle is one neuron."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._backend.compiled import compiled
 from .._backend.contract import contract
-from .._backend.tiles import tiled_sum
+from .._backend.tiles import Block, Tile, tiled_sum
 from .._checks import at_least
 from .._random import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
@@ -74,18 +75,24 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
     @compiled
     def fused_mean(self, particles: Neuron, weights: Float[Array, " width"], tokens: Batch) -> Batch:
         """Average over neurons: a hidden layer of width M, in tiles."""
-        bias = () if particles.bias is None else (particles.bias,)
-        neurons = (particles.w_in, weights[:, None] * particles.w_out, *bias)
-        return tiled_sum(self._hidden, neurons, tokens, numbers=tokens.shape[2], most_particles=256)
-
-    def _hidden(self, tokens: Float[Array, "token_dim prompts length"], neurons: tuple[Array, ...]) -> Array:
-        """Sum over the neurons of one tile. Indices: d, e token entries; b prompts; n tokens; m neurons."""
-        w_in, w_out, *bias = neurons
-        drive = contract("dbn,dm->bnm", tokens, w_in)
-        if bias:
-            drive = drive + bias[0][None, None]
-        return contract("em,bnm->ebn", w_out, self.activation(drive))
+        hidden = functools.partial(_hidden, self.activation)
+        tile = Tile(hidden, hidden, numbers=tokens.shape[2], most_particles=256)
+        return tiled_sum(tile, (particles.w_in, weights[:, None] * particles.w_out, particles.bias), tokens)
 
     def reflect(self, particle: Neuron) -> Neuron:
         """Flip the sign of the output weights."""
         return particle._replace(w_out=-particle.w_out)
+
+
+def _hidden(
+    activation: Callable[[Array], Array],
+    w_in: Float[Array, "token_dim neurons"],
+    w_out: Float[Array, "token_dim neurons"],
+    bias: Float[Array, " neurons"] | None,
+    tokens: Block,
+) -> Block:
+    """The sum over the neurons of one tile. Letters: d, e token entries; b prompts; n tokens; m neurons."""
+    drive = contract("dbn,dm->bnm", tokens, w_in)
+    if bias is not None:
+        drive = drive + bias[None, None]
+    return contract("em,bnm->ebn", w_out, activation(drive))

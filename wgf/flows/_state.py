@@ -35,7 +35,7 @@ class State(Module):
         return placed.with_tracer_particles(named["tracers"]) if self.tracers else placed
 
     def named(self, geometry: AbstractGeometry, model: PyTree) -> dict[str, PyTree[Array]]:
-        """The parts of the state in the structure of the model; the inverse of [`pack`][]."""
+        """The parts of the state in the structure of the model; the inverse of `pack`."""
         return {
             "parameters": geometry.unpack(self.parameters, geometry.parameters(model)),
             "tracers": joined(self.tracers[0], tracers_of(model)) if self.tracers else (),

@@ -40,7 +40,7 @@ def strip_depths(measures: Sequence[Layered]) -> Float[Array, " strips"]:
 
 
 def joined(strips: Float[Array, "strips width dim"], measures: Sequence[Layered]) -> tuple[PyTree[Array], ...]:
-    """The particles of each measure; the inverse of [`strips`][]."""
+    """The particles of each measure; the inverse of `strips`."""
     width = strips.shape[1]
     counts = [math.ceil(measure.weights.shape[1] / width) for measure in measures]
     ends = np.cumsum([count * len(measure.depths) for count, measure in zip(counts, measures, strict=True)])

@@ -44,7 +44,7 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
 
     Cost: one value and gradient of Q.
 
-    The equations are at [`wgf.flows._geometry.Lagrangian`][] and [`wgf.flows._geometry.FiniteVolume`][].
+    The equations are at `wgf.flows._geometry.Lagrangian` and `wgf.flows._geometry.FiniteVolume`.
 
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3.
     """

@@ -152,5 +152,5 @@ def check_weights(weights: ArrayLike | None, particles: PyTree[Array]) -> Float[
     known = on_host(weights)
     sums = known.sum(axis=1)
     valid = (known >= 0).all() & (abs(sums - 1) < 1e-4).all()
-    got = None if is_traced(valid) else f"least weight {float(known.min())}, sums {sums.tolist()}"
+    got = None if is_traced(known) else f"least weight {float(known.min())}, sums {sums.tolist()}"
     return holds(weights, valid, "`weights` must be non-negative with sum 1 at each depth (divide by their sum)", got)

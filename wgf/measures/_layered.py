@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from .._depth import check_depth
 from ._base import AbstractMeasure, check_particles, check_weights
@@ -47,8 +48,11 @@ class Layered(AbstractMeasure):
 
     def layer(self, depth: ArrayLike) -> Array:
         """The index of the layer that holds depth t."""
-        layers = self.weights.shape[0]
-        # A depth computed as l/L may be rounded to just below it, and must still select layer l.
-        slack = 8 * jnp.finfo(self.weights.dtype).eps
-        place = layers * (check_depth("depth", depth) + slack)
-        return jnp.clip(jnp.floor(place), 0, layers - 1).astype(int)
+        return layer_at(depth, self.weights.shape[0], self.weights.dtype)
+
+
+def layer_at(depth: ArrayLike, layers: int | Int[Array, ""], dtype: DTypeLike) -> Array:
+    """The index of the layer that holds depth t, of `layers` equal layers whose depths have this type."""
+    # A depth computed as l/L may be rounded to just below it, and must still select layer l.
+    place = layers * (check_depth("depth", depth) + 8 * jnp.finfo(dtype).eps)
+    return jnp.clip(jnp.floor(place), 0, layers - 1).astype(int)

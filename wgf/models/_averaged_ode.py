@@ -81,7 +81,11 @@ class AveragedODE(AbstractModel):
         """Push prompts `[B, D, N+1]` from depth 0 to 1."""
         tokens, solver = check_tokens(self, tokens), self._tabulated()
         if solver is not None:
-            return over_prompts(lambda model, tokens: march(model.field, solver, model.steps, tokens), self, tokens)
+
+            def push(tokens: Batch, model: AveragedODE) -> Batch:
+                return march(model.field, solver, model.steps, tokens)
+
+            return over_prompts(push, len(tokens))(tokens, self)
         ys = self._solve(self.field, tokens, 0, 1, diffrax.SaveAt(t1=True), diffrax.DirectAdjoint()).ys
         assert ys is not None
         return ys[0]

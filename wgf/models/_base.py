@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.precision import Module
 from .._backend.same import same
-from .._checks import check_types, instance, numbers
+from .._checks import check_types, numbers
 from .._depth import check_depth
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
@@ -57,40 +57,42 @@ class AbstractModel(Module):
         """The same model with other particles of the same structure and shapes."""
         return eqx.tree_at(lambda model: model.measure, self, self.measure.with_particles(particles))
 
-    def with_tracers(self: _Model, *models: "AbstractModel") -> _Model:
-        """Carry the particles of other (finite) models as tracers, at their own depths.
+    def with_tracers(self: _Model, *tracers: "AbstractModel | Layered") -> _Model:
+        """Carry particles without mass, at their own depths.
 
         **Arguments:**
 
-        - `models`: models with a [`wgf.measures.Layered`][] measure and the same encoder. They replace earlier tracers.
+        - `tracers`: [`wgf.measures.Layered`][] measures, or models that have one and the same encoder. They replace
+          earlier tracers.
 
-        **Returns:** the model with `tracers`. Under [`wgf.flow`][] they move in this model's velocity field.
-        [`wgf.gap`][] then reports the coupling distance of the propagation of chaos in arXiv:2410.23610.
+        **Returns:** the model with `tracers`. Under [`wgf.flow`][] they move in this model's velocity field. If a
+        finite model and its limit carry the same tracers, or the limit those of the finite model's own particles,
+        [`wgf.gap`][] reports how far the two laws of particles are apart.
 
-        **Raises:** `ValueError` if a model's measure is not layered, its encoder differs, or its particles differ in
-        shape or type. A copy of an encoder counts as the same encoder.
+        **Raises:** `ValueError` if a measure is not layered, a model's encoder differs, or the particles differ from
+        this model's in structure, shape or type. A copy of an encoder counts as the same encoder.
         """
-        measures: list[Layered] = []
-        for model in models:
-            instance("models", model, AbstractModel, "models, each passed as its own argument")
-            if not isinstance(model.measure, Layered):
-                raise ValueError(
-                    "`with_tracers` takes models whose measure is wgf.measures.Layered; got "
-                    f"{type(model.measure).__name__}."
-                )
-            if not same(model.encoder, self.encoder):
-                raise ValueError(
-                    f"`with_tracers` takes models of the same encoder, {self.encoder}; got {model.encoder}. Build "
-                    "both from one encoder, or use functions of the same code and constants."
-                )
-            own, other = (_kind(measure) for measure in (self.measure, model.measure))
-            if own != other or jax.tree.structure(own) != jax.tree.structure(other):
-                raise ValueError(
-                    f"`with_tracers` takes models whose particles have the shapes and types of this one's, {own}; got "
-                    f"{other}. Draw both with the same encoder, and cast one with `.astype`."
-                )
-            measures.append(model.measure)
-        return self._with_tracer_measures(tuple(measures))
+        return self._with_tracer_measures(tuple(self._tracers(given) for given in tracers))
+
+    def _tracers(self, given: "AbstractModel | Layered") -> Layered:
+        measure = given.measure if isinstance(given, AbstractModel) else given
+        if not isinstance(measure, Layered):
+            raise ValueError(
+                "`with_tracers` takes models whose measure is wgf.measures.Layered, or such measures, each as its own "
+                f"argument; got {type(measure).__name__}."
+            )
+        if isinstance(given, AbstractModel) and not same(given.encoder, self.encoder):
+            raise ValueError(
+                f"`with_tracers` takes models of the same encoder, {self.encoder}; got {given.encoder}. Build "
+                "both from one encoder, or use functions of the same code and constants."
+            )
+        own, other = (_kind(each) for each in (self.measure, measure))
+        if own != other or jax.tree.structure(own) != jax.tree.structure(other):
+            raise ValueError(
+                f"`with_tracers` takes models whose particles have the shapes and types of this one's, {own}; got "
+                f"{other}. Draw both with the same encoder, and cast one with `.astype`."
+            )
+        return measure
 
     def with_tracer_particles(self: _Model, particles: tuple[PyTree[Array], ...]) -> _Model:
         """The same model with other tracer particles, one PyTree for each of its `tracers`."""

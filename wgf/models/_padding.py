@@ -17,8 +17,8 @@ def pad(model: Transformer, depth: int, width: int) -> Transformer:
 
     It maps tokens to the same outputs, and its flow moves the corner as that of the model: the masses are the same. A
     larger model's layers are 1/depth thin in place of 1/L; weights of sum depth/L in the L layers make up for it, and
-    all else has weight zero. Layer ℓ then lies at depth ℓ/depth. Layers from the L-th on are skipped, on the way
-    forward and on the way back; particles from the M-th on move as tracers.
+    all else has weight zero. Layers from the L-th on are skipped, on the way forward and on the way back, and take up
+    no depth: the field at depth t is that of the model. Particles from the M-th on move as tracers.
 
     ```python
     for model in models:  # one program for all of them
@@ -55,7 +55,7 @@ def pad(model: Transformer, depth: int, width: int) -> Transformer:
 
 
 def unpad(model: Transformer, depth: int, width: int) -> Transformer:
-    """The inverse of [`wgf.models.pad`][], also of models along a flow, with a leading axis `[saves]`.
+    """The inverse of `pad`, also of models along a flow, with a leading axis `[saves]`.
 
     **Arguments:** what `pad` returned, or the `models` of a flow of it; L and M of the model that was padded.
 

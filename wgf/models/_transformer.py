@@ -13,6 +13,7 @@ from .._checks import ENCODER, instance
 from .._depth import check_depth
 from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
+from ..measures._layered import layer_at
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths, check_tokens
 
@@ -54,27 +55,25 @@ class Transformer(AbstractModel):
     @compiled
     def __call__(self, tokens: Batch) -> Batch:
         """Push prompts `[B, D, N+1]` through all layers."""
-        return over_prompts(Transformer._push, self, check_tokens(self, tokens))
-
-    def _push(self, tokens: Batch) -> Batch:
-        # Checkpoints are per substep, not per layer, so that an encoder that stores only its inputs runs forward once.
-        @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-        def step(part, tokens, law):
-            return tokens + self._step(part, tokens, law)
+        tokens = check_tokens(self, tokens)
+        depth = self.measure.weights.shape[0]
 
         def layer(tokens, law):
+            particles, weights = law
             for part in substeps(self.encoder):
-                tokens = step(part, tokens, law)
-            return tokens
+                # Checkpoints are per substep, not per layer, so that an encoder that stores only its inputs runs
+                # forward once. JAX hashes what it checkpoints: a partial function has a hash, a method may have none.
+                mean = jax.checkpoint(functools.partial(part.encoder.mean), prevent_cse=False)
+                tokens = tokens + part.share / depth * mean(part.select(particles), weights, tokens)
+            return tokens, None
 
         def layer_if_any(tokens, inputs):
             number, law = inputs
-            if self.layers is None:
-                return layer(tokens, law), None
-            return jax.lax.cond(number < self.layers, layer, lambda tokens, _: tokens, tokens, law), None
+            return jax.lax.cond(number < self.layers, layer, lambda tokens, _: (tokens, None), tokens, law)
 
-        numbers = jnp.arange(self.measure.weights.shape[0])
-        return jax.lax.scan(layer_if_any, tokens, (numbers, self._laws()))[0]
+        padded = self.layers is not None
+        push = over_prompts(functools.partial(jax.lax.scan, layer_if_any if padded else layer), len(tokens))
+        return push(tokens, (jnp.arange(depth), self._laws()) if padded else self._laws())[0]
 
     def trajectory(self, tokens: Batch, depths: ArrayLike) -> Float[Array, "depths batch token_dim length"]:
         """The tokens at the given depths, linear in depth within each substep.
@@ -177,7 +176,7 @@ class LayerAdjoint(AbstractAdjoint):
         """Pair each substep's encoder with the state before and the adjoint after it: the exact discrete gradient."""
         self.model.encoder.check_particles(particles, 1)
         parts = substeps(self.model.encoder)
-        start = len(parts) * self.model.measure.layer(depth)
+        start = len(parts) * self._layer(depth)
         total = jnp.zeros((), self.states.dtype)
         for index, part in enumerate(parts):
             mean = part.encoder.mean(part.select(particles), masses, self.states[start + index])
@@ -187,4 +186,10 @@ class LayerAdjoint(AbstractAdjoint):
 
     def _index(self, depth: ArrayLike) -> Array:
         parts, last = len(substeps(self.model.encoder)), self.states.shape[0] - 1
-        return jnp.where(check_depth("depth", depth) >= 1, last, parts * self.model.measure.layer(depth))
+        return jnp.where(check_depth("depth", depth) >= 1, last, parts * self._layer(depth))
+
+    def _layer(self, depth: ArrayLike) -> Array:
+        """The layer that holds t. Layers that are padding take up no depth."""
+        weights = self.model.measure.weights
+        layers = weights.shape[0] if self.model.layers is None else self.model.layers
+        return layer_at(depth, layers, weights.dtype)

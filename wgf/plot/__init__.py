@@ -9,7 +9,13 @@ from ._curves import (
 )
 from ._kinds import kind_curves as kind_curves, kind_points as kind_points, strips as strips
 from ._laws import fitted as fitted, power_laws as power_laws, prediction as prediction, swept as swept
-from ._limit import clouds as clouds, gap_curves as gap_curves, risk_curves as risk_curves
+from ._limit import (
+    clouds as clouds,
+    distance_laws as distance_laws,
+    gap_curves as gap_curves,
+    risk_curves as risk_curves,
+    signed_gap_curves as signed_gap_curves,
+)
 from ._markov import (
     excess_curves as excess_curves,
     phase_portrait as phase_portrait,

@@ -119,5 +119,5 @@ def _check_weights(weights: ArrayLike | None, batch: int, dtype) -> Array:
         raise ValueError(f"`weights` must have shape [B] = [{batch}]; got shape {weights.shape}.")
     known = on_host(weights)
     valid = (known >= 0).all() & (abs(known.sum() - 1) < 1e-4)
-    got = None if is_traced(valid) else f"sum {float(known.sum())}, least {float(known.min())}"
+    got = None if is_traced(known) else f"sum {float(known.sum())}, least {float(known.min())}"
     return holds(weights, valid, "`weights` must be non-negative with sum 1 (divide by their sum)", got)

@@ -45,5 +45,5 @@ class DenseOutput(Module):
 
 
 def of_diffrax(dense: diffrax.DenseInterpolation, direction: int) -> DenseOutput:
-    """A Diffrax dense output of a solve forward (1) or backward (−1) in depth, as a [`DenseOutput`][]."""
+    """A Diffrax dense output of a solve forward (1) or backward (−1) in depth, as a `DenseOutput`."""
     return DenseOutput(*knots_of_diffrax(dense), direction)

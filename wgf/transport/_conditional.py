@@ -1,5 +1,7 @@
 """Conditional optimal transport: the divergence of two measures, depth by depth."""
 
+from typing import TYPE_CHECKING, Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,10 @@ from .._backend.compat import is_traced
 from .._checks import on_host
 from ._divergence import Divergence, Potentials
 from ._inputs import as_array, check_cloud, check_initial, check_pair, check_weights
-from ._sinkhorn import Options
+from ._sinkhorn import engine
+
+if TYPE_CHECKING:
+    from ._engine import Engine
 
 
 def conditional_divergence(
@@ -19,13 +24,15 @@ def conditional_divergence(
     y: Float[Array, "depth m dim"],
     depth_weights: Float[Array, " depth"],
     *,
-    epsilon: ArrayLike,
+    epsilon: Any,
     x_weights: Float[Array, "depth n"] | None = None,
     y_weights: Float[Array, "depth m"] | None = None,
     threshold: ArrayLike = 1e-3,
     max_iterations: int = 2000,
     initial: Potentials | None = None,
     mesh: Mesh | None = None,
+    block: int | None = None,
+    **ott: Any,
 ) -> Divergence:
     r"""\( \int_0^1 S_\varepsilon\big(\rho(\cdot|t), \rho'(\cdot|t)\big)\,dt \), the entropic form of the conditional
     distance d².
@@ -39,7 +46,7 @@ def conditional_divergence(
     - `depth_weights`: the quadrature weights of the depths, not negative.
     - `mesh`: devices over which the depths are distributed, e.g. from [`wgf.sharding.mesh`][]. Clouds are moved there
       once; the iterations need no communication.
-    - the others as in [`wgf.transport.sinkhorn_divergence`][].
+    - the others, and those of OTT, as in [`wgf.transport.sinkhorn_divergence`][].
 
     **Returns:** [`wgf.transport.Divergence`][]. It has `converged` only if every depth has. Potentials have a leading
     axis `[depth]`.
@@ -55,9 +62,10 @@ def conditional_divergence(
     check_pair(("x", "y"), x, y)
     if len(y) != len(x):
         raise ValueError(f"`y` must have a cloud for each of the {len(x)} depths of `x`; got {len(y)}.")
-    a, b = check_weights("x_weights", x_weights, x), check_weights("y_weights", y_weights, y)
+    options = engine(x.dtype, epsilon, threshold, max_iterations, block, **ott)
+    a = check_weights("x_weights", x_weights, x, options.is_balanced)
+    b = check_weights("y_weights", y_weights, y, options.is_balanced)
     depth_weights = _check_depth_weights(depth_weights, x)
-    options = Options.of(x.dtype, epsilon, threshold, max_iterations, None)
     clouds = x, y, a, b, check_initial(initial, x, y)
     if mesh is not None:
         options, clouds, depth_weights = _onto(mesh, (options, clouds, depth_weights))
@@ -65,17 +73,18 @@ def conditional_divergence(
 
 
 @eqx.filter_jit
-def _conditional(options: Options, clouds: PyTree[Array], depth_weights: Array, mesh: Mesh | None) -> Divergence:
+def _conditional(options: "Engine", clouds: PyTree[Array], depth_weights: Array, mesh: Mesh | None) -> Divergence:
     def at_depths(clouds, options):
         return jax.lax.map(lambda clouds: options.divergence(*clouds), clouds)
 
     each = (at_depths if mesh is None else _spread(at_depths, mesh))(clouds, options)
     return Divergence(
         jnp.sum(depth_weights * each.value),
-        options.epsilon,
+        each.epsilon[0],
         jnp.all(each.converged),
         jnp.max(each.iterations),
         each.potentials,
+        each.ot,
     )
 
 

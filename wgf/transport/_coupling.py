@@ -9,16 +9,18 @@ from ..measures import AbstractMeasure, coordinates
 
 
 def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Float[Array, ""]:
-    r"""\( \sum_{ij} w_i a_{ij} \|\theta_{ij}(\tau) - X_\tau(\theta_{ij}(0), t_i)\|^2 \): particles against their
-    tracers in the limit.
+    r"""\( \big(\sum_{ij} w_i a_{ij} \|\theta_{ij}(\tau) - X_\tau(\theta_{ij}(0), t_i)\|^2\big)^{1/2} \): particles
+    against their tracers in the limit.
 
-    It bounds the conditional W₂² between the two clouds from above. In any particle dimension it falls at the rate of
-    propagation of chaos, while a divergence between samples would show noise.
+    It bounds the conditional W₂ between the two clouds from above. In any particle dimension it falls at the rate of
+    propagation of chaos, while a divergence between independent samples would show their noise.
 
     **Arguments:**
 
     - `measure`: the finite model's measure.
     - `tracers`: the measure of its tracers, with the same depth, width and structure.
+
+    **Returns:** a distance (not a square), in the units of the particles.
 
     **Raises:** `ValueError` if depth, width or the shapes of the particles differ.
 
@@ -37,4 +39,4 @@ def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Flo
 @eqx.filter_jit
 def _distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Float[Array, ""]:
     squares = jnp.sum((coordinates(measure.particles) - coordinates(tracers.particles)) ** 2, axis=-1)
-    return jnp.sum(measure.masses * squares)
+    return jnp.sqrt(jnp.sum(measure.masses * squares))

@@ -1,14 +1,18 @@
 """The results of a Sinkhorn divergence."""
 
+from typing import Any, NamedTuple
+
 from jaxtyping import Array, Bool, Float, Int
 
 from .._backend.precision import Module
 
 
 class Potentials(Module):
-    """The dual potentials of a divergence's three transport problems, in units of squared distance.
+    r"""The dual potentials of a divergence's three transport problems, in units of squared distance.
 
-    They belong to the clouds shifted to mean 0. The potentials of a similar problem, e.g. of a few steps earlier, are
+    They belong to the clouds shifted to mean 0, or as given if OTT's own solver is used. The density of a plan with
+    respect to the product of its marginals is \( e^{(f_i + g_j - C_{ij}) / \varepsilon} \); OTT's potentials are these
+    plus ε times the logarithm of the weights. The potentials of a similar problem, e.g. of a few steps earlier, are
     good starting values.
 
     - `x`, `y`: potentials of the transport of one cloud to the other, at the points of each.
@@ -19,6 +23,18 @@ class Potentials(Module):
     y: Float[Array, "*batch m"]
     x_self: Float[Array, "*batch n"]
     y_self: Float[Array, "*batch m"]
+
+
+class Outputs(NamedTuple):
+    """OTT's outputs, `ott.solvers.linear.sinkhorn.SinkhornOutput`, of a divergence's three transport problems.
+
+    - `between`: of the transport of one cloud to the other.
+    - `x_self`, `y_self`: of the transports of each cloud to itself.
+    """
+
+    between: Any
+    x_self: Any
+    y_self: Any
 
 
 class Divergence(Module):
@@ -32,6 +48,8 @@ class Divergence(Module):
       may still be misplaced. Between groups whose squared distance is far above ε, its cost can exceed the value.
     - `iterations`: the most iterations of the three problems.
     - `potentials`: [`wgf.transport.Potentials`][], with a depth axis if the value is an integral over depths.
+    - `ot`: OTT's outputs `between`, `x_self` and `y_self`, e.g. `ot.between.matrix` is the plan. Their geometries hold
+      the clouds, shifted to mean 0 as those of the potentials. They have the axes of the potentials.
     """
 
     value: Float[Array, "*batch"]
@@ -39,6 +57,7 @@ class Divergence(Module):
     converged: Bool[Array, "*batch"]
     iterations: Int[Array, "*batch"]
     potentials: Potentials
+    ot: Outputs
 
 
 class Excess(Module):

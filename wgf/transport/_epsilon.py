@@ -19,7 +19,7 @@ def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float | Array
     For a Gaussian cloud of variance s² in P dimensions, \( \varepsilon = 4 s^2 / (f^{-2/P} - 1) \). In 2 dimensions
     this is 0.05 of the mean squared distance, because a small ε resolves shapes. In 55 dimensions it is 0.3 of it,
     because distances concentrate and a smaller ε would only see sampling noise. Use one ε for all clouds that are
-    compared.
+    compared. It is that of the cost ‖x − y‖², not of its half: GeomLoss's `blur` is \( \sqrt{\varepsilon / 2} \).
 
     **Arguments:**
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._backend.precision import Module
 
@@ -15,30 +15,19 @@ _Parts = TypeVar("_Parts")
 _Out = TypeVar("_Out")
 _Sums = TypeVar("_Sums")
 
-# The most entries, 8192 x 8192, of a kernel that is held whole: one exponential per entry, then only products.
-_WHOLE = 2**26
-# Entries per block of a larger kernel, few enough to stay in a processor's cache.
-_BLOCK = 2**19
 # The most rounding of squared distances, relative to ε, at which exponents use a matrix product.
 _ROUNDING = 2.0**-12
 # The number of coordinates whose differences are taken in one pass over the result.
 _COORDINATES = 8
 
 
-def rows_at_once(n: int, m: int, block: int | None) -> int:
-    """The number of rows of an n × m kernel to hold at once: `block`, or by default all rows of a small kernel."""
-    if block is not None:
-        return min(block, n)
-    return n if n * m <= _WHOLE else max(1, _BLOCK // m)
-
-
-def gibbs(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
+def gibbs(x: Array, y: Array, f: Array, g: Array, epsilon: ArrayLike) -> Float[Array, "n m"]:
     """The kernel's entries, kept finite even at points of weight 0, whose potentials no marginal bounds."""
     z = exponents(x, y, f, g, epsilon)
     return jnp.exp(jnp.minimum(z, jnp.log(jnp.finfo(z.dtype).max) / 2))
 
 
-def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: Array) -> Float[Array, "n m"]:
+def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: ArrayLike) -> Float[Array, "n m"]:
     r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product if that is exact enough.
 
     The product rounds squared distances by \( \max(\|x\|^2, \|y\|^2) \) times the spacing of numbers, which must be
@@ -95,11 +84,11 @@ class Gibbs(Module):
     y: Float[Array, "m dim"]
     f: Float[Array, " n"]
     g: Float[Array, " m"]
-    epsilon: Float[Array, ""]
+    epsilon: ArrayLike
     rows: int = eqx.field(static=True)
     whole: Float[Array, "n m"] | None
 
-    def __init__(self, x: Array, y: Array, f: Array, g: Array, epsilon: Array, rows: int):
+    def __init__(self, x: Array, y: Array, f: Array, g: Array, epsilon: ArrayLike, rows: int):
         self.x, self.y, self.f, self.g, self.epsilon, self.rows = x, y, f, g, epsilon, rows
         self.whole = gibbs(x, y, f, g, epsilon) if rows >= len(x) else None
 
@@ -127,17 +116,12 @@ class Gibbs(Module):
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: len(self.x)], out), sums
 
 
-def soft_minimum(x: Array, y: Array, g: Array, weights: Array, epsilon: Array, rows: int) -> Float[Array, " n"]:
-    r"""\( -\varepsilon \log \sum_j b_j e^{(g_j - \|x_i - y_j\|^2) / \varepsilon} \), half an iteration in logarithms.
-
-    It is accurate even where the kernel itself would leave the range of floating-point numbers.
-    """
-    g = g + epsilon * jnp.log(weights)
-
-    def block(x):
-        return -epsilon * jax.nn.logsumexp(exponents(x, y, jnp.zeros_like(x[:, 0]), g, epsilon), axis=1)
-
-    return jax.lax.map(block, in_blocks(x, rows)).reshape(-1)[: len(x)] if rows < len(x) else block(x)
+def in_rows(compute: Callable[[Array], _Out], x: Array, rows: int) -> _Out:
+    """`compute(x)` in blocks of rows, where each row of the arrays that it returns belongs to a row of x."""
+    if rows >= len(x):
+        return compute(x)
+    out = jax.lax.map(compute, in_blocks(x, rows))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: len(x)], out)
 
 
 def in_blocks(tree: _Parts, rows: int) -> _Parts:

@@ -43,8 +43,11 @@ def check_pair(names: tuple[str, str], x: Array, y: Array) -> None:
         raise ValueError(f"`{second}` must be of {x.dtype}, as `{first}` is; got {y.dtype}. Use `.astype`.")
 
 
-def check_weights(name: str, weights: ArrayLike | None, points: Array) -> Array:
-    """Return weights, uniform by default; raise `ValueError` unless those of each cloud are >= 0 and sum to 1."""
+def check_weights(name: str, weights: ArrayLike | None, points: Array, balanced: bool = True) -> Array:
+    """Return weights, uniform by default; raise `ValueError` unless those of each cloud are >= 0 and sum to 1.
+
+    If transport is not balanced, any positive sum will do.
+    """
     shape, dtype = points.shape[:-1], points.dtype
     if weights is None:
         return as_array(np.full(shape, 1 / shape[-1], dtype))
@@ -52,11 +55,12 @@ def check_weights(name: str, weights: ArrayLike | None, points: Array) -> Array:
     if weights.shape != shape:
         raise ValueError(f"`{name}` must have a weight for each point, shape {shape}; got {weights.shape}.")
     known = on_host(weights)
-    valid = are_weights(known)
+    valid = are_weights(known) if balanced else are_masses(known)
     if not is_traced(valid) and not valid.all():
+        rule, fix = ("with sum 1", "Divide by the sum.") if balanced else ("with a positive, finite sum", "Check them.")
         got = f"least weight {float(known.min()):g}, sums from {float(known.sum(axis=-1).min()):.7g} to "
         got += f"{float(known.sum(axis=-1).max()):.7g}"
-        raise ValueError(f"`{name}` must be non-negative with sum 1; got {got}. Divide by the sum.")
+        raise ValueError(f"`{name}` must be non-negative {rule}; got {got}. {fix}")
     return weights
 
 
@@ -64,6 +68,19 @@ def are_weights(weights: Any) -> Any:
     """Whether the numbers of each row are >= 0 and sum to 1 up to rounding."""
     tolerance = max(float(jnp.finfo(weights.dtype).eps) ** 0.5, 1e-4)
     return (weights >= 0).all(axis=-1) & (abs(weights.sum(axis=-1) - 1) <= tolerance)
+
+
+def are_masses(weights: Any) -> Any:
+    """Whether the numbers of each row are >= 0 and have a positive, finite sum."""
+    total = weights.sum(axis=-1)
+    return (weights >= 0).all(axis=-1) & (total > 0) & (total < np.inf)
+
+
+def check_tau(name: str, value: float) -> float:
+    """Return OTT's τ as a float; raise `ValueError` unless it lies in (0, 1]."""
+    if is_traced(value) or not 0 < float(value) <= 1:
+        raise ValueError(f"`{name}` must be a number above 0 and at most 1, not traced; got {value}.")
+    return float(value)
 
 
 def check_positive(name: str, value: ArrayLike, dtype: Any) -> Array:

@@ -29,7 +29,12 @@ class LimitConfig:
     """The number of input features of each example."""
     sizes: tuple[Size, ...] = ((4, 16), (8, 32), (16, 64), (32, 128))
     """The finite models, as pairs of depth L and width M: 4 16 8 32 means (4, 16) and (8, 32)."""
-    width: int = 4096
+    seeds: int = 4
+    """The number of finite models of each size, at least 2. Their scatter gives the error of a size's mean."""
+    tracers: int = 512
+    """The number of fresh particles at each of 4 depths that move in the field of every finite model and of the PDE.
+    The distances between the laws of the particles are measured with them."""
+    width: int = 2048
     """The number of particles at each stage time of the PDE's solve in depth, all replicates together."""
     replicates: int = 8
     """The number of independently randomised parts of the PDE's particles. Each part is also solved alone, to measure
@@ -68,6 +73,8 @@ class LimitConfig:
             batch=8,
             examples=4,
             sizes=((2, 8), (4, 16)),
+            seeds=2,
+            tracers=64,
             width=64,
             replicates=4,
             taus=(0.0, 1.0, 2.0, 4.0),
@@ -76,8 +83,10 @@ class LimitConfig:
 
 
 def check(config: LimitConfig) -> None:
-    """Raise `ValueError` that names the seed or the sampling if it cannot be used."""
+    """Raise `ValueError` that names the seed, a count or the sampling if it cannot be used."""
     check_seed(config.seed)
+    at_least("seeds", config.seeds, 2)
+    at_least("tracers", config.tracers, 1)
     if config.sampling not in list(SAMPLINGS):
         raise ValueError(f"`sampling` must be one of {list(SAMPLINGS)}; got {config.sampling!r}.")
 

@@ -1,4 +1,4 @@
-"""The result of `wgf limit`: its table, arrays and figure."""
+"""The result of `wgf limit`: its arrays, tables and figure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,86 +8,119 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import plot
-from ...analysis import Gap, Replicates, student_quantile
+from ...analysis import Gap, Noise, Replicates, student_quantile
 from ...flows import FlowSolution
 from ...measures import coordinate_names
 from ...objective import Objective
+from .._power_law import PowerLaw
 from .._table import Table
 from ._clouds import clouds_at, final_particles, mean_squared_moves
 from ._config import LimitConfig
+from ._seeds import SeedMean, mean, root_mean_square
 
-# Head, format and array of each column after L, M and tau. Unresolved gaps carry a mark.
-_COLUMNS = (
-    ("Q finite", ".6f", "finite_objective"),
-    ("Q PDE", ".6f", "limit_objective"),
-    ("error", ".1e", "noise_objective"),
-    ("risk gap ", "+.2e", "gap_risk"),
-    ("error", ".1e", "noise_risk"),
-    ("output ", ".2e", "gap_output"),
-    ("error", ".1e", "noise_output"),
-    ("Sinkhorn", ".4f", "sinkhorn_value"),
-    ("floor", ".4f", "sinkhorn_floor"),
-    ("excess", "+.1e", "sinkhorn_excess"),
-    ("coupling ", ".2e", "gap_coupling"),
-    ("error", ".1e", "noise_coupling"),
-)
+DISTANCES = ("gelbrich", "sinkhorn", "coupling")
+GAPS = ("objective", "risk", "output", *DISTANCES)
+_LABELS = {"gelbrich": "Gelbrich (W₂ ≥)", "sinkhorn": "Sinkhorn", "coupling": "coupling (W₂ ≤)"}
 
 
 @dataclass(frozen=True)
 class LimitResult:
-    """The flows and gaps of one run of the main job."""
+    """The flows and gaps of one run of the main job: those of finite models by size, then by seed; the PDE's noise."""
 
     config: LimitConfig
     objective: Objective
     limit: Replicates
-    finite: tuple[FlowSolution, ...]
-    gaps: tuple[Gap, ...]
+    noise: Noise
+    finite: tuple[tuple[FlowSolution, ...], ...]
+    gaps: tuple[tuple[Gap, ...], ...]
 
     def table(self) -> str:
-        """The table that the command prints: a row per size and training time. `~` marks gaps that may be noise."""
-        heads = ("L", "M", "tau", *(head for head, *_ in _COLUMNS), "")
-        return str(Table(heads, list(self._rows()), left=(len(heads) - 1,), notes=self._notes(), gap=1))
+        """The two tables that the command prints, a row per size and time. `~` marks gaps that may be noise."""
+        heads = ("L", "M", "tau", "Q finite", "seeds", "Q PDE", "error", "risk gap ", "seeds", "error", "output ")
+        outputs = Table((*heads, "seeds", "error"), list(self._output_rows()), title="Risk and outputs", gap=1)
+        heads = tuple(part for name in ("Gelbrich ", "Sinkhorn ", "coupling ") for part in (name, "seeds", "error"))
+        particles = Table(
+            ("L", "M", "tau", *heads, ""),
+            list(self._distance_rows()),
+            left=(12,),
+            title="Distances between the laws of the particles",
+            notes=self._notes(),
+        )
+        return f"{outputs}\n\n{particles}"
 
-    def _rows(self) -> Iterator[list[str]]:
-        arrays = self.arrays()
-        for number, (depth, width) in enumerate(self.config.sizes):
-            for i, tau in enumerate(np.asarray(arrays["taus"])):
-                cells = (_cell(arrays, form, name, number, i) for _, form, name in _COLUMNS)
-                warning = "" if arrays["sinkhorn_converged"][number, i] else "Sinkhorn not converged"
-                yield [f"{depth}", f"{width}", f"{tau:.4g}", *cells, warning]
+    def _output_rows(self) -> Iterator[list[str]]:
+        limit, noise = np.asarray(self.limit.pooled.objective), self._noise("objective")
+        value = mean(self._stacked(self.finite, "objective"))
+        for size, tau, start in self._starts():
+            found = [f"{value.value[size, tau]:.6f}", f"{value.error[size, tau]:.1e}", f"{limit[tau]:.6f}"]
+            cells = (self._cells(name, size, tau) for name in ("risk", "output"))
+            yield [*start, *found, f"{noise[tau]:.1e}", *(cell for three in cells for cell in three)]
+
+    def _distance_rows(self) -> Iterator[list[str]]:
+        converged = np.all(self._stacked(self.gaps, "distances.converged"), axis=1)
+        for size, tau, start in self._starts():
+            cells = (self._cells(name, size, tau) for name in DISTANCES)
+            warning = "" if converged[size, tau] else "Sinkhorn not converged"
+            yield [*start, *(cell for three in cells for cell in three), warning]
+
+    def _starts(self) -> Iterator[tuple[int, int, tuple[str, str, str]]]:
+        """The number of each size, of each time, and the first cells of its row."""
+        for size, (depth, width) in enumerate(self.config.sizes):
+            for number, tau in enumerate(np.asarray(self.limit.pooled.taus)):
+                yield size, number, (f"{depth}", f"{width}", f"{tau:.4g}")
+
+    def _cells(self, name: str, size: int, tau: int) -> tuple[str, str, str]:
+        """A gap's mean over the seeds, the error of that mean, and the PDE's own error."""
+        gap, mark = self._gap(name), " " if self._resolved(name)[size, tau] else "~"
+        form = "+.2e" if name == "risk" else ".2e"
+        return f"{gap.value[size, tau]:{form}}{mark}", f"{gap.error[size, tau]:.1e}", f"{self._noise(name)[tau]:.1e}"
 
     def _notes(self) -> list[str]:
         rms = float(self.objective.prompts.label_rms())
         config, count = self.config, self.config.replicates
-        epsilon, factor = float(np.asarray(self.gaps[0].sinkhorn.epsilon)[0]), student_quantile(count)
+        epsilon, factor = float(np.asarray(self.noise.epsilon)[0]), student_quantile(count)
         depths = self.limit.pooled.models.measure.weights.shape[1]
+        slopes = ", ".join(f"{name} {law.slope:+.2f} +- {law.interval:.2f}" for name, law in self.laws().items())
         return [
             f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
             f"label RMS {rms:.3f}; lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
             f"PDE: {depths} stage times in depth x {config.width} particles ({config.sampling}), "
             f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; {count} replicates x {config.width // count} "
             "particles, solved alone",
-            "gaps are finite minus PDE; output: RMS over prompts; Sinkhorn and coupling: squared distances;",
-            "error: RMS sampling error of the PDE solution in the column to its left (coupling: its square), from the "
-            "replicates;",
-            f"~: the number is within {factor:.2f} errors (95 % of Student's t; coupling: {factor**2:.2f}) and may be "
-            "the PDE's own noise;",
-            "floor: two independent samples of the PDE's law, of the sizes compared; excess: Sinkhorn minus floor; "
-            f"epsilon = {epsilon:.3g}",
+            f"gaps: finite minus PDE, mean over {config.seeds} seeds (risk) or root mean square (all others); output: "
+            "RMS over prompts",
+            f"seeds: standard error of that mean; error: the PDE's own, from its replicates; ~: within {factor:.2f} "
+            "of its errors",
+            f"distances: of {config.tracers} fresh particles at 4 depths, in the finite field and in the PDE's;",
+            f"Gelbrich <= W2 <= coupling; Sinkhorn: root of the divergence of |x - y|^2 at epsilon = {epsilon:.3g}",
+            *([f"slope in L M at the last tau, 95 %: {slopes}"] if slopes else []),
         ]
+
+    def laws(self) -> dict[str, PowerLaw]:
+        """The power law of each distance in L·M at the last τ, through the runs of all seeds."""
+        if len(self.config.sizes) < 2:
+            return {}
+        counts = self._counts()
+        runs = {name: self._stacked(self.gaps, name)[:, :, -1] for name in DISTANCES}
+        return {
+            name: PowerLaw.fit(np.repeat(counts, self.config.seeds), distances.ravel())
+            for name, distances in runs.items()
+            if np.all(distances > 0)
+        }
 
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`.
 
-        Axes: `[size, tau, ...]` for finite models and gaps, `[tau, ...]` for the limit, `[replicate, tau, ...]` for its
-        replicates.
+        Axes: `[size, seed, tau, ...]` for finite models and gaps, `[size, tau]` for their means over the seeds,
+        `[tau, ...]` for the limit and its noise, `[replicate, tau, ...]` for its replicates. `gap_NAME_mean` is a root
+        mean square for outputs and distances, and `gap_NAME_seeds` the standard error of the mean.
         """
         prompts, pooled = self.objective.prompts, self.limit.pooled
         fields = ("objective", "risk", "dissipation", "outputs")
-        gaps = ("objective", "risk", "output", "coupling")
-        sinkhorn = ("value", "floor", "excess", "epsilon", "converged")
         estimates = {name: getattr(self.limit, name) for name in ("objective", "risk", "outputs")}
-        depths, particles, *finite = final_particles(pooled.models.measure, *(s.models.measure for s in self.finite))
+        measures = [solution.models.measure for solutions in self.finite for solution in solutions]
+        depths, particles, *finite = final_particles(pooled.models.measure, *measures)
+        seeds = self.config.seeds
         return {
             "taus": pooled.taus,
             "sizes": np.array(self.config.sizes),
@@ -97,56 +130,104 @@ class LimitResult:
             **{f"limit_{name}_error": estimate.standard_error for name, estimate in estimates.items()},
             **{f"limit_{name}_bias": estimate.bias for name, estimate in estimates.items()},
             **{f"replicates_{name}": getattr(self.limit.members, name) for name in fields},
-            **{f"finite_{name}": np.stack([getattr(s, name) for s in self.finite]) for name in fields},
-            **{f"gap_{name}": np.stack([getattr(g, name) for g in self.gaps]) for name in gaps},
-            **{f"noise_{name}": np.stack([getattr(g.noise, name) for g in self.gaps]) for name in gaps},
-            **{f"resolved_{name}": np.stack([getattr(g.resolved, name) for g in self.gaps]) for name in gaps},
-            **{f"sinkhorn_{name}": np.stack([getattr(g.sinkhorn, name) for g in self.gaps]) for name in sinkhorn},
+            **{f"finite_{name}": self._stacked(self.finite, name) for name in fields},
+            **{f"gap_{name}": self._stacked(self.gaps, name) for name in GAPS},
+            **{f"gap_{name}_mean": self._gap(name).value for name in GAPS},
+            **{f"gap_{name}_seeds": self._gap(name).error for name in GAPS},
+            **{f"noise_{name}": self._noise(name) for name in GAPS},
+            **{f"resolved_{name}": self._resolved(name) for name in GAPS},
+            **{f"sinkhorn_{name}": self._stacked(self.gaps, f"distances.{name}") for name in ("epsilon", "converged")},
             "coordinate_names": np.array(coordinate_names(pooled.models.encoder)),
             "limit_depths": depths,
             "limit_particles": particles,
             **{
-                f"finite_particles_{depth}x{width}": cloud
-                for (depth, width), cloud in zip(self.config.sizes, finite, strict=True)
+                f"finite_particles_{depth}x{width}": np.stack(finite[number * seeds : (number + 1) * seeds])
+                for number, (depth, width) in enumerate(self.config.sizes)
             },
         }
 
     def figure(self) -> Figure:
-        """Risks and gaps against τ, beside the PDE's own error; the largest model's particles over the PDE's."""
+        """Gaps against τ beside the PDE's own error, distances against size, and the clouds of the largest model."""
         figure = Figure(figsize=(12.5, 7.2), layout="constrained")
         grid = figure.subplots(2, 3)
-        for axes in grid[1, 1:]:
-            axes.sharex(grid[1, 0])
-            axes.sharey(grid[1, 0])
-        self._draw_curves(grid[0])
-        self._draw_clouds(grid[1])
+        self._draw_risk_gap(grid[0, 0])
+        self._draw_gaps(grid[0, 1:])
+        self._draw_laws(grid[1, 0])
+        self._draw_clouds(grid[1, 1:])
         return figure
 
-    def _draw_curves(self, row) -> None:
-        taus, risk = np.asarray(self.limit.pooled.taus), self.limit.risk
+    def _draw_risk_gap(self, axes) -> None:
+        taus, gap = np.asarray(self.limit.pooled.taus), self._gap("risk")
+        first, last = np.asarray(self.limit.pooled.risk)[[0, -1]]
+        plot.signed_gap_curves(
+            axes,
+            taus,
+            self._named(gap.value),
+            "risk gap",
+            self._named(gap.error),
+            student_quantile(self.config.replicates) * self._noise("risk"),
+            f"Risk gap to the PDE, whose risk is {first:.3f} to {last:.3f}",
+        )
+
+    def _draw_gaps(self, row) -> None:
+        taus = np.asarray(self.limit.pooled.taus)
+        labels = {"output": "output gap (RMS)", "sinkhorn": "Sinkhorn distance of particles"}
+        for axes, (kind, label) in zip(row, labels.items(), strict=True):
+            gap, resolved = self._gap(kind), self._resolved(kind)
+            values, marks, errors = map(self._named, (gap.value, resolved, gap.error))
+            plot.gap_curves(axes, taus, values, label, self._noise(kind), marks, errors)
+
+    def _named(self, each: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of an array `[size, ...]` by the names of the sizes."""
         names = [f"L = {depth}, M = {width}" for depth, width in self.config.sizes]
-        risks = {name: solution.risk for name, solution in zip(names, self.finite, strict=True)}
-        plot.risk_curves(row[0], taus, risks, risk.value, risk.interval())
-        labels = (("output", "output gap (RMS)"), ("coupling", "coupling distance"))
-        for axes, (kind, label) in zip(row[1:], labels, strict=True):
-            gaps = {name: getattr(gap, kind) for name, gap in zip(names, self.gaps, strict=True)}
-            resolved = {name: getattr(gap.resolved, kind) for name, gap in zip(names, self.gaps, strict=True)}
-            plot.gap_curves(axes, taus, gaps, label, getattr(self.gaps[0].noise, kind), resolved)
+        return dict(zip(names, each, strict=True))
+
+    def _draw_laws(self, axes) -> None:
+        counts, laws = self._counts(), self.laws()
+        groups = {
+            (f"{_LABELS[name]}, slope {laws[name].slope:.2f}" if name in laws else _LABELS[name]): (
+                self._stacked(self.gaps, name)[:, :, -1],
+                laws[name](counts) if name in laws else None,
+                float(self._noise(name)[-1]),
+            )
+            for name in DISTANCES
+        }
+        tau = float(np.asarray(self.limit.pooled.taus)[-1])
+        plot.distance_laws(axes, counts, groups, f"Distances at τ = {tau:g}")
 
     def _draw_clouds(self, row) -> None:
-        largest, limit = self.finite[-1].models, self.limit.pooled.models
+        largest, limit = self.finite[-1][0].models, self.limit.pooled.models
         # The two coordinates that moved most under the limit's flow.
         x, y = np.sort(np.argsort(np.asarray(mean_squared_moves(limit.measure)))[-2:])
         labels = coordinate_names(largest.encoder)
-        depths = (0.0, 0.5, 0.999)
+        depths, tau = (0.0, 0.999), float(np.asarray(self.limit.pooled.taus)[-1])
         for axes, depth, clouds in zip(row, depths, clouds_at(limit.measure, largest.measure, depths), strict=True):
             limits, finite = (np.asarray(cloud)[:, [x, y]] for cloud in clouds)
-            plot.clouds(axes, limits, finite, (labels[x], labels[y]), f"particles at t = {depth:.2g}")
+            plot.clouds(axes, limits, finite, (labels[x], labels[y]), f"Particles at t = {depth:.2g}, τ = {tau:g}")
 
+    def _counts(self) -> np.ndarray:
+        """The number of particles L·M of each size."""
+        return np.array([depth * width for depth, width in self.config.sizes], float)
 
-def _cell(arrays: dict[str, Any], form: str, name: str, size: int, tau: int) -> str:
-    array = np.asarray(arrays[name])
-    cell = format(array[tau] if name.startswith("limit_") else array[size, tau], form)
-    if not name.startswith("gap_"):
-        return cell
-    return cell + (" " if arrays[name.replace("gap_", "resolved_")][size, tau] else "~")
+    def _gap(self, name: str) -> SeedMean:
+        """A gap's mean over the seeds, `[size, tau]`. Q and the risk keep their signs."""
+        over_seeds = mean if name in ("objective", "risk") else root_mean_square
+        return over_seeds(self._stacked(self.gaps, name))
+
+    def _noise(self, name: str) -> np.ndarray:
+        return np.asarray(getattr(self.noise, name))
+
+    def _resolved(self, name: str) -> np.ndarray:
+        """Whether each mean exceeds the PDE's own error, `[size, tau]`."""
+        return np.asarray(self.noise.resolves(name, self._gap(name).value))
+
+    @staticmethod
+    def _stacked(each: tuple[tuple[Any, ...], ...], name: str) -> np.ndarray:
+        """A named array of all sizes and seeds, `[size, seed, ...]`. A dot leads into a part."""
+
+        def named(value: Any) -> np.ndarray:
+            for part in name.split("."):
+                value = getattr(value, part)
+            return np.asarray(value)
+
+        return np.stack([np.stack([named(value) for value in seeds]) for seeds in each])

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ...analysis import Gap, Replicates, flow_each, gap, pool
+from ...analysis import Gap, Noise, Replicates, flow_each, gap, noise as noise_of, pool
 from ...encoders import Average, Perceptron, SoftmaxAttention
 from ...flows import FlowSolution, flow, flow_many
-from ...measures import Gaussian
+from ...measures import Gaussian, Layered
 from ...models import AveragedODE, Transformer
 from ...objective import Objective
 from ...sharding import gather, parse_mesh, shard, start_processes
@@ -20,10 +20,11 @@ from ._config import SAMPLINGS, LimitConfig, check, distinct_sizes, replicate_wi
 from ._result import LimitResult
 
 _Tree = TypeVar("_Tree")
+_TRACER_DEPTHS = 4
 
 
 def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResult:
-    """Run the main job: every finite flow, the PDE's flow with their particles as tracers, and the gaps.
+    """Run the main job: every finite flow and the PDE's flow, with the same fresh tracers in each, and the gaps.
 
     **Arguments:**
 
@@ -37,7 +38,7 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
     check(config)
     if config.distributed is not None:
         start_processes(config.distributed)
-    data_key, limit_key, *keys = jax.random.split(jax.random.key(config.seed), 2 + len(config.sizes))
+    data_key, limit_key, fresh_key, *keys = jax.random.split(jax.random.key(config.seed), 3 + len(config.sizes))
     prompts = load_prompts(
         data_key, config.data, config.target, batch=config.batch, examples=config.examples, dim=config.dim
     )
@@ -46,16 +47,18 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
         SoftmaxAttention(prompts.token_dim, key_dim=config.key_dim), Perceptron(prompts.token_dim, jnp.tanh)
     )
     initial = Gaussian(encoder, config.scale)
+    fresh = initial.layered(_TRACER_DEPTHS, config.tracers, fresh_key)
     finite = [
-        Transformer(encoder, initial.layered(depth, width, key))
-        for (depth, width), key in zip(distinct_sizes(config), keys, strict=True)
+        Transformer(encoder, initial.layered(depth, width, key)).with_tracers(fresh)
+        for (depth, width), size_key in zip(distinct_sizes(config), keys, strict=True)
+        for key in jax.random.split(size_key, config.seeds)
     ]
     placed, width = Gaussian(encoder, config.scale, SAMPLINGS[config.sampling]), replicate_width(config)
     limits = [
         AveragedODE(encoder, placed.staged(width, key, steps=config.steps, joint=True))
         for key in jax.random.split(limit_key, config.replicates)
     ]
-    return _solve(config, objective, finite, limits, show_progress)
+    return _solve(config, objective, finite, limits, fresh, show_progress)
 
 
 def _solve(
@@ -63,33 +66,31 @@ def _solve(
     objective: Objective,
     finite: list[Transformer],
     limits: list[AveragedODE],
+    fresh: Layered,
     show_progress: bool | None,
 ) -> LimitResult:
     """Solve all flows, and measure the gaps."""
     mesh = None if config.mesh is None else parse_mesh(config.mesh)
     if mesh is not None:
-        objective, finite, limits = shard((objective, finite, limits), mesh)
+        objective, finite, limits, fresh = shard((objective, finite, limits, fresh), mesh)
     # With several processes, each computes all gaps by itself.
     gap_mesh = mesh if jax.process_count() == 1 else None
-    names = [f"{depth} layers, width {width}" for depth, width in config.sizes]
     # One program is compiled while another runs. On a mesh all processes must start their programs in the same order.
-    with Progress(len(finite) + 3, show_progress, at_once=2 if mesh is None else 1) as progress:
-        pooled = progress.start("Wasserstein-flow PDE", _flow_limit, config, objective, limits, finite)
+    with Progress(5, show_progress, at_once=2 if mesh is None else 1) as progress:
+        pooled = progress.start("Wasserstein-flow PDE", _flow_limit, config, objective, limits, fresh)
         trained = progress.start("Transformers", _flow_finite, config, objective, finite, solves=len(finite))
         members = progress.start("the PDE's replicates", _flow_replicates, config, objective, limits)
         limit = Replicates(pooled.result(), members.result()).raise_if_failed()
+        noise = progress.start("the PDE's own error", _noise, limit, gap_mesh).result()
         solutions = trained.result()
-        found = [
-            progress.start(f"distances at {name}", _compare, solution, limit, gap_mesh)
-            for name, solution in zip(names, solutions, strict=True)
-        ]
-        gaps = tuple(each.result() for each in found)
-        return LimitResult(config, _on_one_device(config, objective), limit, solutions, gaps)
+        gaps = progress.start("distances", _compare, solutions, limit, noise, gap_mesh).result()
+        objective = _on_one_device(config, objective)
+        return LimitResult(config, objective, limit, noise, _by_size(config, solutions), _by_size(config, gaps))
 
 
-def _flow_limit(meter, config: LimitConfig, objective: Objective, limits, finite) -> FlowSolution:
-    """The PDE's flow from all replicates, with the finite models' particles as tracers."""
-    start = pool(limits).with_tracers(*finite)
+def _flow_limit(meter, config: LimitConfig, objective: Objective, limits, fresh: Layered) -> FlowSolution:
+    """The PDE's flow from all replicates, with the fresh particles as tracers."""
+    start = pool(limits).with_tracers(fresh)
     solution = flow(objective, start, config.taus, rtol=config.rtol, progress_meter=meter, throw=False)
     return _on_one_device(config, solution)
 
@@ -107,8 +108,20 @@ def _flow_replicates(_, config: LimitConfig, objective: Objective, limits) -> Fl
     return _on_one_device(config, flow_each(objective, limits, config.taus, rtol=config.rtol))
 
 
-def _compare(_, solution: FlowSolution, limit: Replicates, mesh: Mesh | None) -> Gap:
-    return gap(solution, limit, mesh=mesh)
+def _noise(_, limit: Replicates, mesh: Mesh | None) -> Noise:
+    return noise_of(limit, mesh=mesh)
+
+
+def _compare(
+    _, solutions: Sequence[FlowSolution], limit: Replicates, noise: Noise, mesh: Mesh | None
+) -> tuple[Gap, ...]:
+    return tuple(gap(solution, limit, noise=noise, mesh=mesh) for solution in solutions)
+
+
+def _by_size(config: LimitConfig, each: Sequence[_Tree]) -> tuple[tuple[_Tree, ...], ...]:
+    """Those of one size, seed by seed, together."""
+    seeds = config.seeds
+    return tuple(tuple(each[start : start + seeds]) for start in range(0, len(each), seeds))
 
 
 def _on_one_device(config: LimitConfig, tree: _Tree) -> _Tree:

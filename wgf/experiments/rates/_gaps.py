@@ -41,11 +41,9 @@ class ReferenceNoise(NamedTuple):
 
 
 def noise_of(objective: Objective, reference: Reference, transport: float = float("nan")) -> ReferenceNoise:
-    """The noise of a reference. `transport` is the mean squared error of its tracers."""
+    """The noise of a reference. `transport` is the root mean square error of its tracers."""
     output = jnp.sqrt(objective.prompts.expect(reference.outputs.error**2))
-    return ReferenceNoise(
-        float(output), float(reference.risk.error), float(reference.objective.error), float(transport**0.5)
-    )
+    return ReferenceNoise(float(output), float(reference.risk.error), float(reference.objective.error), transport)
 
 
 def gaps_of(objective: Objective, ends: FinalValues, reference: Reference, noise: ReferenceNoise) -> SeedGaps:

@@ -35,7 +35,7 @@ class LimitFlow(NamedTuple):
 
     - `pooled`: its solution.
     - `tracers`: the tracers of each size at the end, `[seeds, L, M, ...]`.
-    - `transport`: the mean squared error of a tracer.
+    - `transport`: the root mean square error of a tracer.
     """
 
     reference: Reference

@@ -99,5 +99,11 @@ def _conditioning(loss: SquareLoss, models: ResidualTransformer) -> tuple[Array,
         values = attention_spectrum(loss, model)
         return linear_rate_bound(loss, model), values.least, values.greatest
 
-    along = eqx.filter_vmap(at, in_axes=(None, eqx.if_array(0)))
-    return eqx.filter_vmap(along)(loss, models)
+    (loss_arrays, model_arrays), static = eqx.partition((loss, models), eqx.is_array)
+
+    def of_seed(seed):
+        loss_arrays, model_arrays = seed
+        return jax.lax.map(lambda arrays: at(*eqx.combine((loss_arrays, arrays), static)), model_arrays)
+
+    # One after another: on a CPU, batched decompositions that run at the same time can wait for each other for ever.
+    return jax.lax.map(of_seed, (loss_arrays, model_arrays))
