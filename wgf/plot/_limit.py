@@ -125,7 +125,9 @@ def distance_laws(
     axes.set_yscale("log")
     axes.set_xticks(counts, [f"{count:g}" for count in np.asarray(counts)])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    finish(axes, "particles L·M", "distance of particles", title)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, 3 * top)  # Room for the legend.
+    finish(axes, "particles L·M", "distance of particles", title, legend="upper right")
 
 
 def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str) -> None:
