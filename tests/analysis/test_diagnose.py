@@ -48,7 +48,7 @@ def test_a_growing_gap_is_named(healthy):
     steady, growing = (gaps(solution, g) for g in ([0, 1e-3, 2e-3, 3e-3, 4e-3], [0, 1e-3, 2e-3, 4e-3, 8e-3]))
     assert signatures(objective, solution, gap=steady) == []
     assert signatures(objective, solution, gap=growing) == ["growing gap: width too small for the depth"]
-    loud, soft = (wgf.analysis.Noise(8, *(jnp.full(5, size),) * 3, None, None) for size in (8e-3, 1e-3))
+    loud, soft = (wgf.analysis.Noise(8, *(jnp.full(5, size),) * 7) for size in (8e-3, 1e-3))
     noisy, clear = (eqx.tree_at(lambda g: g.noise, growing, n, is_leaf=lambda x: x is None) for n in (loud, soft))
     assert signatures(objective, solution, gap=noisy) == []
     assert signatures(objective, solution, gap=clear) == ["growing gap: width too small for the depth"]
