@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.precision import Module
@@ -18,7 +18,7 @@ from ..models import AbstractModel
 from ..transport import Excess
 from ._excess import Clouds, fill_clouds, sinkhorn_excess
 from ._noise import Noise, Resolved, default_epsilon, mean_square, noise as noise_of
-from ._pairs import Distances, own_tracers, pairs_of
+from ._pairs import Distances, onto, own_tracers, pairs_of
 from ._potentials import carry_potentials
 from ._replicates import Replicates
 
@@ -209,15 +209,10 @@ def _distances(
 ) -> Distances | None:
     """The distances of the particles with the same starts, if there are any."""
     pairs = pairs_of(finite, limit)
-    return None if pairs is None else _onto(mesh, pairs).distances(_onto(mesh, epsilon), most_depths, mesh)
-
-
-def _onto(mesh: Mesh | None, tree: PyTree) -> PyTree:
-    """The tree with its arrays on all devices of a mesh."""
-    if mesh is None:
-        return tree
-    arrays, static = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
+    if pairs is None:
+        return None
+    pairs, epsilon = onto(mesh, (pairs, epsilon))
+    return pairs.distances(epsilon, most_depths, mesh)
 
 
 class _Compared(Module):
@@ -245,7 +240,7 @@ def _unpaired(
         raise ValueError(
             "`limit` lives on a grid, so it has no samples. Pass the flow of `limit.with_tracers(finite)`."
         )
-    compared = _onto(mesh, _Compared(finite.measure, reference.measure, own, epsilon))
+    compared = onto(mesh, _Compared(finite.measure, reference.measure, own, epsilon))
     return _transports(_fill(compared, most_depths), compared.limit, compared.epsilon, count, mesh)
 
 

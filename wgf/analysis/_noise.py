@@ -11,7 +11,7 @@ from .._checks import at_least, instance, positive
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
 from ._estimate import student_quantile
-from ._pairs import Pairs
+from ._pairs import Pairs, onto
 from ._replicates import Replicates
 
 
@@ -81,7 +81,9 @@ def noise(
     instance("replicates", replicates, Replicates, "a solution of wgf.flow_replicates")
     epsilon = default_epsilon(replicates.pooled.models.measure) if epsilon is None else positive("epsilon", epsilon)
     most_depths = at_least("most_depths", most_depths, 1)
-    return _noise(replicates, jnp.asarray(epsilon), most_depths, mesh)
+    found = _noise(*onto(mesh, (replicates, jnp.asarray(epsilon))), most_depths, mesh)
+    # Back to the devices of the replicates.
+    return found if mesh is None else jax.device_put(found, replicates.pooled.objective.sharding)
 
 
 @eqx.filter_jit

@@ -4,8 +4,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.precision import Module
@@ -85,6 +85,14 @@ class Pairs(Module):
             )
 
         return carry_potentials(at_tau, self)
+
+
+def onto(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """The tree with its arrays on all devices of a mesh: a program on a mesh takes no arrays from other devices."""
+    if mesh is None:
+        return tree
+    arrays, static = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
 
 
 def evenly_spread(count: int, most: int) -> np.ndarray:
