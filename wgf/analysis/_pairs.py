@@ -73,7 +73,8 @@ class Pairs(Module):
                 initial=initial,
                 mesh=mesh,
             )
-            gelbrich = jax.vmap(lambda x, y, a: gelbrich_distance(x, y, x_weights=a, y_weights=a))(x, y, weights)
+            # One depth after another: batched decompositions on several devices of a CPU can wait for ever.
+            gelbrich = jax.lax.map(_gelbrich, (x, y, weights))
             coupling = over_depth(jnp.sum(weights * jnp.sum((x - y) ** 2, axis=-1), axis=1))
             # Rounding must not part equal clouds, nor order the bounds wrongly.
             return divergence.potentials, Distances(
@@ -85,6 +86,11 @@ class Pairs(Module):
             )
 
         return carry_potentials(at_tau, self)
+
+
+def _gelbrich(clouds: tuple[Array, Array, Array]) -> Float[Array, ""]:
+    x, y, weights = clouds
+    return gelbrich_distance(x, y, x_weights=weights, y_weights=weights)
 
 
 def onto(mesh: Mesh | None, tree: PyTree) -> PyTree:

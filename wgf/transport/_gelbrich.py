@@ -1,6 +1,7 @@
 """Gelbrich's bound: the Wasserstein distance of the Gaussian laws with the means and covariances of two clouds."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -63,10 +64,10 @@ def _moments(points: Array, weights: Array) -> tuple[Float[Array, " dim"], Float
 def _square_roots(matrices: Float[Array, "count dim dim"]) -> Float[Array, "count dim dim"]:
     """The symmetric square roots of positive semi-definite matrices.
 
-    One call for all of them: on a CPU, two batched decompositions that run at the same time can wait for each other for
-    ever, as each waits for threads that the other holds.
+    One after another: on a CPU, batched decompositions that run at the same time, in one program or on several devices,
+    can wait for each other for ever, as each waits for threads that the others hold.
     """
-    values, vectors = jnp.linalg.eigh(matrices)
+    values, vectors = jax.lax.map(jnp.linalg.eigh, matrices)
     # The root of a rounding error is no small number: what is below the errors of `eigh` counts as zero.
     least = values.shape[-1] * jnp.finfo(values.dtype).eps * values[:, -1:]
     roots = jnp.sqrt(jnp.where(values > least, values, 0))
