@@ -81,7 +81,8 @@ def noise(
     instance("replicates", replicates, Replicates, "a solution of wgf.flow_replicates")
     epsilon = default_epsilon(replicates.pooled.models.measure) if epsilon is None else positive("epsilon", epsilon)
     most_depths = at_least("most_depths", most_depths, 1)
-    found = _noise(*onto(mesh, (replicates, jnp.asarray(epsilon))), most_depths, mesh)
+    placed, scale = onto(mesh, (replicates, jnp.asarray(epsilon)))
+    found = _noise(placed, scale, most_depths, mesh)
     # Back to the devices of the replicates.
     return found if mesh is None else jax.device_put(found, replicates.pooled.objective.sharding)
 
