@@ -1,20 +1,23 @@
 import dataclasses
 import errno
 import gc
+import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from stubbed import TABLE, Stub
+from stubbed import ENDLESS, TABLE, Stub
 
 from wgf import cli
-from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig
+from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, config_from, load_config
 from wgf.experiments._config_file import save_config
 from wgf.experiments._data import load_prompts
 
@@ -34,6 +37,12 @@ QUICK = [
 ]
 
 
+STUBBED = Path(__file__).with_name("stubbed.py")
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join([str(STUBBED.parents[1]), os.environ.get("PYTHONPATH", "")]),
+}
 FILES = ["config.json", "limit.png", "result.npz", "table.txt"]
 
 
@@ -318,30 +327,71 @@ def test_the_home_directory_of_nobody_is_refused(tmp_path, monkeypatch, capsys):
         assert f"`{option[2:]}` must begin with the home directory of a user; got ~nobody-has-this-name/x" in line
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_run_that_fails_leaves_no_empty_folders(error, monkeypatch, tmp_path):
+def test_a_run_whose_options_are_wrong_leaves_nothing(monkeypatch, tmp_path, capsys):
     def fail(config):
-        raise error
+        assert names(config.out) == ["config.json"]
+        raise ValueError("`scale` must be positive.")
 
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").mkdir()
     for options in ([], ["--out", "a/b/c"], ["--out", "old"], ["--out", "old/new"]):
-        with pytest.raises(error):
-            cli.main(["limit", *options])
+        assert refusal(capsys, "limit", *options) == "wgf: `scale` must be positive."
     assert names(tmp_path) == ["old"]
     assert names(tmp_path / "old") == []
 
 
-def test_a_run_that_fails_keeps_what_it_has_written(monkeypatch, tmp_path):
+def test_a_run_that_fails_keeps_its_options_and_what_it_has_written(monkeypatch, tmp_path):
     def fail(config):
         (config.out / "part").touch()
         raise RuntimeError
 
+    folder = tmp_path / "a" / "b"
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
     with pytest.raises(RuntimeError):
-        cli.main(["limit", "--out", str(tmp_path / "a" / "b")])
-    assert names(tmp_path / "a" / "b") == ["part"]
+        cli.main(["limit", "--seed", "7", "--out", str(folder)])
+    assert names(folder) == ["config.json", "part"]
+    assert config_from(LimitConfig, load_config(folder)[1]).seed == 7
+
+
+def test_a_run_that_fails_in_an_old_folder_leaves_the_old_results(ran, monkeypatch, tmp_path):
+    cli.main(["limit", "--seed", "1", "--out", "here"])
+    before = (tmp_path / "here" / "config.json").read_bytes()
+
+    def fail(config):
+        raise RuntimeError
+
+    monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
+    with pytest.raises(RuntimeError):
+        cli.main(["limit", "--seed", "2", "--out", "here"])
+    assert names(tmp_path / "here") == FILES
+    assert (tmp_path / "here" / "config.json").read_bytes() == before
+
+
+def test_results_say_where_they_come_from(ran, tmp_path):
+    data = write(tmp_path)
+    cli.main(["limit", "--out", "here", "--data", str(data), "--target", "y"])
+    about = json.loads((tmp_path / "here" / "config.json").read_text(encoding="utf-8"))["about"]
+    with np.load(tmp_path / "here" / "result.npz") as arrays:
+        assert json.loads(str(arrays["about"])) == about
+    assert about["packages"]["jax"] == jax.__version__
+    assert about["precision"] == str(jax.numpy.zeros(()).dtype)
+    assert about["device"].startswith("cpu")
+    assert about["seconds"] >= 0
+    data.write_text("a,b,y\n1,2,3\n", encoding="utf-8")
+    cli.main(["limit", "--out", "there", "--data", str(data), "--target", "y"])
+    assert (
+        json.loads((tmp_path / "there" / "config.json").read_text(encoding="utf-8"))["about"]["data"] != about["data"]
+    )
+
+
+def test_a_link_in_the_results_folder_is_replaced_and_not_followed(ran, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere").write_text("precious", encoding="utf-8")
+    (tmp_path / "here" / "table.txt").symlink_to(tmp_path / "elsewhere")
+    cli.main(["limit", "--out", "here"])
+    assert (tmp_path / "elsewhere").read_text(encoding="utf-8") == "precious"
+    assert (tmp_path / "here" / "table.txt").read_text(encoding="utf-8") == TABLE + "\n"
 
 
 def test_where_results_cannot_be_saved_the_table_is_printed(monkeypatch, tmp_path, capsys):
@@ -386,19 +436,13 @@ def test_a_file_name_that_is_no_text_reaches_the_table(monkeypatch, tmp_path):
 def processes(tmp_path_factory):
     """Commands in processes of their own, all at once: exit code, standard output and error, folder."""
     place = tmp_path_factory.mktemp("processes")
-    script = Path(__file__).with_name("stubbed.py")
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(script.parents[1]), os.environ.get("PYTHONPATH", "")]),
-    }
 
     def start(name, *, shell="", encoding="utf-8", **options):
-        command = f'"{sys.executable}" "{script}" limit --out {name} {shell}'
+        command = f'"{sys.executable}" "{STUBBED}" limit --out {name} {shell}'
         return subprocess.Popen(
             ["bash", "-c", f"set -o pipefail; {command}"],
             cwd=place,
-            env={**environment, "PYTHONIOENCODING": encoding},
+            env={**ENVIRONMENT, "PYTHONIOENCODING": encoding},
             stderr=subprocess.PIPE,
             **options,
         )
@@ -414,6 +458,44 @@ def processes(tmp_path_factory):
     os.close(writer)
     ended = {name: process.communicate(timeout=300) for name, process in started.items()}
     return {name: (started[name].returncode, out, told(err), place / name) for name, (out, err) in ended.items()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_signal_ends_the_command_at_once_while_compiled_code_runs(number, endless):
+    process, folder = endless[number]
+    try:
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert told(err) == ["", f"wgf: stopped by {name}. `wgf rerun {folder.name}` repeats the run."]
+    assert names(folder) == ["busy", "config.json"]
+    assert config_from(LimitConfig, load_config(folder)[1]).seed == ENDLESS
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """Two commands that run compiled code for ever, and their folders."""
+    place = tmp_path_factory.mktemp("endless")
+    command = [sys.executable, str(STUBBED), "limit", "--seed", str(ENDLESS), "--out"]
+    started = {
+        number: (
+            subprocess.Popen([*command, str(number)], cwd=place, env=ENVIRONMENT, stderr=subprocess.PIPE),
+            place / str(number),
+        )
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    deadline = time.monotonic() + 300
+    while not all((folder / "busy").exists() for _, folder in started.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # Compiled by now, and running.
+    time.sleep(2)
+    yield started
+    for process, _ in started.values():
+        process.kill()
 
 
 def told(err):

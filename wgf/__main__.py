@@ -14,7 +14,11 @@ def main() -> None:
         raise SystemExit(
             f'wgf: the command line needs {error.name}, which is not installed. Run: pip install "wgf-jax[cli]"'
         ) from error
-    run()
+    try:
+        run()
+    except KeyboardInterrupt:
+        # Before and after the run itself. 128 plus the number of the signal, as shells report it.
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

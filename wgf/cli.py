@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 import tyro
 
 from ._standard_output import standard_output
+from ._stop_signals import ended_by_signals
 from .experiments import EXPERIMENTS, Result, config_from, load_config, reserved, save
 from .sharding import start_processes
 
@@ -71,9 +73,11 @@ def run(config: Any) -> None:
         # All processes compute the same result, and only the first one saves and prints it.
         EXPERIMENTS[name].run(config)
         return
-    with reserved(config.out, name) as folder, _about(file):
-        result = EXPERIMENTS[name].run(dataclasses.replace(config, out=folder))
-    _tell(name, result, folder)
+    began = time.perf_counter()
+    with reserved(config, name) as folder, ended_by_signals(f"`wgf rerun {folder}` repeats the run."):
+        with _about(file):
+            result = EXPERIMENTS[name].run(dataclasses.replace(config, out=folder))
+        _tell(name, result, folder, time.perf_counter() - began)
 
 
 def _stored(rerun: RerunConfig) -> Any:
@@ -97,10 +101,10 @@ def _about(file: Path | None) -> Iterator[None]:
         raise ValueError(f"{file}: {error}") from error
 
 
-def _tell(name: str, result: Result, folder: Path) -> None:
+def _tell(name: str, result: Result, folder: Path, seconds: float) -> None:
     """Save, then print. If saving fails, the table is still printed."""
     try:
-        save(name, result)
+        save(name, result, seconds=round(seconds, 1))
     except (OSError, ValueError) as error:
         with standard_output():
             print(result.table())

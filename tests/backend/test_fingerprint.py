@@ -326,9 +326,9 @@ def test_this_library_by_its_sources(tmp_path):
     """Its version stays while a checkout changes."""
     for name, text in (("a.py", "x = 1"), ("b.py", "y = 1")):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    one = _release._digest(tmp_path / "a.py", tmp_path / "b.py")
+    one = _release.digest_of_files(tmp_path / "a.py", tmp_path / "b.py")
     (tmp_path / "b.py").write_text("y = 2", encoding="utf-8")
-    assert one != _release._digest(tmp_path / "a.py", tmp_path / "b.py")
+    assert one != _release.digest_of_files(tmp_path / "a.py", tmp_path / "b.py")
     assert len(_release.release("wgf.flows").version) == 16
 
 

@@ -6,14 +6,19 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from .._files import written_whole
+
 _Config = TypeVar("_Config")
 
 
-def save_config(folder: Path, experiment: str, config: Any) -> None:
-    """Write `config.json`, from which `wgf rerun` repeats the run. The results folder is left out."""
-    record = {"experiment": experiment, **dataclasses.asdict(config)}
-    record["out"] = None
-    (folder / "config.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+def save_config(folder: Path, experiment: str, config: Any, about: dict[str, Any] | None = None) -> None:
+    """Write `config.json`, from which `wgf rerun` repeats the run. The results folder is left out.
+
+    **Arguments:** `about`: what else the numbers depend on; for readers, not for `wgf rerun`.
+    """
+    record = {"experiment": experiment, **dataclasses.asdict(config), "out": None, "about": about}
+    with written_whole(folder / "config.json") as file:
+        file.write((json.dumps(record, indent=2, default=str) + "\n").encode())
 
 
 def load_config(path: Path) -> tuple[str, dict[str, Any]]:
@@ -36,6 +41,7 @@ def load_config(path: Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f'`config` must name its experiment, as in {{"experiment": "limit", ...}}; got {path} without one.'
         )
+    record.pop("about", None)
     return record.pop("experiment"), record
 
 

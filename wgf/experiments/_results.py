@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from matplotlib.figure import Figure
 
+from .._files import written_whole
+from ._about import about
 from ._config_file import expanded, save_config
 
 
@@ -35,17 +38,24 @@ class Result(Protocol):
         ...
 
 
-def save(experiment: str, result: Result) -> Path:
+def save(experiment: str, result: Result, *, seconds: float | None = None) -> Path:
     """Write the results folder and return it: `EXPERIMENT.png`, `result.npz`, `config.json` and `table.txt`.
+
+    `config.json` and `result.npz` also say which releases, device and precision computed the result.
+
+    **Arguments:** `seconds`: how long the run took, if it is known.
 
     **Raises:** `ValueError` if the folder cannot be made or written.
     """
     folder = results_folder(result.config.out, experiment)
-    save_config(folder, experiment, result.config)
-    save_arrays(folder, result.arrays())
-    # The table may quote a file name whose bytes are not valid text.
-    (folder / "table.txt").write_text(result.table() + "\n", encoding="utf-8", errors="backslashreplace")
-    result.figure().savefig(folder / f"{experiment}.png", dpi=130)
+    record = {**about(result.config), "seconds": seconds}
+    save_arrays(folder, {**result.arrays(), "about": json.dumps(record)})
+    with written_whole(folder / "table.txt") as file:
+        # The table may quote a file name whose bytes are not valid text.
+        file.write((result.table() + "\n").encode(errors="backslashreplace"))
+    with written_whole(folder / f"{experiment}.png") as file:
+        result.figure().savefig(file, format="png", dpi=130)
+    save_config(folder, experiment, result.config, record)
     return folder
 
 
@@ -84,17 +94,25 @@ def _new_folder(experiment: str) -> Path:
 
 
 @contextlib.contextmanager
-def reserved(out: Path | None, experiment: str) -> Iterator[Path]:
-    """Make the results folder before the run. If the run fails, remove the new folders that are still empty.
+def reserved(config: Any, experiment: str) -> Iterator[Path]:
+    """Make the results folder before the run, with its `config.json`, unless that of an earlier run is there.
+
+    A run that is killed can so be repeated. If an option cannot be used, the new file and folders are removed again.
 
     **Raises:** `ValueError` if the folder cannot be made or written.
     """
-    parent = Path("results") if out is None else expanded("out", out)
+    parent = Path("results") if config.out is None else expanded("out", config.out)
     existing = {path for path in (parent, *parent.parents) if path.exists()}
-    folder = results_folder(out, experiment)
+    folder = results_folder(config.out, experiment)
+    file = folder / "config.json"
+    is_new = not file.exists()
+    if is_new:
+        save_config(folder, experiment, config, about(config))
     try:
         yield folder
-    except BaseException:
+    except ValueError:
+        if is_new:
+            file.unlink(missing_ok=True)
         for path in itertools.takewhile(lambda path: path not in existing, (folder, *folder.parents)):
             with contextlib.suppress(OSError):
                 path.rmdir()
@@ -103,4 +121,5 @@ def reserved(out: Path | None, experiment: str) -> Iterator[Path]:
 
 def save_arrays(folder: Path, arrays: dict[str, Any]) -> None:
     """Write `result.npz` with named arrays."""
-    np.savez(folder / "result.npz", allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+    with written_whole(folder / "result.npz") as file:
+        np.savez(file, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})

@@ -27,7 +27,7 @@ def release(module: str) -> Release | None:
     """The release that a module of this name belongs to; None if its code is the user's own and may change any time."""
     package = module.partition(".")[0]
     if package == _PROJECT:
-        return Release(package, _digest_of_project())
+        return Release(package, digest_of_project())
     if package in ("", "__main__", "__mp_main__"):
         return None
     file = _file(module, package)
@@ -44,7 +44,7 @@ def _release_of(package: str, file: str) -> Release | None:
     if any(os.path.realpath(file).startswith(folder + os.sep) for folder in _STANDARD):
         return Release("python", None)
     if file.endswith(tuple(EXTENSION_SUFFIXES)):
-        return Release(Path(file).name, _digest(Path(file)))
+        return Release(Path(file).name, digest_of_files(Path(file)))
     return None
 
 
@@ -87,13 +87,14 @@ _providers = functools.cache(packages_distributions)
 
 
 @functools.cache
-def _digest_of_project() -> str:
+def digest_of_project() -> str:
     """Digest this library's sources: it may be a checkout, whose version stays while its code changes."""
     root = Path(__file__).parents[2]
-    return _digest(*sorted(root.rglob("*.py")))
+    return digest_of_files(*sorted(root.rglob("*.py")))
 
 
-def _digest(*files: Path) -> str:
+def digest_of_files(*files: Path) -> str:
+    """Digest the names and the contents of files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + file.read_bytes())

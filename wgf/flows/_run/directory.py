@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from ..._backend.fingerprint import Fingerprint, fingerprint
 from ..._backend.host import on_host
 from ..._extras import needed
+from ..._files import written_whole
 from .._problem import Problem
 from .._state import State, pack
 from .segment import Snapshot
@@ -53,7 +54,8 @@ class RunDirectory:
             )
         if jax.process_index() == 0:
             (self._directory / "saves").mkdir(parents=True, exist_ok=True)
-            _write(path, json.dumps(ours._asdict(), indent=1) + "\n")
+            with written_whole(path) as file:
+                file.write((json.dumps(ours._asdict(), indent=1) + "\n").encode())
 
     def restore(self, like: Snapshot) -> tuple[Snapshot, dict[int, State]] | None:
         """The latest undamaged snapshot and all saved states before it; None in a new directory.
@@ -94,8 +96,8 @@ class RunDirectory:
         path = self._path(index)
         named = on_host(_named_row(self._problem, row))
         arrays = dict(zip(_paths(named), jax.tree.leaves(named), strict=True))
-        np.savez(path.with_suffix(".part.npz"), allow_pickle=False, tau=self._taus[index], **arrays)
-        path.with_suffix(".part.npz").replace(path)
+        with written_whole(path) as file:
+            np.savez(file, allow_pickle=False, tau=self._taus[index], **arrays)
 
     def close(self) -> None:
         """Wait until checkpoints are written; raise if that failed."""
@@ -159,13 +161,6 @@ def _named_row(problem: Problem, row: State) -> dict[str, Any]:
 def _paths(tree: PyTree) -> list[str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file atomically: a reader, or the next start after a crash, never sees a partial file."""
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _read(path: Path) -> Fingerprint:

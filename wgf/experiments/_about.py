@@ -1,0 +1,60 @@
+"""What the numbers of a run depend on besides its options."""
+
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._backend.fingerprint import digest_of_files, digest_of_project
+from ._config_file import expanded
+
+_PACKAGES = ("jax", "jaxlib", "equinox", "diffrax", "optax", "ott-jax", "numpy", "scipy")
+
+
+def about(config: Any) -> dict[str, Any]:
+    """The releases, the device, the precision, the time and the data file of a run that begins now.
+
+    - `wgf`, `commit`: the version with a digest of its sources, and the commit of a checkout, if it is one.
+    - `packages`, `python`, `system`: versions.
+    - `device`, `devices`, `processes`, `precision`: where and in which numbers the run computes.
+    - `data`: a digest of the CSV file, if the run reads one.
+    - `began`: the local time, ISO 8601.
+    """
+    device = jax.devices()[0]
+    return {
+        "wgf": f"{version('wgf-jax')} {digest_of_project()}",
+        "commit": _commit(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "precision": jnp.result_type(float).name,
+        "data": _digest_of_data(getattr(config, "data", None)),
+        "began": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _digest_of_data(data: Any) -> str | None:
+    if not isinstance(data, str):
+        return None
+    path = expanded("data", Path(data))
+    return digest_of_files(path) if path.is_file() else None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that holds this package, with `-dirty` after uncommitted changes; None elsewhere."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
