@@ -138,6 +138,13 @@ def companions():
     }
 
 
+def test_the_border_of_the_basins():
+    risk, _ = companions()["canonical"]
+    np.testing.assert_array_equal(
+        jnp.isinf(risk.separatrix(jnp.array([-1.5, -0.3, 0.0, 0.5]))), [False, True, True, True]
+    )
+
+
 @pytest.mark.parametrize("name", ["canonical", "transformer", "residual"])
 def test_companions(name):
     objective, model = companions()[name]

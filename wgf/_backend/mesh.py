@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from .compat import Tracer
 from .plain import PLAIN
 from .precision import full, sets_precision
+from .programs import ROOM
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -40,6 +41,7 @@ def on_own_mesh(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @sets_precision
     @functools.wraps(function)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        ROOM.make()
         with _own_mesh((args, kwargs)), full():
             return function(*args, **kwargs)
 

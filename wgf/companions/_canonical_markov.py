@@ -128,13 +128,13 @@ class CanonicalRisk(Module):
         return (model.e != 0) & (favoured | over)
 
     def separatrix(self, w: Float[Array, " points"]) -> Float[Array, " points"]:
-        r"""The |e| on the border of the two basins, \( \sqrt{w^2 - \log|w| + E^*} \); NaN where no border exists.
+        r"""The |e| on the border of the two basins, \( \sqrt{w^2 - \log|w| + E^*} \); infinite where no border exists.
 
         The border has w ≤ −1/√2 if p + q < 1, and −1/√2 ≤ w < 0 if p + q > 1.
         """
         reached = (w < 0) & jnp.where(self.global_gain > 0, w <= SADDLE_W, w >= SADDLE_W)
         square = w**2 - jnp.log(jnp.abs(w)) + SADDLE_ENERGY
-        return jnp.where(reached, jnp.sqrt(jnp.maximum(square, 0)), jnp.nan)
+        return jnp.where(reached, jnp.sqrt(jnp.maximum(square, 0)), jnp.inf)
 
 
 def _check_open(argument: str, value: ArrayLike) -> Float[Array, ""]:
