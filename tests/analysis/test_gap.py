@@ -16,30 +16,27 @@ TAUS = [0.0, 2.0, 4.0]
 
 
 @pytest.fixture(scope="module")
-def flows():
+def fresh():
+    """Flows of a finite model and its limit with fresh particles in both, and the model's own in the limit as well."""
     key = jax.random.key(3)
     prompts = regression(key)
     encoder = averaged(prompts.token_dim)
     objective, law = wgf.Objective(prompts, 1e-2), wgf.measures.Gaussian(encoder, 0.7)
-    finite = wgf.Transformer(encoder, law.layered(3, 8, key))
-    limit = wgf.AveragedODE(encoder, law.spectral(2, 24, jax.random.key(4)), steps=2)
-    return (
-        wgf.flow(objective, finite, TAUS),
-        wgf.flow(objective, limit, TAUS),
-        wgf.flow(objective, limit.with_tracers(finite), TAUS),
-    )
-
-
-@pytest.fixture(scope="module")
-def fresh(flows):
-    """Flows of a finite model and its limit with fresh particles in both, and the model's own in the limit as well."""
-    key = jax.random.key(3)
-    encoder = flows[0].models.encoder
-    objective, law = wgf.Objective(regression(key), 1e-2), wgf.measures.Gaussian(encoder, 0.7)
     particles = law.layered(4, 12, jax.random.key(6))
     finite = wgf.Transformer(encoder, law.layered(3, 8, key)).with_tracers(particles)
     limit = wgf.AveragedODE(encoder, law.spectral(2, 24, jax.random.key(4)), steps=2).with_tracers(finite, particles)
     return wgf.flow(objective, finite, TAUS), wgf.flow(objective, limit, TAUS)
+
+
+@pytest.fixture(scope="module")
+def flows(fresh):
+    """The same flows without tracers, and that of the limit with those of the finite model alone."""
+
+    def keep(solution, *tracers):
+        return eqx.tree_at(lambda s: s.models.tracers, solution, tracers)
+
+    finite, limit = fresh
+    return keep(finite), keep(limit), keep(limit, limit.models.tracers[0])
 
 
 def test_gaps_are_differences(flows):

@@ -13,6 +13,8 @@ import os
 import re
 
 os.environ |= {"JAX_PLATFORMS": "cpu", "EQX_ON_ERROR": "nan", "TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled"}
+# Several processes may compile for a TPU side by side: there is no chip that one of them could take.
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 if importlib.metadata.version("jax").startswith("0.10."):
     # This release wants to try tiles of products out on the chip.
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_enable_triton_gemm=false"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import in_float64
 from plain_numbers import numbers
 
@@ -16,6 +17,7 @@ from wgf._backend.plain import PLAIN
 SCRIPT = Path(__file__).parents[1] / "plain_numbers.py"
 
 
+@pytest.mark.slow
 def test_without_the_machine_room_the_numbers_are_the_same():
     environment = {
         **os.environ,
