@@ -14,7 +14,7 @@ from helpers import regression
 import wgf
 from wgf._extras import needed
 
-HEAVY = ("matplotlib", "orbax", "ott", "sklearn", "tensorstore", "tyro")
+HEAVY = ("matplotlib", "orbax", "ott", "scipy.stats", "sklearn", "tensorstore", "tyro")
 
 
 def without(monkeypatch, *modules):

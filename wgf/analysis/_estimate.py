@@ -2,8 +2,8 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import scipy
 from jaxtyping import Array, Float
-from scipy.stats import t as student_law
 
 from .._backend.precision import Module
 
@@ -77,4 +77,4 @@ def student_quantile(replicates: int, confidence: float = 0.95) -> float:
     """
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie between 0 and 1; got {confidence}.")
-    return float(student_law.ppf((1 + confidence) / 2, replicates - 1))
+    return float(scipy.stats.t.ppf((1 + confidence) / 2, replicates - 1))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import ArrayLike
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def linear_rate(
     end = max(2, _first(fallen >= transient + decades, last))
     start = min(end - 2, _first(fallen >= transient, last // 2))
     chosen = slice(start, end + 1)
-    fit: Any = stats.linregress(times[chosen], np.log(losses[chosen]))
+    fit: Any = scipy.stats.linregress(times[chosen], np.log(losses[chosen]))
     return LinearRate(
         rate=float(-fit.slope),
         r_squared=float(fit.rvalue**2),

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import ArrayLike, Float
-from scipy import optimize, stats
 
 from .._checks import at_least
 
@@ -132,7 +132,7 @@ def _fit(depths: np.ndarray, widths: np.ndarray, gap: np.ndarray, start: np.ndar
     found = []
     for values in starts:
         x = np.where(_POSITIVE, np.log(np.maximum(values, 1e-12)), values)
-        found.append(optimize.least_squares(residuals, np.clip(x, *bounds), bounds=bounds))
+        found.append(scipy.optimize.least_squares(residuals, np.clip(x, *bounds), bounds=bounds))
     x = min(found, key=lambda fit: fit.cost).x
     return np.where(_POSITIVE, np.exp(x), x)
 
@@ -149,7 +149,7 @@ def _start(depths, widths, gap, alpha: float, beta: float, gamma: float) -> np.n
 
 def _factors(first: np.ndarray, second: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """The a, b ≥ 0 that minimise the relative deviation of a·first + b·second from the gap."""
-    return optimize.nnls(np.stack([first, second], axis=1) / gap[:, None], np.ones(len(gap)))[0]
+    return scipy.optimize.nnls(np.stack([first, second], axis=1) / gap[:, None], np.ones(len(gap)))[0]
 
 
 def _judge(
@@ -161,5 +161,5 @@ def _judge(
     residuals = np.log(gap / (a / depths + b * second))
     ratio = float(np.sum(residuals**2)) / (len(gap) - 2) / variance
     trend = float(np.polyfit(np.log(depths * widths), residuals, 1)[0])
-    p_value = float(stats.f.sf(ratio, len(gap) - 2, freedom))
+    p_value = float(scipy.stats.f.sf(ratio, len(gap) - 2, freedom))
     return Verdict(form, float(a), float(b), float(np.sqrt(np.mean(residuals**2))), p_value, trend)

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
-from scipy.stats import norm, qmc
 
 from .._backend.compiled import compiled
 from .._backend.draws import draw_flat
@@ -59,10 +59,10 @@ class Sobol(AbstractSampling):
         out = jax.ShapeDtypeStruct((width, dim), jnp.result_type(float))
 
         def points(words):
-            sobol = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(np.asarray(words)))
+            sobol = scipy.stats.qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(np.asarray(words)))
             sample = sobol.random_base2(math.ceil(math.log2(width)))[:width]
             # In finite precision a scrambled point can be 0 or 1, whose normal quantile is infinite.
-            return norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(out.dtype)
+            return scipy.stats.norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(out.dtype)
 
         key = purpose(key, "measures.Sobol")
         words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
