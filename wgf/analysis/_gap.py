@@ -1,6 +1,7 @@
 """The gap between a finite model's flow and the limit's."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,12 +13,15 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
 from .._finite import finite_rows
+from .._table import Column, Tabled
+from .._text import last
 from ..flows import FlowSolution
+from ..flows._solution import along
 from ..measures import AbstractMeasure, Eulerian
 from ..models import AbstractModel
 from ..transport import Excess
 from ._excess import Clouds, fill_clouds, sinkhorn_excess
-from ._noise import Noise, Resolved, default_epsilon, mean_square, noise as noise_of
+from ._noise import GAPS, Noise, Resolved, default_epsilon, mean_square, noise as noise_of
 from ._pairs import Distances, onto, own_tracers, pairs_of
 from ._potentials import carry_potentials
 from ._replicates import Replicates
@@ -26,7 +30,7 @@ from ._replicates import Replicates
 _Scalars = tuple[Array, Array, Array]
 
 
-class Gap(Module):
+class Gap(Tabled):
     r"""The distance of a finite model from the limit at each saved τ. All distances are distances, not squares.
 
     - `taus`: `[saves]`.
@@ -39,6 +43,8 @@ class Gap(Module):
     - `noise`: [`wgf.analysis.Noise`][], the contribution of the limit's sampling error to each of these gaps; None if
       the limit is a single solution, whose error is unknown.
     - `unpaired`: [`wgf.transport.Excess`][] of the particle clouds, if it was asked for.
+
+    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
     """
 
     taus: Float[Array, " saves"]
@@ -48,6 +54,27 @@ class Gap(Module):
     distances: Distances | None
     noise: Noise | None
     unpaired: Excess | None
+
+    _note: ClassVar[str] = "±: noise of the limit. Bold: the gap exceeds the noise with 95 % confidence."
+
+    def _facts(self) -> Iterator[str]:
+        yield along(self.taus)
+        yield "at the last τ " + ", ".join(f"{name} {last(gap)}" for name, gap in self._gaps().items())
+        if self.noise is not None:
+            yield f"noise of {self.noise.replicates} replicates"
+
+    def _columns(self) -> dict[str, Column]:
+        noise, resolved = self.noise, self.resolved
+
+        def column(name: str, gap: Any) -> Column:
+            return Column(gap, *(None if part is None else getattr(part, name) for part in (noise, resolved)))
+
+        return {"τ": Column(self.taus), **{name: column(name, gap) for name, gap in self._gaps().items()}}
+
+    def _gaps(self) -> dict[str, Any]:
+        """The gaps that there are, by their names."""
+        fields = vars(self) | ({} if self.distances is None else vars(self.distances))
+        return {name: fields[name] for name in GAPS if name in fields}
 
     @property
     def gelbrich(self) -> Float[Array, " saves"] | None:
@@ -76,7 +103,7 @@ class Gap(Module):
             gap = getattr(self, name)
             return None if gap is None else noise.resolves(name, gap)
 
-        return Resolved(*map(resolves, ("objective", "risk", "output", "gelbrich", "sinkhorn", "coupling")))
+        return Resolved(*map(resolves, GAPS))
 
     def squared_output(self) -> Float[Array, " saves"]:
         r"""The squared output gap minus the limit's noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).
