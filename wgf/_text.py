@@ -43,7 +43,7 @@ def known(value: Any, axes: int) -> np.ndarray | None:
 
 def kind(value: Any) -> str:
     """The type and shape of an array, as in `float32[3,8]`. Numbers and None are themselves, the rest is its type."""
-    if _is_array(value):
+    if is_array(value):
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"
     return str(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
 
@@ -72,12 +72,12 @@ def sizes(value: Any) -> str:
 
 def dimension(tree: PyTree, axes: int) -> int:
     """The number of entries per index of the first `axes` axes, over all arrays of a tree."""
-    return sum(math.prod(leaf.shape[axes:]) for leaf in jax.tree.leaves(tree) if _is_array(leaf))
+    return sum(math.prod(leaf.shape[axes:]) for leaf in jax.tree.leaves(tree) if is_array(leaf))
 
 
 def memory(tree: PyTree) -> str:
     """The types of a tree's arrays and their size, as in `float32, 1.5 kB`."""
-    arrays = [leaf for leaf in jax.tree.leaves(tree) if _is_array(leaf)]
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays)
     types = sorted({str(leaf.dtype) for leaf in arrays if jax.numpy.issubdtype(leaf.dtype, np.inexact)})
     return ", ".join([*types, in_bytes(size)])
@@ -92,5 +92,6 @@ def in_bytes(size: int) -> str:
     return f"{amount:.3g} {units[-1]}"
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether an object is an array: of JAX or NumPy, traced, or a shape and a type alone."""
     return hasattr(value, "dtype") and isinstance(getattr(value, "shape", None), tuple)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._backend.compat import is_traced
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
 from .._finite import finite_rows
@@ -161,7 +162,8 @@ def gap(
     `distances.converged` is False. That solution failed (its `result` gives the reason) or did not reach that τ.
 
     **Raises:** `ValueError` if the times or the prompts differ, tracers of one shape have other starts, an option is
-    not valid, or unpaired clouds are asked for where the limit is on a grid and has no tracers.
+    not valid, or unpaired clouds are asked for where the limit is on a grid and has no tracers. Times and starts that
+    are traced count as equal.
 
     The unpaired divergence compares clouds of M and M' particles at no more than `most_depths` of the finite model's
     layers. In many dimensions the noise of the samples rules it: it says how far two samples are apart, not two laws.
@@ -183,7 +185,7 @@ def gap(
     if noise is not None:
         instance("noise", noise, Noise, "the noise of the limit, wgf.analysis.noise(replicates)")
     reference = limit.pooled if isinstance(limit, Replicates) else limit
-    if finite.taus.shape != reference.taus.shape or not np.array_equal(finite.taus, reference.taus):
+    if finite.taus.shape != reference.taus.shape or not _equal_or_traced(finite.taus, reference.taus):
         raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {reference.taus}.")
     if finite.outputs.shape != reference.outputs.shape:
         raise ValueError(
@@ -211,6 +213,10 @@ def gap(
 def _check_flow(argument: str, solution: FlowSolution) -> None:
     instance(argument, solution, FlowSolution, "a solution of wgf.flow")
     instance(argument, solution.models, AbstractModel, "the flow of a wgf.Transformer or a wgf.AveragedODE")
+
+
+def _equal_or_traced(first: Array, second: Array) -> bool:
+    return is_traced(first, second) or np.array_equal(first, second)
 
 
 def _epsilon(reference: FlowSolution, noise: Noise | None) -> Float[Array, ""]:
