@@ -75,7 +75,8 @@ def load(path: str | os.PathLike, like: _Module) -> _Module:
     if its structure, or the type or shape of an array, differs from that of `like`. Other versions of the packages are
     no error.
     """
-    like, file = instance("like", like, eqx.Module, "a module of the structure of the file"), _expanded(path)
+    instance("like", like, eqx.Module, "a module of the structure of the file")
+    file = _expanded(path)
     header, arrays = _read(file)
     _check_same(file, header["outline"], outline(like))
     for name, now in codes(like).items():
@@ -83,7 +84,7 @@ def load(path: str | os.PathLike, like: _Module) -> _Module:
 
     def place(name: str, leaf: Any) -> Any:
         if name in header["keys"]:
-            return jax.random.wrap_key_data(arrays[name], impl=header["keys"][name])
+            return jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=header["keys"][name])
         # NumPy has no short floats. It keeps their bytes.
         array = arrays[name].view(leaf.dtype) if arrays[name].dtype.kind == "V" else arrays[name]
         if (array.dtype, array.shape) != (leaf.dtype, leaf.shape):

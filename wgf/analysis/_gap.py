@@ -16,6 +16,7 @@ from .._checks import at_least, instance, positive
 from .._finite import finite_rows
 from .._table import Column, Tabled
 from .._text import last
+from .._xarray import Dataset, dataset, version_text
 from ..flows import FlowSolution
 from ..flows._solution import along
 from ..measures import AbstractMeasure, Eulerian
@@ -105,6 +106,28 @@ class Gap(Tabled):
             return None if gap is None else noise.resolves(name, gap)
 
         return Resolved(*map(resolves, GAPS))
+
+    def to_xarray(self, **attributes: Any) -> Dataset:
+        """The gaps over `tau`, for xarray (extra `xarray`), with `noise.NAME` and `resolved.NAME` for each if known.
+
+        **Arguments:**
+
+        - `attributes`: attributes beside the versions and the number of replicates, e.g. `weight_decay=1e-3`.
+
+        **Returns:** an `xarray.Dataset`.
+
+        **Raises:** `ImportError` that names the extra if xarray is not installed; `ValueError` if arrays are traced.
+        """
+        holders = {"": self, "distances": self.distances, "unpaired": self.unpaired}
+        holders |= {"noise": self.noise, "resolved": self.resolved}
+        variables = {
+            name if part in ("", "distances") else f"{part}.{name}": (("tau",), value)
+            for part, holder in holders.items()
+            for name, value in ({} if holder is None else vars(holder)).items()
+            if eqx.is_array(value) and name != "taus"
+        }
+        own = {"versions": version_text()} | ({} if self.noise is None else {"replicates": self.noise.replicates})
+        return dataset(variables, {"tau": (("tau",), self.taus)}, own | attributes)
 
     def squared_output(self) -> Float[Array, " saves"]:
         r"""The squared output gap minus the limit's noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).

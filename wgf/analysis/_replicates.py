@@ -15,7 +15,9 @@ from .._backend.same import same
 from .._checks import instance, on_host, shown
 from .._table import Column, Tabled
 from .._text import facts_of, known
+from .._xarray import DataTree, data_tree, dataset
 from ..flows import RESULTS, FlowSolution, flow
+from ..flows._export import curves_of
 from ..flows._solution import name_of
 from ..measures import AbstractMeasure, Layered
 from ..models import AbstractModel
@@ -55,6 +57,14 @@ class Replicates(Tabled):
             errors = members.std(axis=0, ddof=1) / np.sqrt(len(members))
             columns[name] = columns[name]._replace(errors=errors)
         return columns
+
+    def to_xarray(self, **attributes: Any) -> DataTree:
+        """The pooled solution as [`wgf.flows.AbstractSolution.to_xarray`][] gives it, with a group `members`.
+
+        The group holds the curves and outputs of the replicates over `replicate` and `tau`.
+        """
+        members = dataset(curves_of(self.members, ("replicate", "tau")), {"tau": (("tau",), self.pooled.taus)})
+        return data_tree(self.pooled._groups(attributes) | {"/members": members})
 
     @property
     def count(self) -> int:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._backend.compat import is_traced, members_of
 from .._table import Column, Tabled
 from .._text import counted, kind, known, number
+from .._xarray import Dataset, DataTree, check_known, data_tree, version_text
+from ._export import groups
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
 
@@ -99,6 +101,44 @@ class AbstractSolution(Tabled):
     def _columns(self) -> dict[str, Column]:
         return {name: Column(getattr(self, name)) for name in ("objective", "risk", "dissipation")}
 
+    def to_xarray(self, **attributes: Any) -> DataTree | Dataset:
+        """The solution with named dimensions, for xarray (extra `xarray`), e.g. to write netCDF or to plot.
+
+        The root holds the curves over `tau` (`step` after `train`) and the outputs over `prompt`. The group `measure`
+        holds the particles over `depth` and `particle`, and `tracers_0`, ... those of each tracer measure.
+
+        **Arguments:**
+
+        - `attributes`: attributes of the root beside the result, counts of steps and versions, e.g.
+          `weight_decay=1e-3`.
+
+        **Returns:** an `xarray.DataTree`; an `xarray.Dataset` if the model is a plain module, whose arrays are in it.
+
+        **Raises:** `ImportError` that names the extra if xarray is not installed; `ValueError` if arrays are traced or
+        hold several solutions.
+        """
+        found = self._groups(attributes)
+        return data_tree(found) if len(found) > 1 else found["/"]
+
+    def _groups(self, attributes: dict[str, Any]) -> dict[str, Dataset]:
+        """The data sets of `to_xarray` by their paths."""
+        check_known(self.objective)
+        if self.objective.ndim != 1:
+            raise ValueError(
+                f"`to_xarray` takes one solution; got several, `objective` {kind(self.objective)}. Select one by "
+                "`jax.tree.map(lambda leaf: leaf[i], ...)`."
+            )
+        own = {"result": name_of(self.result), "versions": version_text(), **self._counts()}
+        return groups(self, self._clock(), own | attributes)
+
+    def _clock(self) -> tuple[str, Any]:
+        """The name and the values of what the saves are counted by."""
+        return "save", np.arange(len(self.objective))
+
+    def _counts(self) -> dict[str, int]:
+        """The counts of steps."""
+        return {}
+
     def model_at(self, index: int) -> PyTree:
         """The model at one save; negative indices count from the last.
 
@@ -146,6 +186,12 @@ class FlowSolution(AbstractSolution):
         yield counted(number(self.stats["num_steps"]), "step")
         yield result
 
+    def _clock(self) -> tuple[str, Any]:
+        return "tau", self.taus
+
+    def _counts(self) -> dict[str, int]:
+        return {name: int(count) for name, count in self.stats.items()}
+
     def _progress(self) -> Iterator[str]:
         yield along(self.taus)
         reached = known(self.reached, 1)
@@ -173,6 +219,9 @@ class TrainSolution(AbstractSolution):
     outputs: Float[Array, "saves batch *classes"]
     prompt_weights: Float[Array, " batch"]
     result: RESULTS
+
+    def _clock(self) -> tuple[str, Any]:
+        return "step", self.steps
 
     def _progress(self) -> Iterator[str]:
         steps = known(self.steps, 1)
