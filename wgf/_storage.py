@@ -135,13 +135,14 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             header = json.loads(archive[_HEADER].item())
             arrays = {name: archive[name] for name in archive.files if name != _HEADER}
-            if header["format"] == _FORMAT and not header["arrays"] == sorted(arrays):
-                raise ValueError("An array is missing.")
+            is_whole = header.get("arrays") == sorted(arrays)
     # NumPy, and what is beneath it, raise many types of errors for damaged files.
     except Exception as error:
         raise _damage(file) from error
-    if header["format"] != _FORMAT:
+    if header.get("format") != _FORMAT:
         raise ValueError(f"`path` must be a file of this release of wgf or an earlier one; {file} is of a later one.")
+    if not is_whole:
+        raise _damage(file)
     return header, arrays
 
 

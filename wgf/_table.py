@@ -1,5 +1,6 @@
 """Tables of numbers along τ, as notebooks show them."""
 
+import abc
 from collections.abc import Mapping
 from html import escape
 from typing import Any, ClassVar, NamedTuple
@@ -25,43 +26,40 @@ class Tabled(Brief):
 
     _note: ClassVar[str] = ""
 
+    @abc.abstractmethod
     def _columns(self) -> Mapping[str, Column]:
         """The columns by their headings. All have one length."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         try:
-            return _table(repr(self), self._columns(), self._note)
+            table = _table(self._columns(), self._note)
         # As for `repr`: a display that fails says less than the text.
         except Exception:
-            return f"<pre>{escape(repr(self))}</pre>"
+            table = None
+        title = escape(repr(self))
+        return f"<pre>{title}</pre>" if table is None else f"<p>{title}</p>{table}"
 
 
-def _table(title: str, columns: Mapping[str, Column], note: str) -> str:
-    """An HTML table of at most 12 rows, evenly spread; the last is kept."""
-    cells = [_cells(column) for column in columns.values()]
+def _table(columns: Mapping[str, Column], note: str) -> str | None:
+    """An HTML table of at most 12 rows, evenly spread; the last is kept. None if a number is not known."""
+    parts = [part for column in columns.values() for part in column if part is not None]
+    if any(known(part, 1) is None for part in parts):
+        return None
+    cells = [_cells(*map(np.asarray, column)) for column in columns.values()]
     head = "".join(f"<th>{escape(heading)}</th>" for heading in columns)
     rows = "".join(
         f"<tr>{''.join(f'<td>{column[row]}</td>' for column in cells)}</tr>"
         for row in evenly_spread(len(cells[0]), _MOST_ROWS)
     )
     foot = f"<p>{escape(note)}</p>" if any(column.errors is not None for column in columns.values()) else ""
-    return f"<p>{escape(title)}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{foot}"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{foot}"
 
 
-def _cells(column: Column) -> list[str]:
-    values, errors, resolved = (None if part is None else _vector(part) for part in column)
-    assert values is not None
+def _cells(values: np.ndarray, errors: np.ndarray, resolved: np.ndarray) -> list[str]:
+    """The texts of a column. Errors, and whether values are above them, are arrays without axes if there are none."""
     texts = [f"{value:.4g}" for value in values]
-    if errors is not None:
+    if errors.ndim:
         texts = [f"{text} ± {error:.2g}" for text, error in zip(texts, errors, strict=True)]
-    if resolved is not None:
+    if resolved.ndim:
         texts = [f"<b>{text}</b>" if above else text for text, above in zip(texts, resolved, strict=True)]
     return texts
-
-
-def _vector(part: Any) -> np.ndarray:
-    found = known(part, 1)
-    if found is None:
-        raise ValueError("A table needs vectors of known numbers.")
-    return found

@@ -1,5 +1,6 @@
 """Short texts of objects for `repr`, which must work on any leaf: known, traced, stacked, abstract, or no array."""
 
+import abc
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -16,9 +17,9 @@ from ._checks import on_host
 class Brief(Module):
     """A module whose `repr` is one line of facts. `equinox.tree_pformat` prints its whole structure."""
 
+    @abc.abstractmethod
     def _facts(self) -> Iterable[str]:
         """What the line says, in its order."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         try:

@@ -378,3 +378,13 @@ def test_a_gap_prints_whatever_its_leaves_are(replicated):
         assert repr(other).startswith("Gap: τ ")
         assert repr(other.noise).startswith("Noise: 3 replicates, ")
         assert other._repr_html_().startswith("<pre>Gap: ")
+
+
+def test_the_structure_of_a_gap_is_known_without_computing_it(flows):
+    """As `wgf.load` needs it."""
+    gap = wgf.gap(flows[0], flows[2])
+    with programs() as compiled:
+        like = eqx.filter_eval_shape(wgf.gap, flows[0], flows[2])
+    assert not [name for name in compiled if "distances" in name]
+    assert jax.tree.structure(like) == jax.tree.structure(gap)
+    assert [leaf.shape for leaf in jax.tree.leaves(like)] == [leaf.shape for leaf in jax.tree.leaves(gap)]

@@ -183,7 +183,8 @@ class FlowSolution(AbstractSolution):
     def _facts(self) -> Iterator[str]:
         *facts, result = super()._facts()
         yield from facts
-        yield counted(number(self.stats["num_steps"]), "step")
+        if "num_steps" in self.stats:
+            yield counted(number(self.stats["num_steps"]), "step")
         yield result
 
     def _clock(self) -> tuple[str, Any]:
