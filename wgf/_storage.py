@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding
 
 from ._backend.compat import is_traced
 from ._backend.host import on_host
+from ._backend.precision import full_precision
 from ._checks import instance
 from ._outline import arrays_of, codes, outline
 from ._text import is_array
@@ -26,6 +27,7 @@ _HEADER = "header.json"
 _FORMAT = 1
 
 
+@full_precision
 def save(path: str | os.PathLike, module: eqx.Module) -> None:
     """Write a solution, or any other Equinox module, to a file.
 
@@ -55,6 +57,7 @@ def save(path: str | os.PathLike, module: eqx.Module) -> None:
             np.savez(part, allow_pickle=False, **{_HEADER: text}, **plain)
 
 
+@full_precision
 def load(path: str | os.PathLike, like: _Module) -> _Module:
     """Read a solution, or any other Equinox module, that [`wgf.save`][] wrote.
 
