@@ -14,7 +14,7 @@ from helpers import regression
 import wgf
 from wgf._extras import needed
 
-HEAVY = ("matplotlib", "orbax", "ott", "scipy.stats", "sklearn", "tensorstore", "tyro")
+HEAVY = ("matplotlib", "orbax", "ott", "pandas", "scipy.stats", "sklearn", "tensorstore", "tyro", "xarray")
 
 
 def without(monkeypatch, *modules):
@@ -38,6 +38,16 @@ def test_a_checkpoint_without_orbax_names_the_extra(monkeypatch, tmp_path):
     message = r'`directory` needs orbax, which is not installed. Run: pip install "wgf-jax\[checkpoints\]"'
     with pytest.raises(ImportError, match=message):
         wgf.run(wgf.Objective(prompts), model, jnp.array([0.0, 0.1]), directory=tmp_path / "run")
+
+
+def test_an_export_without_xarray_names_the_extra(monkeypatch):
+    without(monkeypatch, "xarray")
+    one = jnp.ones(1)
+    solution = wgf.flows.TrainSolution(
+        jnp.ones(1, int), None, one, one, one, one[:, None], one, wgf.flows.RESULTS.successful
+    )
+    with pytest.raises(ImportError, match=r'`to_xarray` needs xarray, .* Run: pip install "wgf-jax\[xarray\]"'):
+        solution.to_xarray()
 
 
 @pytest.mark.parametrize("draw", [partial(wgf.prompts.diabetes, batch=2, examples=2), wgf.prompts.digits])

@@ -39,7 +39,7 @@ def shown(value: Any) -> str:
     """The text of a value in an error message: its `repr` if that is short, else its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    text = repr(value)
+    text = eqx.tree_pformat(value) if isinstance(value, eqx.Module) else repr(value)
     if len(text) <= 80 and "\n" not in text:
         return text
     if isinstance(value, jax.Array | np.ndarray):

@@ -346,3 +346,42 @@ def test_a_gap_in_a_program_of_its_own(fresh):
     expected = wgf.gap(finite, limit)
     outputs = jax.jit(lambda epsilon: wgf.gap(finite, limit, epsilon=epsilon).sinkhorn)(expected.distances.epsilon[0])
     np.testing.assert_allclose(outputs, expected.sinkhorn, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-4))
+
+
+def test_a_gap_prints_in_one_line(flows, replicated):
+    bare = wgf.gap(flows[0], flows[1])
+    assert str(bare).startswith("Gap: 3 τ from 0 to 4, at the last τ objective ")
+    assert str(bare).endswith(f", output {bare.output[-1]:.3g}")
+    gap = replicated[2]
+    assert str(gap).endswith(f", coupling {gap.coupling[-1]:.3g}, noise of 3 replicates")
+    assert str(gap.noise).startswith(f"Noise: 3 replicates, at the last τ objective {gap.noise.objective[-1]:.3g}, ")
+
+
+def test_a_notebook_shows_the_gaps_with_their_noise(flows, replicated):
+    bare, gap = wgf.gap(flows[0], flows[1])._repr_html_(), replicated[2]
+    assert "<th>τ</th><th>objective</th><th>risk</th><th>output</th></tr>" in bare
+    assert "±" not in bare
+    gap = eqx.tree_at(lambda g: g.output, gap, gap.output.at[-1].set(100.0))
+    html = gap._repr_html_()
+    assert "<th>output</th><th>gelbrich</th><th>sinkhorn</th><th>coupling</th></tr>" in html
+    assert f"<td><b>100 ± {gap.noise.output[-1]:.2g}</b></td>" in html
+    assert "Bold: the gap exceeds the noise with 95 % confidence." in html
+
+
+def test_a_gap_prints_whatever_its_leaves_are(replicated):
+    gap = replicated[2]
+    others = [jax.tree.map(lambda leaf, x=x: x, gap) for x in (None, object())]
+    for other in (eqx.filter_eval_shape(lambda g: g, gap), *others):
+        assert repr(other).startswith("Gap: τ ")
+        assert repr(other.noise).startswith("Noise: 3 replicates, ")
+        assert other._repr_html_().startswith("<pre>Gap: ")
+
+
+def test_the_structure_of_a_gap_is_known_without_computing_it(flows):
+    """As `wgf.load` needs it."""
+    gap = wgf.gap(flows[0], flows[2])
+    with programs() as compiled:
+        like = eqx.filter_eval_shape(wgf.gap, flows[0], flows[2])
+    assert not [name for name in compiled if "distances" in name]
+    assert jax.tree.structure(like) == jax.tree.structure(gap)
+    assert [leaf.shape for leaf in jax.tree.leaves(like)] == [leaf.shape for leaf in jax.tree.leaves(gap)]

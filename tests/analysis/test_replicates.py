@@ -243,3 +243,16 @@ def test_error_bars_cover_where_no_closed_form_is_known():
     assert np.all(np.abs(coverage.mean(axis=1) - 0.95) < 0.03), coverage
     ratio = np.mean(standard_errors**2) / np.var(values, axis=0).mean()
     assert abs(ratio - 1) < 0.25, ratio
+
+
+def test_replicates_print_in_one_line_and_as_a_table(three):
+    replicates = three[1]
+    text, html = str(replicates), replicates._repr_html_()
+    assert text.startswith("Replicates: 3 replicates, 3 τ from 0 to 1, risk ")
+    assert text.endswith(", successful, members successful")
+    estimate = replicates.objective
+    assert f"<td>{estimate.value[1]:.4g} ± {estimate.standard_error[1]:.2g}</td>" in html
+    assert "one standard error" in html
+    for other in (eqx.filter_eval_shape(lambda r: r, replicates), jax.tree.map(lambda _: object(), replicates)):
+        assert repr(other).startswith("Replicates: ")
+        assert other._repr_html_().startswith("<pre>Replicates: ")

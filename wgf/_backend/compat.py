@@ -66,6 +66,14 @@ def knots_of_diffrax(dense: diffrax.DenseInterpolation) -> tuple[Array, Array, P
     return dense.ts, jax.numpy.asarray(dense.ts_size), dense.infos, dense.interpolation_cls
 
 
+def members_of(enumeration: Any) -> tuple[str, ...]:
+    """The names of an Equinox enumeration, in the order of its codes.
+
+    When the table goes: the messages, `enumeration[item]`.
+    """
+    return tuple(enumeration._name_to_item)
+
+
 def mend_ott(utils: ModuleType) -> None:
     """Give `ott.utils` what JAX has dropped and OTT 0.6.0 asks for when it works in blocks (`batch_size`).
 

@@ -6,9 +6,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._backend.precision import Module
+from .._spread import evenly_spread
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
-from ._pairs import evenly_spread
 
 # Points and weights. `_` leaves the width open, because the compared clouds differ in width.
 _Cloud = tuple[Float[Array, "depth _ dim"], Float[Array, "depth _"]]

@@ -1,6 +1,7 @@
 """The gap between a finite model's flow and the limit's."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,15 +10,20 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._backend.compat import is_traced
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
 from .._finite import finite_rows
+from .._table import Column, Tabled
+from .._text import last
+from .._xarray import Dataset, dataset, version_text
 from ..flows import FlowSolution
+from ..flows._solution import along
 from ..measures import AbstractMeasure, Eulerian
 from ..models import AbstractModel
 from ..transport import Excess
 from ._excess import Clouds, fill_clouds, sinkhorn_excess
-from ._noise import Noise, Resolved, default_epsilon, mean_square, noise as noise_of
+from ._noise import GAPS, Noise, Resolved, default_epsilon, mean_square, noise as noise_of
 from ._pairs import Distances, onto, own_tracers, pairs_of
 from ._potentials import carry_potentials
 from ._replicates import Replicates
@@ -26,7 +32,7 @@ from ._replicates import Replicates
 _Scalars = tuple[Array, Array, Array]
 
 
-class Gap(Module):
+class Gap(Tabled):
     r"""The distance of a finite model from the limit at each saved τ. All distances are distances, not squares.
 
     - `taus`: `[saves]`.
@@ -39,6 +45,8 @@ class Gap(Module):
     - `noise`: [`wgf.analysis.Noise`][], the contribution of the limit's sampling error to each of these gaps; None if
       the limit is a single solution, whose error is unknown.
     - `unpaired`: [`wgf.transport.Excess`][] of the particle clouds, if it was asked for.
+
+    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
     """
 
     taus: Float[Array, " saves"]
@@ -48,6 +56,27 @@ class Gap(Module):
     distances: Distances | None
     noise: Noise | None
     unpaired: Excess | None
+
+    _note: ClassVar[str] = "±: noise of the limit. Bold: the gap exceeds the noise with 95 % confidence."
+
+    def _facts(self) -> Iterator[str]:
+        yield along(self.taus)
+        yield "at the last τ " + ", ".join(f"{name} {last(gap)}" for name, gap in self._gaps().items())
+        if self.noise is not None:
+            yield f"noise of {self.noise.replicates} replicates"
+
+    def _columns(self) -> dict[str, Column]:
+        noise, resolved = self.noise, self.resolved
+
+        def column(name: str, gap: Any) -> Column:
+            return Column(gap, *(None if part is None else getattr(part, name) for part in (noise, resolved)))
+
+        return {"τ": Column(self.taus), **{name: column(name, gap) for name, gap in self._gaps().items()}}
+
+    def _gaps(self) -> dict[str, Any]:
+        """The gaps that there are, by their names."""
+        fields = vars(self) | ({} if self.distances is None else vars(self.distances))
+        return {name: fields[name] for name in GAPS if name in fields}
 
     @property
     def gelbrich(self) -> Float[Array, " saves"] | None:
@@ -76,7 +105,29 @@ class Gap(Module):
             gap = getattr(self, name)
             return None if gap is None else noise.resolves(name, gap)
 
-        return Resolved(*map(resolves, ("objective", "risk", "output", "gelbrich", "sinkhorn", "coupling")))
+        return Resolved(*map(resolves, GAPS))
+
+    def to_xarray(self, **attributes: Any) -> Dataset:
+        """The gaps over `tau`, for xarray (extra `xarray`), with `noise.NAME` and `resolved.NAME` for each if known.
+
+        **Arguments:**
+
+        - `attributes`: attributes beside the versions and the number of replicates, e.g. `weight_decay=1e-3`.
+
+        **Returns:** an `xarray.Dataset`.
+
+        **Raises:** `ImportError` that names the extra if xarray is not installed; `ValueError` if arrays are traced.
+        """
+        holders = {"": self, "distances": self.distances, "unpaired": self.unpaired}
+        holders |= {"noise": self.noise, "resolved": self.resolved}
+        variables = {
+            name if part in ("", "distances") else f"{part}.{name}": (("tau",), value)
+            for part, holder in holders.items()
+            for name, value in ({} if holder is None else vars(holder)).items()
+            if eqx.is_array(value) and name != "taus"
+        }
+        own = {"versions": version_text()} | ({} if self.noise is None else {"replicates": self.noise.replicates})
+        return dataset(variables, {"tau": (("tau",), self.taus)}, own | attributes)
 
     def squared_output(self) -> Float[Array, " saves"]:
         r"""The squared output gap minus the limit's noise, \( \mathrm{output}^2 - \mathrm{noise}^2 \).
@@ -134,7 +185,8 @@ def gap(
     `distances.converged` is False. That solution failed (its `result` gives the reason) or did not reach that τ.
 
     **Raises:** `ValueError` if the times or the prompts differ, tracers of one shape have other starts, an option is
-    not valid, or unpaired clouds are asked for where the limit is on a grid and has no tracers.
+    not valid, or unpaired clouds are asked for where the limit is on a grid and has no tracers. Times and starts that
+    are traced count as equal.
 
     The unpaired divergence compares clouds of M and M' particles at no more than `most_depths` of the finite model's
     layers. In many dimensions the noise of the samples rules it: it says how far two samples are apart, not two laws.
@@ -156,7 +208,7 @@ def gap(
     if noise is not None:
         instance("noise", noise, Noise, "the noise of the limit, wgf.analysis.noise(replicates)")
     reference = limit.pooled if isinstance(limit, Replicates) else limit
-    if finite.taus.shape != reference.taus.shape or not np.array_equal(finite.taus, reference.taus):
+    if finite.taus.shape != reference.taus.shape or not _equal_or_traced(finite.taus, reference.taus):
         raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {reference.taus}.")
     if finite.outputs.shape != reference.outputs.shape:
         raise ValueError(
@@ -184,6 +236,10 @@ def gap(
 def _check_flow(argument: str, solution: FlowSolution) -> None:
     instance(argument, solution, FlowSolution, "a solution of wgf.flow")
     instance(argument, solution.models, AbstractModel, "the flow of a wgf.Transformer or a wgf.AveragedODE")
+
+
+def _equal_or_traced(first: Array, second: Array) -> bool:
+    return is_traced(first, second) or np.array_equal(first, second)
 
 
 def _epsilon(reference: FlowSolution, noise: Noise | None) -> Float[Array, ""]:

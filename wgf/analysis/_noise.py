@@ -1,5 +1,7 @@
 """The noise in a gap: the contribution of the reference's sampling error."""
 
+from collections.abc import Iterator
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,11 +10,15 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
+from .._text import Brief, last
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
 from ._estimate import student_quantile
 from ._pairs import Pairs, onto
 from ._replicates import Replicates
+
+GAPS = ("objective", "risk", "output", "gelbrich", "sinkhorn", "coupling")
+"""The gaps that have a noise."""
 
 
 class Resolved(Module):
@@ -26,7 +32,7 @@ class Resolved(Module):
     coupling: Bool[Array, " saves"] | None
 
 
-class Noise(Module):
+class Noise(Brief):
     r"""The root mean square error of the limit in each gap, from R replicates, `[saves]` each.
 
     The limit's sample is independent of the finite model's, so squares add: the expected square of a measured gap is
@@ -40,6 +46,8 @@ class Noise(Module):
       field's error (see [`wgf.analysis.Replicates.transport_error`][]).
     - `epsilon`: ε of `sinkhorn`.
     - `replicates`: R.
+
+    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
     """
 
     replicates: int = eqx.field(static=True)
@@ -50,6 +58,10 @@ class Noise(Module):
     sinkhorn: Float[Array, " saves"]
     coupling: Float[Array, " saves"]
     epsilon: Float[Array, " saves"]
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{self.replicates} replicates"
+        yield "at the last τ " + ", ".join(f"{name} {last(getattr(self, name))}" for name in GAPS)
 
     @property
     def factor(self) -> float:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._backend.compat import is_traced
 from .._backend.precision import Module
 from .._checks import on_host
+from .._spread import evenly_spread
 from ..measures import AbstractMeasure, Layered, coordinates
 from ..models import AbstractModel
 from ..transport import conditional_divergence, gelbrich_distance
@@ -99,11 +100,6 @@ def onto(mesh: Mesh | None, tree: PyTree) -> PyTree:
         return tree
     arrays, static = eqx.partition(tree, eqx.is_array)
     return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), static)
-
-
-def evenly_spread(count: int, most: int) -> np.ndarray:
-    """The indices of at most `most` of `count` things in a row, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def pairs_of(finite: AbstractModel, limit: AbstractModel) -> Pairs | None:

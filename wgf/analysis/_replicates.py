@@ -1,7 +1,7 @@
 """`flow_replicates`: a flow with error bars, from independently randomised replicates of its sample."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import diffrax
 import equinox as eqx
@@ -11,10 +11,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._backend.precision import Module
 from .._backend.same import same
 from .._checks import instance, on_host, shown
+from .._table import Column, Tabled
+from .._text import facts_of, known
+from .._xarray import DataTree, data_tree, dataset
 from ..flows import RESULTS, FlowSolution, flow
+from ..flows._export import curves_of
+from ..flows._solution import name_of
 from ..measures import AbstractMeasure, Layered
 from ..models import AbstractModel
 from ..objective import Objective
@@ -25,15 +29,42 @@ _Model = TypeVar("_Model", bound=AbstractModel)
 _Tree = TypeVar("_Tree")
 
 
-class Replicates(Module):
+class Replicates(Tabled):
     r"""The flow of R pooled replicates, and the flow of each replicate alone.
 
     - `pooled`: the flow of the model whose particles are those of all replicates: the solution to use.
     - `members`: the flows of the replicates; every array has a leading axis `[R]`, as has the code `members.result`.
+
+    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
     """
 
     pooled: FlowSolution
     members: FlowSolution
+
+    _note: ClassVar[str] = "±: one standard error of the pooled solution."
+
+    def _facts(self) -> Iterator[str]:
+        yield f"{next(iter(getattr(self.members.objective, 'shape', ())), '?')} replicates"
+        yield from facts_of(self.pooled)
+        yield f"members {name_of(self.members.result)}"
+
+    def _columns(self) -> dict[str, Column]:
+        columns = dict(self.pooled._columns())
+        for name in ("objective", "risk"):
+            members = known(getattr(self.members, name), 2)
+            assert members is not None
+            # By NumPy: a display compiles nothing.
+            errors = members.std(axis=0, ddof=1) / np.sqrt(len(members))
+            columns[name] = columns[name]._replace(errors=errors)
+        return columns
+
+    def to_xarray(self, **attributes: Any) -> DataTree:
+        """The pooled solution as [`wgf.flows.AbstractSolution.to_xarray`][] gives it, with a group `members`.
+
+        The group holds the curves and outputs of the replicates over `replicate` and `tau`.
+        """
+        members = dataset(curves_of(self.members, ("replicate", "tau")), {"tau": (("tau",), self.pooled.taus)})
+        return data_tree(self.pooled._groups(attributes) | {"/members": members})
 
     @property
     def count(self) -> int:
@@ -215,8 +246,8 @@ def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
     for number, other in enumerate(others, start=1):
         if not same(first, other):
             raise ValueError(
-                f"`models` must differ only in the values of their arrays; got {other} as replicate {number}, and "
-                f"{first} as the first."
+                f"`models` must differ only in the values of their arrays; got "
+                f"{eqx.tree_pformat(other)} as replicate {number}, and {eqx.tree_pformat(first)} as the first."
             )
     # Copies of functions make structures unequal, so all models take the structure of the first.
     structure = jax.tree.structure(models[0])

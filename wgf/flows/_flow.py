@@ -79,7 +79,7 @@ def flow(
       tolerances below the square root of this fraction. Costs one more velocity per step.
     - `max_steps`: the most steps. Lower it for derivatives: the memory of the backward pass grows with it.
     - `adjoint`: how Diffrax differentiates the solve.
-    - `progress_meter`: e.g. `diffrax.TqdmProgressMeter()`.
+    - `progress_meter`: e.g. [`wgf.flows.ProgressBar`][]`()`, or any meter of Diffrax. Default: none.
     - `throw`: whether a failed solve raises. If not, `result` names the cause, and rows that were not reached are NaN.
 
     **Returns:** [`wgf.flows.FlowSolution`][].
@@ -95,7 +95,7 @@ def flow(
     view of the landscape of two-layer neural networks*, PNAS 115 (2018).
     """
     instance("adjoint", adjoint, diffrax.AbstractAdjoint, "a Diffrax adjoint, e.g. diffrax.DirectAdjoint()")
-    example = "a Diffrax progress meter, e.g. diffrax.TqdmProgressMeter()"
+    example = "a Diffrax progress meter, e.g. wgf.flows.ProgressBar()"
     instance("progress_meter", progress_meter, diffrax.AbstractProgressMeter, example)
     problem = initial_value_problem(
         objective,

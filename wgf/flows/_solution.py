@@ -1,15 +1,20 @@
 """The results of flows and training runs."""
 
 import warnings
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._backend.compat import is_traced
-from .._backend.precision import Module
+from .._backend.compat import is_traced, members_of
+from .._table import Column, Tabled
+from .._text import counted, kind, known, number
+from .._xarray import Dataset, DataTree, check_known, data_tree, version_text
+from ._export import groups
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
 
@@ -59,8 +64,22 @@ def translate(result: diffrax.RESULTS) -> RESULTS:
     return RESULTS.where(ours == RESULTS.dt_min_reached, RESULTS.dt_min, ours)
 
 
-class AbstractSolution(Module):
-    """Models along a run, with their objective, risk and dissipation."""
+def name_of(result: Any) -> str:
+    """The name of a code of [`wgf.flows.RESULTS`][]; how often there is each in an array of codes."""
+    (code,) = jax.tree.leaves(result) or [None]
+    if not hasattr(code, "ndim") or (codes := known(code, code.ndim)) is None:
+        return f"result {kind(code)}"
+    names = [members_of(RESULTS)[code] for code in codes.ravel()]
+    if len(set(names)) == 1:
+        return names[0]
+    return " and ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+
+
+class AbstractSolution(Tabled):
+    """Models along a run, with their objective, risk and dissipation.
+
+    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
+    """
 
     models: eqx.AbstractVar[PyTree]
     objective: eqx.AbstractVar[Float[Array, " saves"]]
@@ -69,6 +88,56 @@ class AbstractSolution(Module):
     outputs: eqx.AbstractVar[Float[Array, "saves batch *classes"]]
     prompt_weights: eqx.AbstractVar[Float[Array, " batch"]]
     result: eqx.AbstractVar[RESULTS]
+
+    def _facts(self) -> Iterator[str]:
+        yield from self._progress()
+        yield _fall("risk", self.risk)
+        yield name_of(self.result)
+
+    def _progress(self) -> Iterator[str]:
+        """How far the run went."""
+        yield f"saves {kind(self.objective)}"
+
+    def _columns(self) -> dict[str, Column]:
+        return {name: Column(getattr(self, name)) for name in ("objective", "risk", "dissipation")}
+
+    def to_xarray(self, **attributes: Any) -> DataTree | Dataset:
+        """The solution with named dimensions, for xarray (extra `xarray`), e.g. to write netCDF or to plot.
+
+        The root holds the curves over `tau` (`step` after `train`) and the outputs over `prompt`. The group `measure`
+        holds the particles over `depth` and `particle`, and `tracers_0`, ... those of each tracer measure.
+
+        **Arguments:**
+
+        - `attributes`: attributes of the root beside the result, counts of steps and versions, e.g.
+          `weight_decay=1e-3`.
+
+        **Returns:** an `xarray.DataTree`; an `xarray.Dataset` if the model is a plain module, whose arrays are in it.
+
+        **Raises:** `ImportError` that names the extra if xarray is not installed; `ValueError` if arrays are traced or
+        hold several solutions.
+        """
+        found = self._groups(attributes)
+        return data_tree(found) if len(found) > 1 else found["/"]
+
+    def _groups(self, attributes: dict[str, Any]) -> dict[str, Dataset]:
+        """The data sets of `to_xarray` by their paths."""
+        check_known(self.objective)
+        if self.objective.ndim != 1:
+            raise ValueError(
+                f"`to_xarray` takes one solution; got several, `objective` {kind(self.objective)}. Select one by "
+                "`jax.tree.map(lambda leaf: leaf[i], ...)`."
+            )
+        own = {"result": name_of(self.result), "versions": version_text(), **self._counts()}
+        return groups(self, self._clock(), own | attributes)
+
+    def _clock(self) -> tuple[str, Any]:
+        """The name and the values of what the saves are counted by."""
+        return "save", np.arange(len(self.objective))
+
+    def _counts(self) -> dict[str, int]:
+        """The counts of steps."""
+        return {}
 
     def model_at(self, index: int) -> PyTree:
         """The model at one save; negative indices count from the last.
@@ -111,6 +180,28 @@ class FlowSolution(AbstractSolution):
     stats: dict[str, PyTree]
     result: RESULTS
 
+    def _facts(self) -> Iterator[str]:
+        *facts, result = super()._facts()
+        yield from facts
+        if "num_steps" in self.stats:
+            yield counted(number(self.stats["num_steps"]), "step")
+        yield result
+
+    def _clock(self) -> tuple[str, Any]:
+        return "tau", self.taus
+
+    def _counts(self) -> dict[str, int]:
+        return {name: int(count) for name, count in self.stats.items()}
+
+    def _progress(self) -> Iterator[str]:
+        yield along(self.taus)
+        reached = known(self.reached, 1)
+        if reached is not None and not reached.all():
+            yield f"{reached.sum()} of them reached"
+
+    def _columns(self) -> dict[str, Column]:
+        return {"τ": Column(self.taus), **super()._columns()}
+
 
 class TrainSolution(AbstractSolution):
     """A training run by an optimiser.
@@ -129,6 +220,31 @@ class TrainSolution(AbstractSolution):
     outputs: Float[Array, "saves batch *classes"]
     prompt_weights: Float[Array, " batch"]
     result: RESULTS
+
+    def _clock(self) -> tuple[str, Any]:
+        return "step", self.steps
+
+    def _progress(self) -> Iterator[str]:
+        steps = known(self.steps, 1)
+        yield f"steps {kind(self.steps)}" if steps is None else f"{counted(steps[-1], 'step')}, {len(steps)} saves"
+
+    def _columns(self) -> dict[str, Column]:
+        return {"steps": Column(self.steps), **super()._columns()}
+
+
+def along(taus: Any) -> str:
+    """The number of training times, the first and the last."""
+    times = known(taus, 1)
+    return f"τ {kind(taus)}" if times is None else f"{len(times)} τ from {times[0]:.4g} to {times[-1]:.4g}"
+
+
+def _fall(name: str, values: Any) -> str:
+    """The first value and the last one that is finite."""
+    found = known(values, 1)
+    if found is None:
+        return f"{name} {kind(values)}"
+    finite = found[np.isfinite(found)]
+    return f"{name} {finite[0]:.3g} → {finite[-1]:.3g}" if finite.size else f"{name} not finite"
 
 
 def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:

@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Iterator
 from typing import TypeVar
 
 import equinox as eqx
@@ -11,24 +12,35 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._backend.precision import Module
 from .._checks import check_float, finite, floats, holds, on_host
+from .._text import Brief, dimension, memory, sizes
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 
 
-class AbstractMeasure(Module):
+class AbstractMeasure(Brief):
     r"""A measure \( \rho(d\theta, t)\,dt = \sum_i w_i \sum_j a_{ij} \delta_{\theta_{ij}} \), uniform in depth t ∈
     [0, 1].
 
     `particles` is a PyTree of arrays with leading axes `[depth, width]`. `weights` holds the a_ij, `[depth, width]`,
     and each row sums to 1. A particle of weight zero is a tracer: it feels the velocity field and adds nothing to it.
 
+    A measure's `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+
     **Source:** arXiv:2410.23610, section 3.1.
     """
 
     particles: eqx.AbstractVar[PyTree[Array]]
     weights: eqx.AbstractVar[Float[Array, "depth width"]]
+
+    def _facts(self) -> Iterator[str]:
+        yield self._size()
+        yield memory(self)
+
+    def _size(self) -> str:
+        """The number of particles and their dimension."""
+        dim = dimension(self.particles, len(getattr(self.weights, "shape", ())))
+        return f"{sizes(self.weights)} particles of dimension {dim}"
 
     @property
     @abc.abstractmethod

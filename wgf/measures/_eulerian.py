@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.compat import is_traced
 from .._checks import at_least, finite, holds
 from .._depth import check_depth
+from .._text import sizes
 from ._base import AbstractMeasure, check_weights
 from ._spectral import Rule, lagrange, quadrature
 
@@ -66,6 +67,9 @@ class Eulerian(AbstractMeasure):
         quadrature(nodes, rule)
         self.rule = rule
         self.weights = check_weights(weights.reshape(nodes, -1), _centres(self.lower, self.upper, self.cells, nodes))
+
+    def _size(self) -> str:
+        return f"{sizes(self.weights)} cells of a grid {' × '.join(map(str, self.cells))}"
 
     @property
     def particles(self) -> PyTree[Array]:

@@ -1,6 +1,6 @@
 """The limit model: the ODE of the averaged encoder in continuous depth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import diffrax
 import equinox as eqx
@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.compiled import compiled
 from .._backend.prompt_shares import over_prompts
 from .._checks import ENCODER, at_least, instance
+from .._text import counted
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
 from ..solvers._constant_steps import Field, march, march_densely
@@ -75,6 +76,12 @@ class AveragedODE(AbstractModel):
         self.solver = solver
         self.steps = at_least("steps", (256 if adaptive else 3) if steps is None else steps, 1)
         self.controller = controller
+
+    def _facts(self) -> Iterator[str]:
+        *facts, size = super()._facts()
+        yield from facts
+        yield f"{type(self.solver).__name__} with {counted(self.steps, 'step')}"
+        yield size
 
     @compiled
     def __call__(self, tokens: Batch) -> Batch:

@@ -1,17 +1,17 @@
 """The model interface: an encoder, a measure, and a map from T(0) = H to T(1)."""
 
 import abc
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._backend.precision import Module
 from .._backend.same import same
 from .._checks import check_types, numbers
 from .._depth import check_depth
+from .._text import Brief, kind, memory, sizes
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
 from ._adjoint import AbstractAdjoint
@@ -20,16 +20,26 @@ Batch = Float[Array, "batch token_dim length"]
 _Model = TypeVar("_Model", bound="AbstractModel")
 
 
-class AbstractModel(Module):
+class AbstractModel(Brief):
     r"""A map of prompts \( H \mapsto T_\rho(H, 1) \), given by an encoder and a measure over depth.
 
     The flow moves `measure.particles` and the particles of `tracers`. Tracers are measures without mass, at their own
     depths. They feel the velocity field and add nothing to it.
+
+    A model's `repr` is one line. `equinox.tree_pformat` gives its whole structure.
     """
 
     encoder: eqx.AbstractVar[AbstractEncoder]
     measure: eqx.AbstractVar[AbstractMeasure]
     tracers: eqx.AbstractVar[tuple[Layered, ...]]
+
+    def _facts(self) -> Iterator[str]:
+        yield _name(self.encoder)
+        law = self.measure
+        yield f"{type(law).__name__} {law._size()}" if isinstance(law, AbstractMeasure) else kind(law)
+        if self.tracers:
+            yield f"tracers {' and '.join(sizes(measure.weights) for measure in self.tracers)}"
+        yield memory(self)
 
     @abc.abstractmethod
     def __call__(self, tokens: Batch) -> Batch:
@@ -101,6 +111,12 @@ class AbstractModel(Module):
 
     def _with_tracer_measures(self: _Model, tracers: tuple[Layered, ...]) -> _Model:
         return eqx.tree_at(lambda model: model.tracers, self, tracers, is_leaf=lambda x: isinstance(x, tuple) and not x)
+
+
+def _name(encoder: Any) -> str:
+    """The name of an encoder, with those of the encoders within it."""
+    inner = [_name(part) for part in vars(encoder).values() if isinstance(part, AbstractEncoder)]
+    return f"{kind(encoder)}({', '.join(inner)})" if inner else kind(encoder)
 
 
 def _kind(measure: AbstractMeasure) -> PyTree[str]:

@@ -1,14 +1,16 @@
 """The risk R and the objective Q = R + λ/2 ∫‖θ‖² dρ."""
 
+from collections.abc import Iterator
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._backend.compiled import compiled
-from .._backend.precision import Module
 from .._checks import instance, not_negative
 from .._random import purpose
+from .._text import Brief, facts_of, kind, number
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
 from ._first_variation import FirstVariation
@@ -16,7 +18,7 @@ from ._loss import AbstractLoss, HalfSquaredError
 from ._readout import AbstractReadout, QueryEntry
 
 
-class Objective(Module):
+class Objective(Brief):
     r"""The regularised risk of a model on a data measure,
 
     \[ Q(\rho) = E_\mu\, \ell\big(\mathrm{Read}\,T_\rho(H, 1),\, y\big)
@@ -31,6 +33,8 @@ class Objective(Module):
 
     **Raises:** `ValueError` if λ is negative, or if readout, loss and labels do not fit together, e.g. a label that is
     not a class of `CrossEntropy`.
+
+    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
 
     **Source:** arXiv:2410.23610, equations 2.6 and 3.2.
     """
@@ -57,6 +61,12 @@ class Objective(Module):
         labels = self.loss.check(jax.eval_shape(self.readout, prompts.tokens).shape, prompts.labels)
         checked = labels is not None and labels is not prompts.labels
         self.prompts = eqx.tree_at(lambda p: p.labels, prompts, labels) if checked else prompts
+
+    def _facts(self) -> Iterator[str]:
+        yield kind(self.loss)
+        yield kind(self.readout)
+        yield f"λ = {number(self.weight_decay)}"
+        yield from facts_of(self.prompts)
 
     @compiled
     def __call__(self, model: AbstractModel) -> Float[Array, ""]:

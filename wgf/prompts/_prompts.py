@@ -1,5 +1,7 @@
 """`Prompts`: the data measure μ as a weighted set of prompts with labels."""
 
+from collections.abc import Iterator
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._backend.compat import is_traced
-from .._backend.precision import Module
 from .._checks import at_least, finite, floats, holds, on_host
 from .._random import purpose
+from .._text import Brief, counted, kind, memory
 
 
-class Prompts(Module):
+class Prompts(Brief):
     r"""A weighted set of prompts, the data measure \( \mu = \sum_b \mu_b \delta_{(H_b, y_b)} \).
 
     The columns of a prompt H are its tokens; the last column is the query, whose label is hidden (0 in row
@@ -28,6 +30,8 @@ class Prompts(Module):
 
     **Raises:** `ValueError` naming the argument if a shape does not fit, an entry is not finite, or the weights
     are negative or do not sum to 1.
+
+    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
 
     **Source:** arXiv:2410.23610, section 2.1.
     """
@@ -52,6 +56,15 @@ class Prompts(Module):
         self.label_row = at_least("label_row", label_row, 0)
         if self.label_row >= dim:
             raise ValueError(f"`label_row` must be a row of the tokens, 0 to {dim - 1}; got {label_row}.")
+
+    def _facts(self) -> Iterator[str]:
+        if len(getattr(self.tokens, "shape", ())) == 3:
+            yield f"{counted(self.batch, 'prompt')} of {counted(self.examples, 'example')}"
+            yield f"token_dim {self.token_dim}"
+        else:
+            yield f"tokens {kind(self.tokens)}"
+        yield f"labels {kind(self.labels)}"
+        yield memory(self)
 
     @property
     def batch(self) -> int:
