@@ -1,6 +1,6 @@
 """Measure every order of convergence that the library claims, against truths that share no code with it.
 
-    python benchmarks/verification.py [--quick] [--only depth outer precision stiff eulerian]
+    python benchmarks/verification.py [--quick] [--only depth outer precision stiff eulerian truths]
 
 Prints the tables and writes them to `benchmarks/results/verification.json` and `.md`, parts in the place of older ones.
 Exits with 1 if a claim fails.
@@ -24,6 +24,7 @@ from _outer_tables import outer_tables
 from _precision_tables import precision_tables
 from _report import RESULTS, Table, in_place, stored, summary, write
 from _stiff_tables import stiff_tables
+from _truths_tables import truths_tables
 
 jax.config.update("jax_enable_x64", True)
 
@@ -33,6 +34,7 @@ PARTS = {
     "precision": precision_tables,
     "stiff": stiff_tables,
     "eulerian": eulerian_tables,
+    "truths": truths_tables,
 }
 
 
