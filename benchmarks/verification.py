@@ -41,7 +41,7 @@ PARTS = {
 def main() -> int:
     """Run the parts, print and write their tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small problems and fewer cases, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small problems and fewer cases, about two minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     parser.add_argument("--output", type=output_folder, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
