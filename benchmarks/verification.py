@@ -1,4 +1,7 @@
-"""Measure every order of convergence that the library claims, against truths that share no code with it.
+"""Measure every order of convergence that the library claims.
+
+Truths are closed forms, NumPy and SciPy. Where SciPy integrates the gradient of the library's own Q,
+docs/benchmarks/verification.md says so.
 
     python benchmarks/verification.py [--quick] [--only depth outer precision stiff eulerian truths]
 
