@@ -1,6 +1,5 @@
 """Tokens at equal angles on the sphere: softmax attention moves their inner product by a scalar ODE."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,11 +36,3 @@ def test_layers_converge_at_order_one():
         errors.append(abs(last[:, 0] @ last[:, 1] - truth))
     slope = np.polyfit(np.log(depths), np.log(errors), 1)[0]
     assert abs(slope + 1) < 0.1, f"slope {slope} of errors {dict(zip(depths, errors, strict=True))}"
-
-
-def test_the_wrapper_is_an_encoder(key):
-    encoder = OnSphere(wgf.encoders.SoftmaxAttention(3, key_dim=2))
-    tokens = jax.random.normal(key, (3, 4))
-    tokens = tokens / np.linalg.norm(tokens, axis=0, keepdims=True)
-    moved = encoder(encoder.sample(key, ()), tokens)
-    np.testing.assert_allclose(np.sum(moved * tokens, axis=0), 0, atol=1e-14)
