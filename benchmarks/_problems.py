@@ -1,4 +1,7 @@
-"""The problems of the verification tables, and truths for them by SciPy and NumPy that share no code with `wgf`."""
+"""The problems of the verification tables, and truths for them by SciPy and NumPy.
+
+They share no code with `wgf`, all but `flow_by_scipy`: it integrates the gradient of the library's Q.
+"""
 
 import dataclasses
 

@@ -199,6 +199,16 @@ def test_benchmark_pages_take_their_tables_from_the_results():
     assert all(report["date"][:10] in tables["growth"] for table in report["tables"])
 
 
+def test_pages_take_single_tables_from_the_results():
+    """Of exact truths each table stands by its derivation."""
+    measured, text = hook("measured"), prose(DOCS / "theory" / "truths.md")
+    titles = re.findall(r"^<!-- results: verification, (.+) -->$", text, re.MULTILINE)
+    assert len(titles) >= 6
+    shown = measured.on_page_markdown(text)
+    assert "<!--" not in shown
+    assert all(measured.table_of("verification", title) in shown for title in titles)
+
+
 def test_evaluations_are_read_off_between_and_beyond_the_points_of_a_ladder():
     ladder = [(100, 0.1), (400, 0.05), (1600, 0.025)]
     at = hook("measured").evaluations_at

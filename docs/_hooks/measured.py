@@ -1,6 +1,7 @@
 """Tables of the benchmark pages, made from `benchmarks/results`: no number in them is set by hand.
 
-A page says `<!-- results: NAME -->` where the tables of `benchmarks/results/NAME.json` belong.
+A page says `<!-- results: NAME -->` where the tables of `benchmarks/results/NAME.json` belong, and
+`<!-- results: NAME, TITLE -->` where one of them does.
 """
 
 import json
@@ -13,18 +14,25 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 LEVELS = {"1e-2": 1e-2, "3e-3": 3e-3, "1e-3": 1e-3}
 BASE = "finite, i.i.d."
 
-_MARK = re.compile(r"^<!-- results: (\w+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- results: (\w+)(?:, (.+))? -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_) -> str:
     """The tables in place of each mark."""
-    return _MARK.sub(lambda mark: tables_of(mark[1]), markdown)
+    return _MARK.sub(lambda mark: table_of(mark[1], mark[2]) if mark[2] else tables_of(mark[1]), markdown)
 
 
 def tables_of(name: str) -> str:
     """All tables of a file of results, as Markdown."""
     report = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return LAYOUTS.get(name, plain)(report)
+
+
+def table_of(name: str, title: str) -> str:
+    """One table of a file of results and its note, as Markdown."""
+    report = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    found = {each["title"]: each for each in report["tables"]}[title]
+    return "\n\n".join([table(found["columns"], found["rows"]), found["note"]])
 
 
 def plain(report: dict) -> str:
