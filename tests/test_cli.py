@@ -374,7 +374,7 @@ def test_results_say_where_they_come_from(ran, tmp_path):
     about = json.loads((tmp_path / "here" / "config.json").read_text(encoding="utf-8"))["about"]
     with np.load(tmp_path / "here" / "result.npz") as arrays:
         assert json.loads(str(arrays["about"])) == about
-    assert about["packages"]["jax"] == jax.__version__
+    assert about["versions"]["jax"] == jax.__version__
     assert about["precision"] == str(jax.numpy.zeros(()).dtype)
     assert about["device"].startswith("cpu")
     assert about["seconds"] >= 0

@@ -28,7 +28,7 @@ class Own(eqx.Module):
 
     embed: eqx.nn.Linear
     attention: wgf.encoders.SoftmaxAttention
-    head: jax.Array
+    head: wgf.encoders.Head
     readout: eqx.nn.Linear
 
     def __init__(self, key):

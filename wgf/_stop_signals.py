@@ -35,7 +35,7 @@ def ended_by_signals(last_words: str) -> Iterator[None]:
         with reader:
             # Python tells of every signal that has a handler. At the end of the context there is no more to read.
             while arrived := reader.recv(1):
-                if name := names.get(arrived[0]):
+                if name := names.get(signal.Signals(arrived[0])):
                     sys.stderr.write(f"\nwgf: stopped by {name}. {last_words}\n")
                     sys.stderr.flush()
                     os._exit(128 + arrived[0])

@@ -4,7 +4,7 @@ import platform
 import sys
 from importlib.metadata import version
 
-_PACKAGES = ("jax", "equinox", "diffrax", "ott-jax", "optax", "numpy")
+_PACKAGES = ("jax", "jaxlib", "equinox", "diffrax", "ott-jax", "optax", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:

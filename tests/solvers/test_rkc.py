@@ -52,7 +52,7 @@ def heat(t, y, args):
 
 @pytest.fixture(scope="module")
 def warm():
-    return jnp.sin(jnp.pi * jnp.arange(1, 41) / 41)
+    return jnp.sin(jnp.pi * jnp.arange(1.0, 41.0) / 41)
 
 
 @pytest.fixture(scope="module")

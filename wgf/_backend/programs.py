@@ -27,7 +27,7 @@ class Room:
         self._calls += 1
         if self._calls % _CALLS_PER_LOOK or not (self._helps and _MAPS.exists() and _MOST_MAPS.exists()):
             return
-        taken, most = _count(), int(_MOST_MAPS.read_text())
+        taken, most = _count(), int(_MOST_MAPS.read_bytes())
         if taken < most * 2 // 3:
             return
         jax.clear_caches()

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._backend.precision import Module
-from .._spread import evenly_spread
+from .._display.spread import evenly_spread
 from ..measures import AbstractMeasure, coordinates
 from ..transport import Divergence, Excess, Potentials, conditional_divergence
 

@@ -13,10 +13,10 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.compat import is_traced
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
+from .._display.datasets import Dataset, dataset, version_text
+from .._display.table import Column, Tabled
+from .._display.text import last
 from .._finite import finite_rows
-from .._table import Column, Tabled
-from .._text import last
-from .._xarray import Dataset, dataset, version_text
 from ..flows import FlowSolution
 from ..flows._solution import along
 from ..measures import AbstractMeasure, Eulerian

@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
 from .._checks import at_least, instance, positive
-from .._text import Brief, last
+from .._display.text import Brief, last
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
 from ._estimate import student_quantile

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._backend.compat import is_traced
 from .._backend.precision import Module
 from .._checks import on_host
-from .._spread import evenly_spread
+from .._display.spread import evenly_spread
 from ..measures import AbstractMeasure, Layered, coordinates
 from ..models import AbstractModel
 from ..transport import conditional_divergence, gelbrich_distance

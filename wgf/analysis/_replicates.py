@@ -13,9 +13,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 from .._backend.compat import is_traced
 from .._backend.same import same
 from .._checks import instance, on_host, shown
-from .._table import Column, Tabled
-from .._text import facts_of, known
-from .._xarray import DataTree, data_tree, dataset
+from .._display.datasets import DataTree, data_tree, dataset
+from .._display.table import Column, Tabled
+from .._display.text import facts_of, known
 from ..flows import RESULTS, FlowSolution, flow
 from ..flows._export import curves_of
 from ..flows._solution import name_of

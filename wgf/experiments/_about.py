@@ -3,7 +3,6 @@
 import platform
 import subprocess
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,24 @@ import jax
 import jax.numpy as jnp
 
 from .._backend.fingerprint import digest_of_files, digest_of_project
+from .._versions import versions
 from ._config_file import expanded
-
-_PACKAGES = ("jax", "jaxlib", "equinox", "diffrax", "optax", "ott-jax", "numpy", "scipy")
 
 
 def about(config: Any) -> dict[str, Any]:
     """The releases, the device, the precision, the time and the data file of a run that begins now.
 
-    - `wgf`, `commit`: the version with a digest of its sources, and the commit of a checkout, if it is one.
-    - `packages`, `python`, `system`: versions.
+    - `versions`, `system`: the releases of this library, of Python, of the packages that compute, and of the system.
+    - `sources`, `commit`: a digest of this library's code, and the commit of a checkout, if it is one.
     - `device`, `devices`, `processes`, `precision`: where and in which numbers the run computes.
     - `data`: a digest of the CSV file, if the run reads one.
     - `began`: the local time, ISO 8601.
     """
     device = jax.devices()[0]
     return {
-        "wgf": f"{version('wgf-jax')} {digest_of_project()}",
+        "versions": versions(),
+        "sources": digest_of_project(),
         "commit": _commit(),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
         "system": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),

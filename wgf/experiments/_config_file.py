@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .._files import written_whole
+from .._storage.files import written_whole
 
 _Config = TypeVar("_Config")
 

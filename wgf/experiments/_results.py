@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from matplotlib.figure import Figure
 
-from .._files import written_whole
+from .._storage.files import written_whole
 from ._about import about
 from ._config_file import expanded, save_config
 

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._xarray import Dataset, Variables, dataset, named
+from .._display.datasets import Dataset, Variables, dataset, named
 from ..measures import AbstractMeasure
 from ..models import AbstractModel
 

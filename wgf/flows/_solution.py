@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._backend.compat import is_traced, members_of
-from .._table import Column, Tabled
-from .._text import counted, kind, known, number
-from .._xarray import Dataset, DataTree, check_known, data_tree, version_text
+from .._display.datasets import Dataset, DataTree, check_known, data_tree, version_text
+from .._display.table import Column, Tabled
+from .._display.text import counted, kind, known, number
 from ._export import groups
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._checks import check_float, finite, floats, holds, on_host
-from .._text import Brief, dimension, memory, sizes
+from .._display.text import Brief, dimension, memory, sizes
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
 

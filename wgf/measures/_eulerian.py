@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.compat import is_traced
 from .._checks import at_least, finite, holds
 from .._depth import check_depth
-from .._text import sizes
+from .._display.text import sizes
 from ._base import AbstractMeasure, check_weights
 from ._spectral import Rule, lagrange, quadrature
 
@@ -110,10 +110,10 @@ class Eulerian(AbstractMeasure):
 @partial(jax.jit, static_argnums=(2, 3))
 def _centres(lower: PyTree[Array], upper: PyTree[Array], cells: tuple[int, ...], nodes: int) -> PyTree[Array]:
     start, unravel = ravel_pytree(lower)
-    spacing = (ravel_pytree(upper)[0] - start) / jnp.array(cells)
-    axes = [start[i] + spacing[i] * (jnp.arange(count) + 0.5) for i, count in enumerate(cells)]
+    spacing = (ravel_pytree(upper)[0] - start) / jnp.array(cells, start.dtype)
+    axes = [start[i] + spacing[i] * (jnp.arange(count, dtype=start.dtype) + 0.5) for i, count in enumerate(cells)]
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(math.prod(cells), len(cells))
-    shared = jax.vmap(unravel)(grid.astype(start.dtype))
+    shared = jax.vmap(unravel)(grid)
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (nodes, *leaf.shape)), shared)
 
 

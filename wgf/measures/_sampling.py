@@ -135,7 +135,7 @@ class SignOrbits(AbstractSampling):
             flipped = np.array([name.startswith(flip) for name in names])
             if not flipped.any():
                 raise ValueError(f"`flips` must name coordinates of the encoder, {names}; got {flip}.")
-            particles = _interleave(particles, particles * np.where(flipped, -1, 1)[None])
+            particles = _interleave(particles, particles * np.where(flipped, -1, 1).astype(particles.dtype)[None])
         return jax.vmap(unravel)(particles)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.compiled import compiled
 from .._backend.prompt_shares import over_prompts
 from .._checks import ENCODER, at_least, instance
-from .._text import counted
+from .._display.text import counted
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered, Staged
 from ..solvers._constant_steps import Field, march, march_densely

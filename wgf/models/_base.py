@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.same import same
 from .._checks import check_types, numbers
 from .._depth import check_depth
-from .._text import Brief, kind, memory, sizes
+from .._display.text import Brief, kind, memory, sizes
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
 from ._adjoint import AbstractAdjoint

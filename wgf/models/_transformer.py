@@ -89,8 +89,8 @@ class Transformer(AbstractModel):
         states = self._substates(tokens)
         count = states.shape[0] - 1
         place = depths * count
-        below = jnp.clip(jnp.floor(place), 0, count - 1).astype(int)
-        share = (place - below)[:, None, None, None].astype(states.dtype)
+        whole = jnp.clip(jnp.floor(place), 0, count - 1)
+        below, share = whole.astype(int), (place - whole)[:, None, None, None].astype(states.dtype)
         return (1 - share) * states[below] + share * states[below + 1]
 
     @compiled

@@ -9,8 +9,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._backend.compiled import compiled
 from .._checks import instance, not_negative
+from .._display.text import Brief, facts_of, kind, number
 from .._random import purpose
-from .._text import Brief, facts_of, kind, number
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
 from ._first_variation import FirstVariation

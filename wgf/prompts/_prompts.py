@@ -10,8 +10,8 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._backend.compat import is_traced
 from .._checks import at_least, finite, floats, holds, on_host
+from .._display.text import Brief, counted, kind, memory
 from .._random import purpose
-from .._text import Brief, counted, kind, memory
 
 
 class Prompts(Brief):

@@ -91,7 +91,7 @@ class RKC(diffrax.AbstractAdaptiveSolver):
         ladder, rows = coefficients(self.max_stages)
         needed = jnp.sqrt(1 + 1.54 * MARGIN * stiffness)
         place = jnp.clip(jnp.searchsorted(jnp.asarray(ladder, needed.dtype), needed), 0, len(ladder) - 1)
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], rows), needed > ladder[-1]
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], rows), needed > float(ladder[-1])
 
 
 class _State(NamedTuple):

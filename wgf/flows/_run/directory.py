@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ..._backend.fingerprint import Fingerprint, fingerprint
 from ..._backend.host import on_host
 from ..._extras import needed
-from ..._files import written_whole
+from ..._storage.files import written_whole
 from .._problem import Problem
 from .._state import State, pack
 from .segment import Snapshot

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ._backend.compat import is_traced
-from ._backend.host import on_host
-from ._extras import needed
-from ._text import is_array
-from ._versions import versions
+from .._backend.compat import is_traced
+from .._backend.host import on_host
+from .._extras import needed
+from .._versions import versions
+from .text import is_array
 
 if TYPE_CHECKING:
     from xarray import Dataset as Dataset, DataTree as DataTree

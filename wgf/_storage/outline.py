@@ -7,8 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ._backend.compat import members_of
-from ._text import is_array, kind
+from .._backend.compat import members_of
+from .._display.text import is_array, kind
 
 _ATOMS = (bool, bytes, complex, float, int, str, type(None))
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from ._backend.precision import Module
-from ._checks import on_host
+from .._backend.precision import Module
+from .._checks import on_host
 
 
 class Brief(Module):

@@ -1,10 +1,7 @@
 """`save` and `load`: solutions in files of NumPy arrays, without pickle."""
 
-import contextlib
 import json
 import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ._backend.compat import is_traced
-from ._backend.host import on_host
-from ._backend.precision import full_precision
-from ._checks import instance
-from ._outline import arrays_of, codes, outline
-from ._text import is_array
-from ._versions import versions
+from .._backend.compat import is_traced
+from .._backend.host import on_host
+from .._backend.precision import full_precision
+from .._checks import instance
+from .._display.text import is_array
+from .._versions import versions
+from .files import written_whole
+from .outline import arrays_of, codes, outline
 
 _Module = TypeVar("_Module", bound=eqx.Module)
 _HEADER = "header.json"
@@ -52,9 +50,12 @@ def save(path: str | os.PathLike, module: eqx.Module) -> None:
     header = {"format": _FORMAT, "versions": versions(), "outline": outline(module), "codes": codes(module)}
     plain = {name: _plain(leaf) for name, leaf in arrays.items()}
     if jax.process_index() == 0:
-        with _new(file) as part:
-            text = np.asarray(json.dumps(header | {"keys": keys, "arrays": sorted(plain)}))
-            np.savez(part, allow_pickle=False, **{_HEADER: text}, **plain)
+        text = np.asarray(json.dumps(header | {"keys": keys, "arrays": sorted(plain)}))
+        try:
+            with written_whole(file) as part:
+                np.savez(part, allow_pickle=False, **{_HEADER: text}, **plain)
+        except OSError as error:
+            raise ValueError(f"`path` must be a file that can be written; {file} cannot ({error}).") from error
 
 
 @full_precision
@@ -113,23 +114,6 @@ def _file(path: str | os.PathLike) -> Path:
         kind = "link" if file.is_symlink() else "folder"
         raise ValueError(f"`path` must be a new path or a file; {file} is a {kind}.")
     return file
-
-
-@contextlib.contextmanager
-def _new(file: Path) -> Iterator[Any]:
-    """A new file that takes the place of `file` at the end: a reader never sees a part of it."""
-    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
-    try:
-        # Only a new file is opened, never what a link leads to.
-        with part.open("xb") as opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise ValueError(f"`path` must be a file that can be written; {file} cannot ({error}).") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -13,7 +13,7 @@ import pytest
 from helpers import Matrix, scalar_problem
 
 import wgf
-from wgf import _storage
+from wgf._storage import storage as _storage
 from wgf.analysis import Distances, Gap, Noise, Replicates
 from wgf.flows import RESULTS, TrainSolution
 

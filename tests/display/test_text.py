@@ -8,7 +8,7 @@ import pytest
 from helpers import Matrix, averaged, programs
 
 import wgf
-from wgf._text import Brief, counted, in_bytes, known, last, memory, number
+from wgf._display.text import Brief, counted, in_bytes, known, last, memory, number
 from wgf.measures import Gaussian, Layered
 
 KEY = jax.random.key(0)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ._spread import evenly_spread
-from ._text import Brief, known
+from .spread import evenly_spread
+from .text import Brief, known
 
 _MOST_ROWS = 12
 

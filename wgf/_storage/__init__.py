@@ -1,0 +1,1 @@
+"""Files: solutions without pickle, and files that are whole at any time."""
