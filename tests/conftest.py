@@ -46,6 +46,16 @@ def _forget_compiled_programs(request):
         jax.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def _no_mixed_types(request):
+    """The mathematics mixes no types of numbers. Diffrax, Optax and OTT do, and so the flows that call them."""
+    if request.path.parent.name in ("encoders", "measures", "models"):
+        with jax.numpy_dtype_promotion("strict"):
+            yield
+    else:
+        yield
+
+
 @pytest.fixture
 def key():
     return jax.random.key(2024)

@@ -90,8 +90,8 @@ def encoders(token_dim):
 
 def relative(a, b):
     """The greatest difference of two PyTrees of arrays, relative to the greatest entry of the second."""
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    return float(max(jnp.max(jnp.abs(x - y)) for x, y in pairs) / max(jnp.max(jnp.abs(y)) for _, y in pairs))
+    pairs = [tuple(map(np.asarray, pair)) for pair in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    return float(max(np.max(np.abs(x - y)) for x, y in pairs) / max(np.max(np.abs(y)) for _, y in pairs))
 
 
 def scalar_problem(weight_decay):

@@ -79,7 +79,8 @@ class Eulerian(AbstractMeasure):
     @property
     def spacing(self) -> Float[Array, " dim"]:
         """The side lengths Δθ of a cell."""
-        return (ravel_pytree(self.upper)[0] - ravel_pytree(self.lower)[0]) / jnp.array(self.cells)
+        lower, upper = (ravel_pytree(corner)[0] for corner in (self.lower, self.upper))
+        return (upper - lower) / jnp.array(self.cells, lower.dtype)
 
     @property
     def depths(self) -> Float[Array, " depth"]:

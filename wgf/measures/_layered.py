@@ -54,5 +54,6 @@ class Layered(AbstractMeasure):
 def layer_at(depth: ArrayLike, layers: int | Int[Array, ""], dtype: DTypeLike) -> Array:
     """The index of the layer that holds depth t, of `layers` equal layers whose depths have this type."""
     # A depth computed as l/L may be rounded to just below it, and must still select layer l.
-    place = jnp.asarray(layers, dtype) * (check_depth("depth", depth) + 8 * jnp.finfo(dtype).eps)
-    return jnp.clip(jnp.floor(place), 0, layers - 1).astype(int)
+    count = jnp.asarray(layers, dtype)
+    place = count * (check_depth("depth", depth) + 8 * jnp.finfo(dtype).eps)
+    return jnp.clip(jnp.floor(place), 0, count - 1).astype(int)
