@@ -117,9 +117,10 @@ def test_a_checkpoint_lost_in_writing_costs_only_its_steps(tmp_path):
     assert_same(call(), wgf.flow(bowl, start(), TAUS))
 
 
-def test_ctrl_c_keeps_what_is_done(tmp_path):
-    """The first one asks; Python's own handler is back afterwards."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_signal_keeps_what_is_done(number, tmp_path):
+    """The first one asks; the handlers of before are back afterwards."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     taus = np.linspace(0, 1000.0, 3)
     call = partial(
         wgf.run,
@@ -133,12 +134,12 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         controller=diffrax.ConstantStepSize(),
         dt0=0.05,
     )
-    timer = threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(4.0, os.kill, (os.getpid(), number))
     timer.start()
     stopped = call()
     timer.join()
     assert stopped.result == RESULTS.interrupted
-    assert signal.getsignal(signal.SIGINT) is before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert 0 < int(stopped.stats["num_steps"]) < 20_000
     assert_same(
         call(segment_steps=10_000),

@@ -50,7 +50,8 @@ with warnings.catch_warnings():
             "(`jax.config.update('jax_enable_x64', True)`)."
         )
         interrupted = (
-            "The run was interrupted (Ctrl-C). All states so far are kept. With a `directory`, the same call resumes."
+            "The run was interrupted (Ctrl-C or SIGTERM). All states so far are kept. With a `directory`, the same "
+            "call resumes."
         )
         out_of_time = (
             "The run reached its `time_limit`. Its states so far are kept. With a `directory`, the same call resumes."

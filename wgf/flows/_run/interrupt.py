@@ -1,23 +1,26 @@
-"""Ctrl-C as a request that a loop reads between two segments of its work."""
+"""Ctrl-C and SIGTERM as requests that a loop reads between two segments of its work."""
 
 import signal
 import threading
 from types import FrameType
 
+# A cluster's scheduler sends SIGTERM some time before it ends a job.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupt:
-    """Within a `with` block, record the first Ctrl-C in `asked`. A second one raises `KeyboardInterrupt`, as usual.
+    """Within a `with` block, record the first Ctrl-C or SIGTERM in `asked`. A second one acts as usual.
 
     Python delivers signals to the main thread only. In other threads this does nothing.
     """
 
     def __init__(self):
         self.asked = False
-        self._before = None
+        self._before = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -28,6 +31,5 @@ class Interrupt:
         self._restore()
 
     def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        while self._before:
+            signal.signal(*self._before.popitem())

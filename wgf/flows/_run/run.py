@@ -52,9 +52,9 @@ def run(
 ) -> FlowSolution:
     r"""Solve as [`wgf.flow`][] does, bit for bit, in segments: with a progress line, clean stops and checkpoints.
 
-    After each segment the run checks Ctrl-C and the clock. When it stops, it returns the states reached so far. With a
-    `directory` it also writes checkpoints, and each state as soon as its τ is reached. The same call then resumes the
-    run, and ends with the same numbers as without a stop.
+    After each segment the run checks Ctrl-C, SIGTERM and the clock. When it stops, it returns the states reached so
+    far. With a `directory` it also writes checkpoints, and each state as soon as its τ is reached. The same call then
+    resumes the run, and ends with the same numbers as without a stop.
 
     **Arguments:**
 
