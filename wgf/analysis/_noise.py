@@ -1,5 +1,7 @@
 """The noise in a gap: the contribution of the reference's sampling error."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
-from .._checks import at_least, instance, positive
+from .._checks import at_least, choice, instance, numbers, positive
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
 from ._estimate import student_quantile
@@ -24,6 +26,9 @@ class Resolved(Module):
     gelbrich: Bool[Array, " saves"] | None
     sinkhorn: Bool[Array, " saves"] | None
     coupling: Bool[Array, " saves"] | None
+
+
+_NO_GAPS = ("replicates", "epsilon")
 
 
 class Noise(Module):
@@ -58,7 +63,8 @@ class Noise(Module):
 
     def resolves(self, name: str, gap: Float[ArrayLike, "*batch saves"]) -> Bool[Array, "*batch saves"]:
         """Whether each value of a gap exceeds `factor` times the noise of this name."""
-        sizes = jnp.abs(gap)
+        sizes = jnp.abs(numbers("gap", gap))
+        choice("name", name, [field.name for field in dataclasses.fields(self) if field.name not in _NO_GAPS])
         return sizes > self.factor * jnp.broadcast_to(getattr(self, name), sizes.shape)
 
 
@@ -79,6 +85,8 @@ def noise(
     Cost: a Sinkhorn divergence per replicate, τ and depth, each of the particles of one replicate.
     """
     instance("replicates", replicates, Replicates, "a solution of wgf.flow_replicates")
+    if mesh is not None:
+        instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
     epsilon = default_epsilon(replicates.pooled.models.measure) if epsilon is None else positive("epsilon", epsilon)
     most_depths = at_least("most_depths", most_depths, 1)
     placed, scale = onto(mesh, (replicates, jnp.asarray(epsilon)))

@@ -1,15 +1,17 @@
 """The results of flows and training runs."""
 
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.precision import Module
+from .._checks import shown
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
 
@@ -75,9 +77,14 @@ class AbstractSolution(Module):
 
         **Raises:** `ValueError` if there is no such save.
         """
+        if self.objective.ndim != 1:
+            raise ValueError(
+                f"`model_at` takes one solution; got solutions with axes {self.objective.shape}. Use it under "
+                "`eqx.filter_vmap`."
+            )
         saves = self.objective.shape[0]
-        if not is_traced(index) and not -saves <= index < saves:
-            raise ValueError(f"`index` must be one of {saves} saves, {-saves} to {saves - 1}; got {index}.")
+        if not is_traced(index) and not (_is_whole(index) and -saves <= index < saves):
+            raise ValueError(f"`index` must be one of {saves} saves, {-saves} to {saves - 1}; got {shown(index)}.")
         return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, self.models)
 
 
@@ -129,6 +136,10 @@ class TrainSolution(AbstractSolution):
     outputs: Float[Array, "saves batch *classes"]
     prompt_weights: Float[Array, " batch"]
     result: RESULTS
+
+
+def _is_whole(index: Any) -> bool:
+    return hasattr(index, "__index__") and not isinstance(index, bool) and np.ndim(index) == 0
 
 
 def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:

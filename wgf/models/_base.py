@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.precision import Module
 from .._backend.same import same
-from .._checks import check_types, numbers
+from .._checks import check_types, numbers, shown
 from .._depth import check_depth
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
@@ -83,8 +83,8 @@ class AbstractModel(Module):
             )
         if isinstance(given, AbstractModel) and not same(given.encoder, self.encoder):
             raise ValueError(
-                f"`with_tracers` takes models of the same encoder, {self.encoder}; got {given.encoder}. Build "
-                "both from one encoder, or use functions of the same code and constants."
+                f"`with_tracers` takes models of the same encoder, {_name(self.encoder)}; got {_name(given.encoder)}. "
+                "Build both from one encoder, or use functions of the same code and constants."
             )
         own, other = (_kind(each) for each in (self.measure, measure))
         if own != other or jax.tree.structure(own) != jax.tree.structure(other):
@@ -101,6 +101,11 @@ class AbstractModel(Module):
 
     def _with_tracer_measures(self: _Model, tracers: tuple[Layered, ...]) -> _Model:
         return eqx.tree_at(lambda model: model.tracers, self, tracers, is_leaf=lambda x: isinstance(x, tuple) and not x)
+
+
+def _name(encoder: AbstractEncoder) -> str:
+    """The encoder on one line."""
+    return " ".join(str(encoder).split())[:300]
 
 
 def _kind(measure: AbstractMeasure) -> PyTree[str]:
@@ -122,6 +127,14 @@ def check_tokens(model: AbstractModel, tokens: ArrayLike) -> Batch:
         )
     check_types(tokens, model.measure.particles, model.measure.weights)
     return tokens
+
+
+def check_terminal(terminal: Callable[[Batch], Batch]) -> None:
+    """Raise `ValueError` unless the end of the adjoint is a function of the final tokens."""
+    if not callable(terminal):
+        raise ValueError(
+            f"`terminal` must be a function of the final tokens, e.g. jnp.ones_like; got {shown(terminal)}."
+        )
 
 
 def check_depths(depths: ArrayLike) -> Float[Array, " depths"]:

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from ..._backend.fingerprint import Fingerprint, fingerprint
 from ..._backend.host import on_host
+from ..._checks import shown
 from ..._extras import needed
 from ..._files import written_whole
 from .._problem import Problem
@@ -141,14 +142,20 @@ class _DamageError(Exception):
 
 
 def _folder(directory: str | os.PathLike) -> Path:
+    if not isinstance(directory, str | os.PathLike):
+        raise ValueError(f"`directory` must be the path of a folder; got {shown(directory)}.")
     try:
         folder = Path(directory).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(
             f"`directory` begins with ~ and must then name a user; got {directory}, and there is no such user."
         ) from error
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise ValueError(f"`directory` must be a folder or a new path; {folder} is a file.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`directory` must be a folder that can be made; got {folder} ({error}).") from error
     return folder
 
 
