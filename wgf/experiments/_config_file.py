@@ -52,6 +52,8 @@ def expanded(argument: str, path: Path) -> Path:
 
     **Raises:** `ValueError` naming the argument if there is no such home directory.
     """
+    if "\0" in str(path):
+        raise ValueError(f"`{argument}` must be a path without zero bytes; got {shown(str(path))}.")
     try:
         return path.expanduser()
     except RuntimeError as error:

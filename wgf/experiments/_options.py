@@ -36,7 +36,7 @@ def check_options(
             else:
                 _check_float(name, number, name in zero)
         if name in distinct and len(set(value)) < len(value):
-            raise ValueError(f"`{name}` must be different from each other; got {shown(value)}.")
+            raise ValueError(f"`{name}` must differ from each other; got {shown(value)}.")
 
 
 def check_rtol(rtol: float, dtype: Any = None) -> None:

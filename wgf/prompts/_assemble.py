@@ -14,12 +14,18 @@ def positional_encoding(dim: int, length: int) -> Float[Array, "dim length"]:
 
     Distinct positions have distinct encodings, as the universality argument of arXiv:2410.23610 requires.
     """
-    if at_least("positions", dim, 0) % 2:
-        raise ValueError(f"`positions` must be even (a cosine and a sine for each frequency); got {dim}.")
+    dim = check_positions(dim)
     check_memory(positions=dim, length=length)
     angles = 2 * np.pi * np.arange(1, dim // 2 + 1)[:, None] * np.arange(length) / length
     waves = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return jnp.asarray(waves.reshape(dim, length), jnp.result_type(float))
+
+
+def check_positions(positions: int) -> int:
+    """Return the rows of an encoding; raise `ValueError` unless they are an even number."""
+    if (rows := at_least("positions", positions, 0)) % 2:
+        raise ValueError(f"`positions` must be even (a cosine and a sine for each frequency); got {rows}.")
+    return rows
 
 
 def assemble(inputs: Float[Array, "batch dim length"], labels: Float[Array, "batch length"], positions: int) -> Prompts:

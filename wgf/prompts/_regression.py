@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._backend.draws import draw_flat
 from .._checks import at_least, check_memory, choice, not_negative, random_key
 from .._random import purpose
-from ._assemble import assemble
+from ._assemble import assemble, check_positions
 from ._prompts import Prompts
 
 Inputs = Literal["uniform", "gaussian"]
@@ -51,6 +51,7 @@ def linear_regression(
     batch, examples, dim = (
         at_least(name, value, 1) for name, value in (("batch", batch), ("examples", examples), ("dim", dim))
     )
+    positions = check_positions(positions)
     check_memory(batch=batch, examples=examples + 1, dim=dim)
     noise = not_negative("noise", noise)
     x, tasks, errors = _draw(random_key("key", key), _draw_inputs(inputs), (batch, dim, examples + 1))

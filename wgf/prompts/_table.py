@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike, PRNGKeyArray
 from .._checks import at_least, check_memory, on_host_in_float64
 from .._extras import needed
 from .._random import purpose
-from ._assemble import assemble
+from ._assemble import assemble, check_positions
 from ._prompts import Prompts
 
 
@@ -52,6 +52,7 @@ def from_table(
         raise ValueError(f"`examples` must be below the table's number of rows, {rows}; got {examples}.")
     if columns < dim:
         raise ValueError(f"`dim` must be at most the table's number of feature columns, {columns}; got {dim}.")
+    positions = check_positions(positions)
     check_memory(batch=batch, examples=examples + 1, dim=dim)
     key = purpose(key, "prompts.from_table")
     table = np.column_stack([features, target])

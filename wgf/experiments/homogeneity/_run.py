@@ -27,7 +27,7 @@ def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> Homo
     """
     check(config)
     check_memory(depth=config.depth, width=config.width, seeds=config.seeds)
-    check_memory(windows=config.windows + config.saves)
+    check_memory(each=config.batch, windows=config.windows)
     # Degrees, jumps and least eigenvalues are compared with the rounding error, which is smaller in float64.
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(config.seed), config.seeds)

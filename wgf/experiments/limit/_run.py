@@ -48,6 +48,7 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
         SoftmaxAttention(prompts.token_dim, key_dim=config.key_dim), Perceptron(prompts.token_dim, jnp.tanh)
     )
     initial = Gaussian(encoder, config.scale)
+    check_memory(each=_TRACER_DEPTHS * 2 * prompts.token_dim, tracers=config.tracers)
     check_memory(sizes=max(depth * width for depth, width in config.sizes), seeds=config.seeds)
     fresh = initial.layered(_TRACER_DEPTHS, config.tracers, fresh_key)
     finite = [
