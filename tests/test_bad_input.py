@@ -17,7 +17,7 @@ import pytest
 from helpers import Matrix, averaged, in_float64, programs
 
 import wgf
-from wgf import analysis, cli, companions, encoders, flows, measures, objective, prompts, sharding, transport
+from wgf import _checks, analysis, cli, companions, encoders, flows, measures, objective, prompts, sharding, transport
 from wgf.flows import RESULTS, FlowSolution
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -39,8 +39,14 @@ NO_KEY = "`key` must be a JAX random key; got .* Pass jax.random.key"
 MANY_KEYS = r"`key` must be one random key; got an array of keys of shape \(3,\)"
 COUNT = "must be a whole number of at least"
 TOO_MANY = "must be a whole number of at most"
-MEMORY = "must give arrays of at most .* GiB, the memory at hand; got .* Lower"
+MEMORY = "must give arrays of at most .* GiB, a quarter of the memory; got .* Lower"
 NUMBER = "must be a number or an array of numbers; got"
+
+
+@pytest.fixture(autouse=True)
+def _same_memory_everywhere(monkeypatch):
+    """What one array may take, on any machine: 16 GiB."""
+    monkeypatch.setattr(_checks, "_most_bytes", lambda: 2**34)
 
 
 def drawn(encoder, *axes):

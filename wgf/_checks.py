@@ -100,16 +100,19 @@ def check_memory(*, each: int = 1, **sizes: int) -> None:
         return
     got = " × ".join(map(str, sizes.values())) + (f" × {each}" if each > 1 else "")
     raise ValueError(
-        f"{in_words(sizes)} must give arrays of at most {most / 2**30:.4g} GiB, the memory at hand; got {got} numbers, "
+        f"{in_words(sizes)} must give arrays of at most {most / 2**30:.4g} GiB, a quarter of the memory; got {got} numbers, "
         f"{taken / 2**30:.4g} GiB. Lower `{max(sizes, key=lambda name: sizes[name])}`."
     )
 
 
 @functools.cache
 def _most_bytes() -> int:
-    """The most bytes of one array: the memory of this machine if it computes on its CPU, and at most 1 TiB."""
+    """The most bytes of one array: a quarter of this machine's memory if it computes on its CPU, at most 1 TiB.
+
+    A quarter, because what draws or moves an array holds copies of it.
+    """
     known = jax.default_backend() == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
-    return min(_MOST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if known else _MOST_BYTES
+    return min(_MOST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4) if known else _MOST_BYTES
 
 
 def in_words(arguments: Iterable[str]) -> str:
@@ -169,7 +172,7 @@ def numbers(argument: str, value: Any) -> Array:
 
 def one_number(argument: str, value: Any) -> float:
     """Return a known number as a `float`; raise `ValueError` for arrays, complex numbers and anything else."""
-    if isinstance(value, jax.core.Tracer) or numbers(argument, value).shape != ():
+    if is_traced(value) or numbers(argument, value).shape != ():
         raise ValueError(f"`{argument}` must be one number that is known, not traced; got {shown(value)}.")
     return float(value)
 

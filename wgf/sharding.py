@@ -53,8 +53,8 @@ def parse_mesh(text: str) -> Mesh:
 
     **Raises:** `ValueError` if the text is not of that form, or the number of devices is not the number of parts.
     """
-    pairs = [pair.partition("=")[::2] for pair in text.split(",")] if isinstance(text, str) else [("", "")]
-    axes = dict(pairs)
+    pairs = [pair.partition("=") for pair in text.split(",")] if isinstance(text, str) else [("", "", "")]
+    axes = {name: count for name, _, count in pairs}
     if not set(axes) <= {PROMPTS, PARTICLES} or not all(map(_is_number, axes.values())):
         raise ValueError(f"`mesh` must be of the form prompts=4,particles=2; got {shown(text)}.")
     if len(axes) < len(pairs):

@@ -230,7 +230,8 @@ def _first_of(model: AbstractModel, other: AbstractModel) -> str:
     """The first part of a model that another lacks: its path, and its shape and type or its value."""
     known = set(map(str, jax.tree_util.tree_leaves_with_path(other)))
     own = (part for part in jax.tree_util.tree_leaves_with_path(model) if str(part) not in known)
-    path, leaf = next(own, ((), model))
+    found: tuple[Any, Any] = next(own, ((), model))
+    path, leaf = found
     kind = f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else shown(leaf)
     return f"{kind} at {jax.tree_util.keystr(path) or 'its root'}"
 
