@@ -100,8 +100,8 @@ def check_memory(*, each: int = 1, **sizes: int) -> None:
         return
     got = " × ".join(map(str, sizes.values())) + (f" × {each}" if each > 1 else "")
     raise ValueError(
-        f"{in_words(sizes)} must give arrays of at most {most / 2**30:.4g} GiB, a quarter of the memory; got {got} numbers, "
-        f"{taken / 2**30:.4g} GiB. Lower `{max(sizes, key=lambda name: sizes[name])}`."
+        f"{in_words(sizes)} must give arrays of at most {most / 2**30:.4g} GiB, a quarter of the memory; got {got} "
+        f"numbers, {taken / 2**30:.4g} GiB. Lower `{max(sizes, key=lambda name: sizes[name])}`."
     )
 
 
