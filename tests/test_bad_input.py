@@ -527,7 +527,7 @@ FLOWS = {
     **rows(run, "time_limit", (0, "`time_limit` must be a positive"), (np.nan, "`time_limit`"), ("a", "`time_limit`")),
     **rows(run, "checkpoint_every", (-1, "`checkpoint_every` must be a positive"), (np.nan, "`checkpoint_every` must")),
     **rows(run, "directory", (3, "`directory` must be the path of a folder; got 3"), (b"a", "`directory` must be the")),
-    **rows(run, "directory", ("a\0b", "`directory` must be a folder that can be made"), ("/dev/null", "`directory` m")),
+    **rows(run, "directory", ("a\0b", "`directory` must be the path of a folder"), ("/dev/null", "`directory` m")),
     **rows(run, "throw", ("no", "`throw` must be True or False")),
     **counts(train, "steps", "save_every", "batch") | rows(train, "throw", ("no", "`throw` must be True or False")),
     **rows(train, "optimiser", ("adam", "`optimiser` must be an Optax gradient transformation"), (None, "`optimiser`")),

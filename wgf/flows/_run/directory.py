@@ -54,7 +54,12 @@ class RunDirectory:
                 "problem.json, so its problem is unknown. Pass a new directory."
             )
         if jax.process_index() == 0:
-            (self._directory / "saves").mkdir(parents=True, exist_ok=True)
+            try:
+                (self._directory / "saves").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(
+                    f"`directory` must be a folder that can be made; got {self._directory} ({error})."
+                ) from error
             with written_whole(path) as file:
                 file.write((json.dumps(ours._asdict(), indent=1) + "\n").encode())
 
@@ -142,7 +147,7 @@ class _DamageError(Exception):
 
 
 def _folder(directory: str | os.PathLike) -> Path:
-    if not isinstance(directory, str | os.PathLike):
+    if not isinstance(directory, str | os.PathLike) or "\0" in str(directory):
         raise ValueError(f"`directory` must be the path of a folder; got {shown(directory)}.")
     try:
         folder = Path(directory).expanduser().absolute()
@@ -152,10 +157,6 @@ def _folder(directory: str | os.PathLike) -> Path:
         ) from error
     if os.path.exists(folder) and not folder.is_dir():
         raise ValueError(f"`directory` must be a folder or a new path; {folder} is a file.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"`directory` must be a folder that can be made; got {folder} ({error}).") from error
     return folder
 
 
