@@ -182,7 +182,7 @@ def test_an_unknown_option_ends_with_usage(capsys):
         ),
         (["--batch", "0"], "wgf: `batch` must be a whole number of at least 1; got 0"),
         (["--width", "0"], "wgf: `width` must be a whole number of at least 1; got 0"),
-        (["--sizes", "0", "2"], "wgf: `depth` must be a whole number of at least 1; got 0"),
+        (["--sizes", "0", "2"], "wgf: `sizes` must be a whole number of at least 1; got 0"),
         (["--sizes", "1", "2", "1", "2"], "wgf: `sizes` must be distinct pairs of depth and width"),
         (["--scale", "-1"], "wgf: `scale` must be positive and finite; got -1.0"),
         (["--weight-decay", "-1"], "wgf: `weight_decay` must be finite and not negative; got -1.0"),

@@ -567,7 +567,7 @@ HALF = jnp.ones((2, 3, DIM), jnp.bfloat16)
         ),
         (lambda: wgf.Objective(risk().prompts, 1j), "`weight_decay` must be real"),
         (lambda: encoders.LayerNorm(Matrix(3), epsilon="small"), "`epsilon` must be a number or an array of numbers"),
-        (lambda: encoders.LayerNorm(Matrix(3), epsilon=jnp.ones(2)), "`epsilon` must be positive"),
+        (lambda: encoders.LayerNorm(Matrix(3), epsilon=jnp.ones(2)), "`epsilon` must be one number"),
         (lambda: wgf.flow(risk(), finite(), "long"), "`taus` must be a number or an array of numbers; got 'long'"),
         (lambda: wgf.flow(risk(), finite(), None), "`taus` must be a number or an array of numbers; got None"),
         (lambda: wgf.flow(risk(), finite(), [[0.0], [0.1, 0.2]]), "`taus` must be a number or an array of numbers"),

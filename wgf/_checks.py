@@ -1,7 +1,11 @@
 """Checks of arguments: known values raise `ValueError`, traced values go through `eqx.error_if`."""
 
+import functools
+import math
 import operator
-from collections.abc import Sequence
+import os
+import reprlib
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -16,7 +20,12 @@ _T = TypeVar("_T")
 ENCODER = "an encoder, e.g. wgf.encoders.Perceptron(4)"
 # In shorter types, rounding makes solver steps, tolerances and masses meaningless.
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
+# The greatest size of one axis. In 32 bits JAX cannot count further.
+_MOST = 2**31 - 1
+# The most characters of a value in an error message.
+_LINE = 80
+# The most bytes of one array. More cannot be meant on any device of today.
+_MOST_BYTES = 2**40
 
 # The most entries of an array that is copied from an accelerator to the host. A larger copy may take longer than
 # compiling a check on the accelerator.
@@ -35,20 +44,37 @@ def on_host(array: Any) -> Any:
     return np.asarray(array) if at_hand else array
 
 
+class _Short(reprlib.Repr):
+    """Texts of plain values with the middle left out, and no text of other values that have a long one."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 8
+        self.maxlevel, self.maxstring, self.maxlong = 2, 60, 40
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to print thousands of digits.
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"about 10^{x.bit_length() * 3 // 10}"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        text = repr(x)
+        return text if len(text) <= _LINE and "\n" not in text else f"an object of type {type(x).__name__}"
+
+
+_SHORT = _Short()
+
+
 def shown(value: Any) -> str:
-    """The text of a value in an error message: its `repr` if that is short, else its type."""
+    """The text of a value in an error message: its `repr` if that is short, else what can be said on one line."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    text = eqx.tree_pformat(value) if isinstance(value, eqx.Module) else repr(value)
-    if len(text) <= 80 and "\n" not in text:
-        return text
-    if isinstance(value, jax.Array | np.ndarray):
+    if isinstance(value, jax.Array | np.ndarray) and (value.size > 8 or "\n" in repr(value)):
         return f"an array of shape {value.shape} and type {value.dtype}"
-    return f"an object of type {type(value).__name__}"
+    return _SHORT.repr(value)
 
 
-def at_least(argument: str, value: int, minimum: int) -> int:
-    """Return `value` as an `int`; raise `ValueError` unless it is a whole number >= `minimum`.
+def at_least(argument: str, value: int, minimum: int, maximum: int = _MOST) -> int:
+    """Return `value` as an `int`; raise `ValueError` unless it is a whole number from `minimum` to `maximum`.
 
     Use the returned value: under `jit` a NumPy integer becomes an array whose value is unknown.
     """
@@ -59,7 +85,54 @@ def at_least(argument: str, value: int, minimum: int) -> int:
         number = None
     if number is None or number < minimum:
         raise ValueError(f"`{argument}` must be a whole number of at least {minimum}; got {shown(value)}.")
+    if number > maximum:
+        raise ValueError(f"`{argument}` must be a whole number of at most {maximum}; got {shown(value)}.")
     return number
+
+
+def check_memory(*, each: int = 1, **sizes: int) -> None:
+    """Raise `ValueError` that names the `sizes` if an array of them, of `each` numbers per entry, cannot be held.
+
+    JAX would end the process where it allocates the array, without a word about its arguments.
+    """
+    taken = each * math.prod(sizes.values()) * jnp.dtype(jnp.result_type(float)).itemsize
+    if taken <= (most := _most_bytes()):
+        return
+    got = " × ".join(map(str, sizes.values())) + (f" × {each}" if each > 1 else "")
+    raise ValueError(
+        f"{in_words(sizes)} must give arrays of at most {most / 2**30:.4g} GiB, a quarter of the memory; got {got} "
+        f"numbers, {taken / 2**30:.4g} GiB. Lower `{max(sizes, key=lambda name: sizes[name])}`."
+    )
+
+
+@functools.cache
+def _most_bytes() -> int:
+    """The most bytes of one array: a quarter of this machine's memory if it computes on its CPU, at most 1 TiB.
+
+    A quarter, because what draws or moves an array holds copies of it.
+    """
+    known = jax.default_backend() == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
+    return min(_MOST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4) if known else _MOST_BYTES
+
+
+def in_words(arguments: Iterable[str]) -> str:
+    """The names of arguments in a sentence."""
+    *others, last = (f"`{argument}`" for argument in arguments)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def flag(argument: str, value: bool) -> bool:
+    """Return `value` as a `bool`; raise `ValueError` unless it is True or False: `"no"` would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{argument}` must be True or False; got {shown(value)}.")
+    return bool(value)
+
+
+def choice(argument: str, value: Any, options: Iterable[str]) -> Any:
+    """Return `value`; raise `ValueError` unless it is one of the `options`."""
+    if not (isinstance(value, str) and value in options):
+        raise ValueError(f"`{argument}` must be one of {tuple(options)}; got {shown(value)}.")
+    return value
 
 
 def instance(argument: str, value: Any, kind: type[_T], example: str) -> _T:
@@ -95,6 +168,25 @@ def numbers(argument: str, value: Any) -> Array:
     if jnp.issubdtype(array.dtype, np.complexfloating):
         raise ValueError(f"`{argument}` must be real; got {array.dtype}. Pass its real part, `.real`.")
     return array
+
+
+def one_number(argument: str, value: Any) -> float:
+    """Return a known number as a `float`; raise `ValueError` for arrays, complex numbers and anything else."""
+    if is_traced(value) or numbers(argument, value).shape != ():
+        raise ValueError(f"`{argument}` must be one number that is known, not traced; got {shown(value)}.")
+    return float(value)
+
+
+def on_host_in_float64(argument: str, value: Any) -> np.ndarray:
+    """Return `value` as a NumPy array of float64; raise `ValueError` unless its entries are real numbers."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{argument}` must be an array of numbers; got {shown(value)}.") from error
+    if array.dtype.kind not in "biuf":
+        kind = "complex numbers" if array.dtype.kind == "c" else shown(value)
+        raise ValueError(f"`{argument}` must be an array of real numbers; got {kind}.")
+    return array.astype(np.float64)
 
 
 def not_negative(argument: str, value: ArrayLike) -> Array:
@@ -133,8 +225,10 @@ def numbered(argument: str, values: Any, count: int, kind: str) -> Array:
 
     Without this check, JAX would clip indices that are too large, and count negative ones from the end.
     """
-    values = values if isinstance(values, np.ndarray) else jnp.asarray(values)
+    values = values if isinstance(values, np.ndarray) else numbers(argument, values)
     rule = f"`{argument}` must be {kind} 0 to {count - 1}"
+    if values.size == 0:
+        raise ValueError(f"{rule}; got none.")
     if not jnp.issubdtype(values.dtype, jnp.integer):
         raise ValueError(f"{rule}, as integers; got type {values.dtype}.")
     # Checked before the conversion to JAX's integers, which may have fewer bits.
@@ -182,5 +276,5 @@ def holds(value: Any, condition: Any, rule: str, got: Any = None) -> Any:
     if is_traced(condition):
         return eqx.error_if(value, ~condition, f"{rule}.")
     if not bool(condition):
-        raise ValueError(f"{rule}; got {got}.")
+        raise ValueError(f"{rule}; got {got if isinstance(got, str) else shown(got)}.")
     return value

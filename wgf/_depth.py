@@ -34,6 +34,16 @@ def check_depth(argument: str, depth: ArrayLike | Sequence[Any]) -> Array:
     return jnp.asarray(known.clip(0, 1))
 
 
+def one_depth(argument: str, depth: ArrayLike) -> Array:
+    """Return one depth in [0, 1]; raise `ValueError` for arrays of them, or as `check_depth` does."""
+    checked = check_depth(argument, depth)
+    if checked.shape != ():
+        raise ValueError(
+            f"`{argument}` must be one number; got an array of shape {checked.shape}. Use `jax.vmap` for many."
+        )
+    return checked
+
+
 def _clip(depth: Array) -> Array:
     """The nearest depths in [0, 1], with derivative 1 at both ends, where `jnp.clip` has ½."""
     depth = jnp.where(depth < 0, jnp.zeros_like(depth), depth)

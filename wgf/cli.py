@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import equinox as eqx
 import jax
 import tyro
 
+from ._checks import shown
 from ._standard_output import standard_output
 from ._stop_signals import ended_by_signals
 from .experiments import EXPERIMENTS, Result, config_from, load_config, reserved, save
@@ -26,6 +28,8 @@ class RerunConfig:
     """The config.json, or the results folder that holds it."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
+    distributed: str | None = None
+    """Join several processes, as for `wgf limit`. What the config.json says of other machines is not used."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -40,6 +44,20 @@ def main(args: Sequence[str] | None = None) -> None:
         # The user's input is at fault: one line without a traceback, and the exit code of wrong usage.
         print(f"wgf: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except (eqx.EquinoxRuntimeError, jax.errors.JaxRuntimeError, MemoryError) as error:
+        if (reason := _reason(error)) is None:
+            raise
+        print(f"wgf: {reason}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _reason(error: Exception) -> str | None:
+    """What made a run fail, on one line; None if that is a fault of the program."""
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, eqx.EquinoxRuntimeError):
+        return f"the run failed. {first}"
+    exhausted = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+    return f"the memory does not suffice: {first[:300]} Lower the sizes of the run." if exhausted else None
 
 
 @contextmanager
@@ -85,9 +103,12 @@ def _stored(rerun: RerunConfig) -> Any:
     name, fields = load_config(rerun.config)
     with _about(rerun.config):
         if name not in EXPERIMENTS:
-            raise ValueError(f"`experiment` must be one of {sorted(EXPERIMENTS)}; got {name!r}.")
+            raise ValueError(f"`experiment` must be one of {sorted(EXPERIMENTS)}; got {shown(name)}.")
         config = config_from(EXPERIMENTS[name].config, fields)
-    return config if rerun.out is None else dataclasses.replace(config, out=rerun.out)
+    if rerun.distributed is not None and not hasattr(config, "distributed"):
+        raise ValueError(f"`distributed` goes with a run of `wgf limit`; got {shown(rerun.distributed)} with {name}.")
+    changes = {"distributed": rerun.distributed} if hasattr(config, "distributed") else {}
+    return dataclasses.replace(config, out=config.out if rerun.out is None else rerun.out, **changes)
 
 
 @contextmanager

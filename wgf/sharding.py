@@ -38,6 +38,8 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
     devices = jax.devices() if devices is None else list(np.ravel(np.asarray(devices, object)))
     for device in devices:
         instance("devices", device, jax.Device, "a list of devices, e.g. jax.devices()[:2]")
+    if len(set(devices)) != len(devices):
+        raise ValueError(f"`devices` must be different devices; got {shown(devices)}.")
     if len(devices) != shape[0] * shape[1]:
         raise ValueError(
             f"`prompts` x `particles` must be the number of devices, {len(devices)}; got {shape[0]} x {shape[1]}. Pass "
@@ -51,9 +53,12 @@ def parse_mesh(text: str) -> Mesh:
 
     **Raises:** `ValueError` if the text is not of that form, or the number of devices is not the number of parts.
     """
-    axes = {name: count for name, _, count in (pair.partition("=") for pair in text.split(","))}
-    if not set(axes) <= {PROMPTS, PARTICLES} or not all(count.isdigit() for count in axes.values()):
-        raise ValueError(f"`mesh` must be of the form prompts=4,particles=2; got {text!r}.")
+    pairs = [pair.partition("=") for pair in text.split(",")] if isinstance(text, str) else [("", "", "")]
+    axes = {name: count for name, _, count in pairs}
+    if not set(axes) <= {PROMPTS, PARTICLES} or not all(map(_is_number, axes.values())):
+        raise ValueError(f"`mesh` must be of the form prompts=4,particles=2; got {shown(text)}.")
+    if len(axes) < len(pairs):
+        raise ValueError(f"`mesh` must name each axis once, as in prompts=4,particles=2; got {shown(text)}.")
     return mesh(prompts=int(axes.get(PROMPTS, 1)), particles=int(axes.get(PARTICLES, 1)))
 
 
@@ -67,10 +72,15 @@ def start_processes(text: str) -> None:
 
     **Raises:** `ValueError` if the text is of neither form.
     """
-    address, *numbers = text.split(",")
-    known = ":" in address and len(numbers) == 2 and all(number.isdigit() for number in numbers)
+    address, *numbers = text.split(",") if isinstance(text, str) else [""]
+    host, _, port = address.rpartition(":")
+    known = host and len(numbers) == 2 and all(map(_is_number, (port, *numbers)))
     if text != "auto" and not known:
-        raise ValueError(f"`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got {text!r}.")
+        raise ValueError(f"`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got {shown(text)}.")
+    if known and not (0 < int(port) < 2**16 and int(numbers[1]) < int(numbers[0])):
+        raise ValueError(
+            f"`distributed` must have a port from 1 to 65535, and an ID from 0 to PROCESSES - 1; got {shown(text)}."
+        )
     if jax.distributed.is_initialized():
         return
     if text == "auto":
@@ -137,6 +147,11 @@ def gather(tree: _Tree) -> _Tree:
         return jax.device_put(whole, home)
 
     return jax.tree.map(one, tree)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a whole number of at most nine digits."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _check_divides(axis: str, size: int, parts: int) -> None:

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._backend.compiled import compiled
-from .._checks import ENCODER, at_least, instance, positive, random_key
+from .._checks import ENCODER, at_least, check_memory, instance, positive, random_key
 from .._random import purpose
 from ..encoders import AbstractEncoder
 from ..prompts import Prompts
@@ -99,6 +99,7 @@ def check_assumptions(
     samples = at_least("samples", samples, 16)
     instance("encoder", encoder, AbstractEncoder, ENCODER)
     instance("prompts", prompts, Prompts, "a wgf.prompts.Prompts")
+    check_memory(each=prompts.tokens.size, samples=samples)
     scale, key = positive("scale", scale), random_key("key", key)
     keys = jax.random.split(purpose(key, "analysis.check_assumptions"), 4)
     sample_key, row_key, segment_key, mean_key = keys

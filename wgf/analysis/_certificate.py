@@ -1,5 +1,6 @@
 """The optimality certificate: a search for a particle whose insertion lowers Q."""
 
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -10,8 +11,9 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
+from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import at_least, instance, positive, random_key
+from .._checks import at_least, check_memory, finite, instance, positive, random_key
 from .._depth import check_depth
 from .._random import purpose
 from ..measures import coordinates
@@ -89,6 +91,11 @@ def certificate(
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
     key = random_key("key", key)
+    parts = jax.tree.leaves(model.measure.particles)
+    for leaf in parts:
+        if not is_traced(leaf):
+            finite("model", leaf)
+    check_memory(each=sum(math.prod(leaf.shape[2:]) for leaf in parts), starts=starts)
     depths = _depths(model, depths)
     radius = _radius(model, radius)
     return _certificate(objective, model, key, depths, radius, starts, max_steps)
@@ -170,7 +177,7 @@ def _depths(model: AbstractModel, depths: ArrayLike | Sequence[float] | None) ->
         chosen = np.unique(np.linspace(0, own.shape[0] - 1, min(8, own.shape[0])).round().astype(int))
         return own[chosen]
     depths = jnp.atleast_1d(check_depth("depths", depths))
-    if depths.ndim != 1:
+    if depths.ndim != 1 or depths.size == 0:
         raise ValueError(f"`depths` must be a vector of depths in [0, 1]; got shape {depths.shape}.")
     return depths
 

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._backend.precision import Module
-from .._checks import at_least, instance
+from .._checks import at_least, finite, instance, one_number
 from ..encoders import AbstractEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure
-from ..models import AbstractModel
+from ..models import AbstractModel, AveragedODE
 from ..objective import Objective
 
 
@@ -70,6 +70,10 @@ def cubature(
     instance("pilot", pilot, FlowSolution, "a solution of wgf.flow")
     instance("base", base, AbstractMeasure, "a measure over depth, e.g. of wgf.measures.Gaussian")
     width, tied = at_least("width", width, 1), at_least("tied", tied, 1)
+    instance("pilot", pilot.models, AveragedODE, "the flow of a wgf.AveragedODE")
+    finite("pilot", pilot.objective)
+    if not 0 < one_number("share", share) <= 1:
+        raise ValueError(f"`share` must be above 0 and at most 1; got {share}.")
     _check(pilot, base, width, tied)
     paired = _in_pairs(pilot.models.encoder, base.particles)
     features = np.asarray(_contributions(objective, pilot, base.particles, paired), np.float64)

@@ -53,6 +53,8 @@ def diagnose(
     """
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("solution", solution, FlowSolution, "a solution of wgf.flow")
+    if gap is not None:
+        instance("gap", gap, Gap, "the gap of this flow, wgf.gap(finite, limit)")
     key = random_key("key", key)
     if diverged := _diverged(solution):
         return (diverged,)

@@ -6,6 +6,7 @@ import scipy
 from jaxtyping import Array, Float
 
 from .._backend.precision import Module
+from .._checks import at_least, one_number
 
 
 class Estimate(Module):
@@ -75,6 +76,7 @@ def student_quantile(replicates: int, confidence: float = 0.95) -> float:
 
     **Raises:** `ValueError` unless the confidence lies between 0 and 1.
     """
-    if not 0 < confidence < 1:
+    replicates = at_least("replicates", replicates, 2)
+    if not 0 < one_number("confidence", confidence) < 1:
         raise ValueError(f"`confidence` must lie between 0 and 1; got {confidence}.")
     return float(scipy.stats.t.ppf((1 + confidence) / 2, replicates - 1))

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import at_least, instance, positive
+from .._checks import at_least, flag, instance, positive
 from .._display.datasets import Dataset, dataset, version_text
 from .._display.table import Column, Tabled
 from .._display.text import last
@@ -20,7 +20,7 @@ from .._finite import finite_rows
 from ..flows import FlowSolution
 from ..flows._solution import along
 from ..measures import AbstractMeasure, Eulerian
-from ..models import AbstractModel
+from ..models import AbstractModel, Transformer
 from ..transport import Excess
 from ._excess import Clouds, fill_clouds, sinkhorn_excess
 from ._noise import GAPS, Noise, Resolved, default_epsilon, mean_square, noise as noise_of
@@ -205,9 +205,15 @@ def gap(
     _check_flow("limit", limit.pooled if isinstance(limit, Replicates) else limit)
     if mesh is not None:
         instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
+    unpaired = flag("unpaired", unpaired)
     if noise is not None:
         instance("noise", noise, Noise, "the noise of the limit, wgf.analysis.noise(replicates)")
     reference = limit.pooled if isinstance(limit, Replicates) else limit
+    if isinstance(reference.models, Transformer) and not isinstance(finite.models, Transformer):
+        raise ValueError(
+            "`finite` must be the flow of a wgf.Transformer, and `limit` that of a wgf.AveragedODE; got them in the "
+            "other order. Swap the two."
+        )
     if finite.taus.shape != reference.taus.shape or not _equal_or_traced(finite.taus, reference.taus):
         raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {reference.taus}.")
     if finite.outputs.shape != reference.outputs.shape:

@@ -7,6 +7,8 @@ import numpy as np
 import scipy
 from jaxtyping import ArrayLike
 
+from .._checks import on_host_in_float64, one_number, shown
+
 
 @dataclass(frozen=True)
 class LinearRate:
@@ -47,11 +49,20 @@ def linear_rate(
 
     **Returns:** [`wgf.analysis.LinearRate`][].
 
-    **Raises:** `ValueError` if there are fewer than three losses, or one that is not positive and finite.
+    **Raises:** `ValueError` if there are fewer than three losses, one that is not positive and finite, or times do not
+    increase.
     """
-    times, losses = np.asarray(times, float), np.asarray(losses, float)
+    times, losses = on_host_in_float64("times", times), on_host_in_float64("losses", losses)
+    if losses.ndim != 1 or times.shape != losses.shape or not np.all(np.diff(times) > 0):
+        raise ValueError(
+            f"`times` and `losses` must be vectors of one length, and times increase; got {shown(times)} and "
+            f"{shown(losses)}."
+        )
+    for name, value in (("transient", transient), ("decades", decades)):
+        if not 0 <= one_number(name, value) < np.inf:
+            raise ValueError(f"`{name}` must be finite and not negative; got {value}.")
     if losses.size < 3 or not np.all(np.isfinite(losses) & (losses > 0)):
-        raise ValueError(f"`losses` must be at least three positive finite numbers; got {losses}.")
+        raise ValueError(f"`losses` must be at least three positive finite numbers; got {shown(losses)}.")
     fallen = np.log10(losses[0] / losses)
     last = len(losses) - 1
     end = max(2, _first(fallen >= transient + decades, last))

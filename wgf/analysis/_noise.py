@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
-from .._checks import at_least, instance, positive
+from .._checks import at_least, choice, instance, numbers, positive
 from .._display.text import Brief, last
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
@@ -70,7 +70,8 @@ class Noise(Brief):
 
     def resolves(self, name: str, gap: Float[ArrayLike, "*batch saves"]) -> Bool[Array, "*batch saves"]:
         """Whether each value of a gap exceeds `factor` times the noise of this name."""
-        sizes = jnp.abs(gap)
+        sizes = jnp.abs(numbers("gap", gap))
+        choice("name", name, list(GAPS))
         return sizes > self.factor * jnp.broadcast_to(getattr(self, name), sizes.shape)
 
 
@@ -91,6 +92,8 @@ def noise(
     Cost: a Sinkhorn divergence per replicate, τ and depth, each of the particles of one replicate.
     """
     instance("replicates", replicates, Replicates, "a solution of wgf.flow_replicates")
+    if mesh is not None:
+        instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
     epsilon = default_epsilon(replicates.pooled.models.measure) if epsilon is None else positive("epsilon", epsilon)
     most_depths = at_least("most_depths", most_depths, 1)
     placed, scale = onto(mesh, (replicates, jnp.asarray(epsilon)))

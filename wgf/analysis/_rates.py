@@ -7,7 +7,7 @@ import numpy as np
 import scipy
 from jaxtyping import ArrayLike, Float
 
-from .._checks import at_least
+from .._checks import at_least, check_memory, on_host_in_float64
 
 _MOST_EXPONENT = 3.0
 FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -92,15 +92,19 @@ def fit_rates(
 
     **Raises:** `ValueError` if there are too few sizes or seeds, shapes do not fit, or a gap is not positive.
     """
-    depths, widths, gaps = (np.asarray(x, np.float64) for x in (depths, widths, gaps))
+    depths, widths, gaps = (
+        on_host_in_float64(name, x) for name, x in (("depths", depths), ("widths", widths), ("gaps", gaps))
+    )
     if gaps.ndim != 2 or depths.shape != (gaps.shape[0],) or widths.shape != depths.shape:
         shapes = depths.shape, widths.shape, gaps.shape
         raise ValueError(f"`depths`, `widths` and `gaps` must be [sizes], [sizes] and [sizes, seeds]; got {shapes}.")
     if gaps.shape[0] < 6 or gaps.shape[1] < 3:
         raise ValueError(f"`gaps` must hold at least 6 sizes and 3 seeds; got {gaps.shape}.")
-    if not (np.isfinite(gaps) & (gaps > 0)).all():
-        raise ValueError("`gaps` must be positive and finite; got one that is not.")
-    resamples = at_least("resamples", resamples, 2)
+    for name, values in (("depths", depths), ("widths", widths), ("gaps", gaps)):
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(f"`{name}` must be positive and finite; got {values.min():g} to {values.max():g}.")
+    resamples, seed = at_least("resamples", resamples, 2), at_least("seed", seed, 0)
+    check_memory(each=gaps.size, resamples=resamples)
     draws = np.random.default_rng(seed).integers(gaps.shape[1], size=(resamples, gaps.shape[1]))
     means = [np.sqrt(np.mean(gaps[:, draw] ** 2, axis=1)) for draw in draws]
     gap = np.sqrt(np.mean(gaps**2, axis=1))

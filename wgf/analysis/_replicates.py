@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.same import same
-from .._checks import instance, on_host, shown
+from .._checks import flag, instance, on_host, shown
 from .._display.datasets import DataTree, data_tree, dataset
 from .._display.table import Column, Tabled
 from .._display.text import facts_of, known
@@ -162,6 +162,9 @@ def flow_replicates(
     Cost: twice that of the pooled flow without tracers, for any R: error bars cost one more solve. Each replicate takes
     its own steps. They run one after another on a CPU, and as one batch elsewhere.
     """
+    throw = flag("throw", throw)
+    if isinstance(tracers, str) or not isinstance(tracers, Sequence):
+        raise ValueError(f"`tracers` must be a list of measures or models; got {shown(tracers)}.")
     members = flow_each(objective, models, taus, **options)
     start = pool(models).with_tracers(*tracers) if tracers else pool(models)
     pooled = flow(objective, start, taus, progress_meter=progress_meter, throw=False, **options)
@@ -246,12 +249,22 @@ def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
     for number, other in enumerate(others, start=1):
         if not same(first, other):
             raise ValueError(
-                f"`models` must differ only in the values of their arrays; got "
-                f"{eqx.tree_pformat(other)} as replicate {number}, and {eqx.tree_pformat(first)} as the first."
+                f"`models` must differ only in the values of their arrays; got {_first_of(other, first)} in replicate "
+                f"{number}, and {_first_of(first, other)} in the first."
             )
     # Copies of functions make structures unequal, so all models take the structure of the first.
     structure = jax.tree.structure(models[0])
     return tuple(jax.tree.unflatten(structure, jax.tree.leaves(model)) for model in models)
+
+
+def _first_of(model: AbstractModel, other: AbstractModel) -> str:
+    """The first part of a model that another lacks: its path, and its shape and type or its value."""
+    known = set(map(str, jax.tree_util.tree_leaves_with_path(other)))
+    own = (part for part in jax.tree_util.tree_leaves_with_path(model) if str(part) not in known)
+    found: tuple[Any, Any] = next(own, ((), model))
+    path, leaf = found
+    kind = f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else shown(leaf)
+    return f"{kind} at {jax.tree_util.keystr(path) or 'its root'}"
 
 
 @eqx.filter_jit

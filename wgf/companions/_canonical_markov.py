@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import finite, holds
+from .._checks import finite, holds, instance, numbers
 from ..prompts import MarkovChain
 
 # The saddle, and the energy of the level set through it.
@@ -34,6 +34,9 @@ class CanonicalMarkov(Module):
 
     def __init__(self, e: ArrayLike, w: ArrayLike):
         self.e, self.w = finite("e", e), finite("w", w)
+        for name, value in (("e", self.e), ("w", self.w)):
+            if value.shape != ():
+                raise ValueError(f"`{name}` must be one number; got an array of shape {value.shape}.")
 
     @property
     def gain(self) -> Float[Array, ""]:
@@ -75,6 +78,7 @@ class CanonicalRisk(Module):
 
     def __call__(self, model: CanonicalMarkov) -> Float[Array, ""]:
         """The loss Q(e, w)."""
+        instance("model", model, CanonicalMarkov, "a wgf.companions.CanonicalMarkov")
         # Derivatives pass through the bias: the gradient through it is zero (it is optimal), but the Hessian is not.
         return self.loss(model.gain, self.optimal_bias(model.gain))
 
@@ -121,7 +125,7 @@ class CanonicalRisk(Module):
 
         **Source:** arXiv:2406.03072, section 4.
         """
-        w = model.w
+        w = instance("model", model, CanonicalMarkov, "a wgf.companions.CanonicalMarkov").w
         safe = CanonicalMarkov(model.e, jnp.where(w < 0, w, -1.0))
         over = (w < 0) & (safe.energy > SADDLE_ENERGY)
         favoured = jnp.where(self.global_gain > 0, w > SADDLE_W, w < SADDLE_W)
@@ -132,6 +136,7 @@ class CanonicalRisk(Module):
 
         The border has w ≤ −1/√2 if p + q < 1, and −1/√2 ≤ w < 0 if p + q > 1.
         """
+        w = numbers("w", w)
         reached = (w < 0) & jnp.where(self.global_gain > 0, w <= SADDLE_W, w >= SADDLE_W)
         square = w**2 - jnp.log(jnp.abs(w)) + SADDLE_ENERGY
         return jnp.where(reached, jnp.sqrt(jnp.maximum(square, 0)), jnp.inf)

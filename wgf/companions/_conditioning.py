@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._backend.precision import Module
+from .._checks import instance, numbers, positive
 from ._residual import ResidualTransformer, SquareLoss
 
 
@@ -25,6 +26,9 @@ def spectrum(matrix: Float[Array, "*shape rows columns"]) -> Spectrum:
 
     Cost: one singular value decomposition, without vectors.
     """
+    matrix = numbers("matrix", matrix)
+    if matrix.ndim < 2:
+        raise ValueError(f"`matrix` must have shape [..., rows, columns]; got {matrix.shape}.")
     values = jnp.linalg.svd(matrix, compute_uv=False)
     return Spectrum(values[..., -1], values[..., 0])
 
@@ -40,6 +44,8 @@ def attention_spectrum(loss: SquareLoss, model: ResidualTransformer) -> Spectrum
     σ_min(B) = O(1/T). With the residual connection, \( \sigma_{\min}(B) \ge \sigma_{\min}(X) - \sigma_{\max}(P X W_V)
     \) (Weyl). If the columns of P X W_V are independent of X, the two terms add up like independent noise.
     """
+    instance("loss", loss, SquareLoss, "a wgf.companions.SquareLoss")
+    instance("model", model, ResidualTransformer, "a wgf.companions.ResidualTransformer")
     attended = model.attended(loss.tokens, loss.temperature)
     return spectrum(attended.reshape(attended.shape[0], -1, attended.shape[-1]))
 
@@ -69,6 +75,7 @@ def linear_rate_bound(loss: SquareLoss, model: ResidualTransformer) -> Float[Arr
     **Source:** the statement is that of arXiv:2506.05249, whose constants also contain the initial loss. The inequality
     is that of Q. Nguyen and M. Mondelli, arXiv:2002.07867, for feed-forward networks, with B as the wide layer.
     """
+    instance("loss", loss, SquareLoss, "a wgf.companions.SquareLoss")
     prompts, length, dim = loss.tokens.shape
     blocks = model.blocks
     if prompts * length > dim or dim > blocks.w_in.shape[-1]:
@@ -85,4 +92,5 @@ def step_size(loss: SquareLoss, model: ResidualTransformer, fraction: ArrayLike)
     - `loss`, `model`: the loss, and the model at the start. σ_max(B) is the greatest over the layers.
     - `fraction`: c. Good values: 0.02 to 0.1. Stability also depends on the norms of W_1 and W_2.
     """
-    return jnp.asarray(fraction) / jnp.max(attention_spectrum(loss, model).greatest) ** 2
+    fraction = positive("fraction", fraction)
+    return fraction / jnp.max(attention_spectrum(loss, model).greatest) ** 2

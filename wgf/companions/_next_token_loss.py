@@ -5,11 +5,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._backend.precision import Module
-from .._checks import at_least, numbered
+from .._checks import at_least, instance, numbered, numbers, shown
 from .._random import purpose
 from ..prompts import MarkovChain
 
@@ -35,8 +36,10 @@ class NextTokenLoss(Module):
     symbols: Int[Array, "batch length"]
 
     def __init__(self, chain: MarkovChain, symbols: Int[Array, "batch length"]):
+        instance("chain", chain, MarkovChain, "a wgf.prompts.MarkovChain")
         if chain.states != 2:
             raise ValueError(f"`chain` must have two states; got {chain.states}.")
+        symbols = symbols if isinstance(symbols, np.ndarray) else numbers("symbols", symbols)
         if symbols.ndim != 2 or symbols.shape[1] < 2:
             raise ValueError(f"`symbols` must have shape [B, N + 1] with N >= 1; got shape {symbols.shape}.")
         self.chain, self.symbols = chain, numbered("symbols", symbols, 2, "symbols")
@@ -44,11 +47,14 @@ class NextTokenLoss(Module):
     @classmethod
     def drawn(cls, chain: MarkovChain, key: PRNGKeyArray, *, batch: int, length: int) -> "NextTokenLoss":
         """The loss on `batch` sequences drawn from the chain, with `length` predictions per sequence."""
+        instance("chain", chain, MarkovChain, "a wgf.prompts.MarkovChain")
         key = purpose(key, "companions.NextTokenLoss.drawn")
         return cls(chain, chain.sample(key, batch, at_least("length", length, 1) + 1))
 
     def __call__(self, model: BinaryModel) -> Float[Array, ""]:
         """The loss on the sequences."""
+        if not callable(model):
+            raise ValueError(f"`model` must be a function of symbols [B, N] to logits [B, N]; got {shown(model)}.")
         return jnp.mean(optax.sigmoid_binary_cross_entropy(model(self.symbols[:, :-1]), self.symbols[:, 1:]))
 
     def minibatch(self, key: PRNGKeyArray, size: int) -> "NextTokenLoss":

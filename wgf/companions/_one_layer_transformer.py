@@ -7,9 +7,10 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import at_least, finite, numbered
+from .._checks import at_least, check_memory, flag, numbered, numbers, positive
 from .._random import purpose
 from ..encoders import Causal
+from ._canonical_markov import CanonicalMarkov
 
 
 class OneLayerTransformer(Module):
@@ -60,15 +61,18 @@ class OneLayerTransformer(Module):
         - `scale`: the standard deviation, usually 0.02.
         - `tied`: whether the head is the token embedding.
 
-        **Raises:** `ValueError` if a count is below 1 or the scale is not finite.
+        **Raises:** `ValueError` if a count is below 1 or the scale is not positive.
 
         **Source:** GPT-2's initialisation, which arXiv:2406.03072 calls the standard one.
         """
         dim, length = at_least("dim", dim, 1), at_least("length", length, 1)
         hidden = 4 * dim if hidden is None else at_least("hidden", hidden, 1)
+        check_memory(length=length, dim=dim)
+        check_memory(hidden=hidden, dim=dim)
+        check_memory(each=dim, dim=dim)
         shapes = [(dim,), (length, dim), *4 * [(dim, dim)], (hidden, dim), (dim, hidden), (dim,)]
         keys = jax.random.split(purpose(key, "companions.OneLayerTransformer.standard"), len(shapes))
-        scale = finite("scale", scale)
+        scale, tied = positive("scale", scale), flag("tied", tied)
         token, position, query, key_, value, project, expand, contract, head = (
             scale * jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)
         )
@@ -102,7 +106,8 @@ class OneLayerTransformer(Module):
 
         **Source:** arXiv:2406.03072, section 3, and the low-rank initialisation of the authors' code.
         """
-        e, w = finite("e", e), finite("w", w)
+        point = CanonicalMarkov(e, w)
+        e, w = point.e, point.w
         normal_key, sign_key = jax.random.split(purpose(key, "companions.OneLayerTransformer.rank_one"))
         model = cls.standard(normal_key, length=length, dim=dim, hidden=hidden)
         hidden = model.expand.shape[0]
@@ -130,6 +135,9 @@ class OneLayerTransformer(Module):
         **Raises:** `ValueError` if a symbol is neither 0 nor 1 (if traced, the logits are NaN instead), or there are
         more positions than the model has.
         """
+        symbols = numbers("symbols", symbols)
+        if symbols.ndim != 2:
+            raise ValueError(f"`symbols` must have shape [B, N]; got {symbols.shape}.")
         length, dim = symbols.shape[1], self.token.shape[0]
         if length > self.position.shape[0]:
             raise ValueError(f"`symbols` must have at most {self.position.shape[0]} positions; got {length}.")

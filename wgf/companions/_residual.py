@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from .._backend.compat import is_traced
 from .._backend.compiled import compiled
 from .._backend.precision import Module
-from .._checks import at_least
+from .._checks import at_least, check_memory, flag, numbers, one_number, positive, shown
 from .._random import purpose
 
 Tokens = Float[Array, "prompts length dim"]
@@ -31,8 +32,8 @@ class SmoothLeakyReLU(Module):
     slope: float = eqx.field(static=True, default=0.5)
 
     def __check_init__(self):
-        if not 0 < self.slope <= 1:
-            raise ValueError(f"`slope` must lie in (0, 1]; got {self.slope!r}.")
+        if not 0 < one_number("slope", self.slope) <= 1:
+            raise ValueError(f"`slope` must lie in (0, 1]; got {self.slope}.")
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Apply σ to each entry."""
@@ -113,8 +114,10 @@ class ResidualTransformer(Module):
         key: PRNGKeyArray,
     ):
         dim, hidden, depth = at_least("dim", dim, 1), at_least("hidden", hidden, 1), at_least("depth", depth, 1)
-        default = depth**-0.5 if residual else 1.0
-        branch: ArrayLike = default if branch_scale is None else branch_scale
+        check_memory(each=dim, depth=depth, dim=dim)
+        check_memory(each=depth, dim=dim, hidden=hidden)
+        default = depth**-0.5 if flag("residual", residual) else 1.0
+        branch = default if branch_scale is None else positive("branch_scale", branch_scale)
         keys = jax.random.split(purpose(key, "companions.ResidualTransformer"), 5)
 
         def draw(key: PRNGKeyArray, rows: int, columns: int, scale: ArrayLike = 1.0) -> Array:
@@ -132,11 +135,17 @@ class ResidualTransformer(Module):
 
     def __call__(self, tokens: Tokens, temperature: ArrayLike = 1.0) -> Tokens:
         """The last layer's output, for prompts `[prompts, length, dim]`."""
-        return self._scan(tokens, jnp.asarray(temperature))[0]
+        return self._scan(*self._checked(tokens, temperature))[0]
 
     def attended(self, tokens: Tokens, temperature: ArrayLike = 1.0) -> Float[Array, "depth prompts length dim"]:
         """The attention layer's output B of every layer."""
-        return self._scan(tokens, jnp.asarray(temperature))[1]
+        return self._scan(*self._checked(tokens, temperature))[1]
+
+    def _checked(self, tokens: Tokens, temperature: ArrayLike) -> tuple[Tokens, Float[Array, ""]]:
+        tokens, dim = numbers("tokens", tokens), self.blocks.query.shape[-1]
+        if tokens.ndim != 3 or tokens.shape[2] != dim:
+            raise ValueError(f"`tokens` must have shape [prompts, length, dim = {dim}]; got {tokens.shape}.")
+        return tokens, _temperature(temperature)
 
     @compiled
     def _scan(self, tokens: Tokens, temperature: Float[Array, ""]):
@@ -150,8 +159,9 @@ class ResidualTransformer(Module):
         return jax.lax.scan(layer, tokens, dynamic)
 
 
-def _real(value: ArrayLike) -> Array:
-    return jnp.asarray(value, jnp.result_type(float))
+def _temperature(value: ArrayLike) -> Array:
+    """Return a temperature as an array; raise `ValueError` unless it is positive, if it is known."""
+    return jnp.asarray(value if is_traced(value) else positive("temperature", value), jnp.result_type(float))
 
 
 class SquareLoss(Module):
@@ -168,9 +178,12 @@ class SquareLoss(Module):
 
     tokens: Tokens
     targets: Tokens
-    temperature: Float[Array, ""] = eqx.field(converter=_real, default=1.0)
+    temperature: Float[Array, ""] = eqx.field(converter=_temperature, default=1.0)
 
     def __check_init__(self):
+        for name in ("tokens", "targets"):
+            if numbers(name, getattr(self, name)).ndim != 3:
+                raise ValueError(f"`{name}` must have shape [prompts, length, dim]; got {getattr(self, name).shape}.")
         if self.tokens.shape != self.targets.shape:
             raise ValueError(
                 f"`targets` must have the shape of `tokens`, {self.tokens.shape}; got {self.targets.shape}."
@@ -178,4 +191,6 @@ class SquareLoss(Module):
 
     def __call__(self, model: ResidualTransformer) -> Float[Array, ""]:
         """L of a model."""
+        if not callable(model):
+            raise ValueError(f"`model` must be a wgf.companions.ResidualTransformer; got {shown(model)}.")
         return jnp.sum((model(self.tokens, self.temperature) - self.targets) ** 2) / 2

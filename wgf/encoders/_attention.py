@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._backend.attention import tile_of_heads
 from .._backend.compiled import compiled
 from .._backend.tiles import tiled_sum
-from .._checks import at_least
+from .._checks import at_least, check_memory, instance
 from .._random import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+from ._checks import leading_axes
 from ._mask import AbstractMask
 
 
@@ -55,12 +56,14 @@ class SoftmaxAttention(AbstractFusedEncoder, AbstractOddEncoder):
     def __init__(self, token_dim: int, *, key_dim: int, mask: AbstractMask | None = None):
         self.token_dim = at_least("token_dim", token_dim, 1)
         self.key_dim = at_least("key_dim", key_dim, 1)
-        if mask is not None and not isinstance(mask, AbstractMask):
-            raise ValueError(f"`mask` must be a mask such as wgf.encoders.Causal(), or None; got {mask!r}.")
-        self.mask = mask
+        check_memory(each=self.token_dim, token_dim=self.token_dim)
+        check_memory(token_dim=self.token_dim, key_dim=self.key_dim)
+        example = "a mask such as wgf.encoders.Causal(), or None"
+        self.mask = None if mask is None else instance("mask", mask, AbstractMask, example)
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Head:
         """Draw standard normal heads with leading axes `shape`."""
+        shape = leading_axes("shape", shape)
         keys = jax.random.split(purpose(key, "encoders.SoftmaxAttention"), 3)
         square, wide = (self.token_dim, self.token_dim), (self.key_dim, self.token_dim)
         return Head(*(jax.random.normal(k, (*shape, *s)) for k, s in zip(keys, (square, wide, wide), strict=True)))

@@ -29,7 +29,8 @@ class Average(AbstractFusedEncoder):
 
     Particles are [`wgf.encoders.Pair`][]s. The reflection reflects both halves.
 
-    **Raises:** `ValueError` if a half is not an encoder. `reflect` raises it if a half has no reflection.
+    **Raises:** `ValueError` if a half is not an encoder, or the token dimensions differ. `reflect` raises it if a half
+    has no reflection.
 
     **Source:** arXiv:2410.23610, section 3.1.
     """
@@ -40,6 +41,9 @@ class Average(AbstractFusedEncoder):
     def __check_init__(self):
         instance("f", self.f, AbstractEncoder, ENCODER)
         instance("h", self.h, AbstractEncoder, ENCODER)
+        dims = [getattr(part, "token_dim", None) for part in (self.f, self.h)]
+        if all(isinstance(dim, int) for dim in dims) and dims[0] != dims[1]:
+            raise ValueError(f"`h` must have the token dimension of `f`, {dims[0]}; got {dims[1]}.")
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Pair:
         """Draw both halves independently."""

@@ -11,6 +11,7 @@ from .._backend.chunks import mean_in_chunks
 from .._backend.compiled import compiled
 from .._backend.plain import PLAIN
 from .._backend.precision import Module
+from .._checks import ENCODER, instance
 from ._checks import check_arguments, check_call, check_fused, check_particles
 
 Tokens = Float[Array, "token_dim length"]
@@ -130,6 +131,8 @@ def plain_mean(
     encoder: AbstractEncoder, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch
 ) -> Batch:
     r"""The average \( \sum_j a_j \, g(T_b, \theta_j) \) as two nested `vmap`s: the reference for fused means."""
+    instance("encoder", encoder, AbstractEncoder, ENCODER)
+    check_arguments(encoder, particles, weights, tokens)
     return _plain_mean(encoder, particles, weights, tokens)
 
 

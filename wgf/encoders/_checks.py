@@ -1,17 +1,34 @@
 """Checks that an encoder, its particles and the prompts fit together. They need only shapes and types."""
 
+import math
 from typing import Any
 
 import jax
 from jaxtyping import Array, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._checks import check_types
+from .._checks import at_least, check_memory, check_types, numbers, shown
+
+
+def leading_axes(argument: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the leading axes of particles; raise `ValueError` unless they are a tuple of sizes that fit in memory."""
+    if not isinstance(shape, tuple | list):
+        raise ValueError(f"`{argument}` must be a tuple of sizes, e.g. (8,); got {shown(shape)}.")
+    sizes = tuple(at_least(argument, size, 0) for size in shape)
+    check_memory(**{argument: math.prod(sizes)})
+    return sizes
 
 
 def check_arguments(encoder: Any, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Array) -> None:
     """Raise `ValueError` unless the arguments of an encoder's mean share one type and the particles fit the encoder."""
+    numbers("tokens", tokens)
+    numbers("weights", weights)
+    jax.tree.map(lambda leaf: numbers("particles", leaf), particles)
     check_types(tokens, particles, weights)
+    if tokens.ndim != 3:
+        raise ValueError(
+            f"`tokens` must have shape [B, D, N+1]; got {tokens.shape}. Pass a single prompt as `x[None]`."
+        )
     axes = {leaf.shape[:1] for leaf in jax.tree.leaves(particles)}
     if not axes <= {weights.shape}:
         raise ValueError(
@@ -88,7 +105,10 @@ def particle_of(encoder: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
         return jax.eval_shape(lambda: encoder.sample(jax.random.key(0), ()))
     except NotImplementedError:
         return None
-    except TypeError:
+    except TypeError as error:
         if is_traced(*jax.tree.leaves(encoder)):
             return None
-        raise
+        raise ValueError(
+            f"`encoder` must draw particles that hold arrays alone; {type(encoder).__name__} raised "
+            f"{type(error).__name__}: {error}. Keep functions in the encoder: `eqx.partition(mlp, eqx.is_array)`."
+        ) from error

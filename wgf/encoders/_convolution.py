@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import at_least
+from .._checks import at_least, check_memory, shown
 from .._random import purpose
 from ._base import AbstractOddEncoder, Tokens
+from ._checks import leading_axes
 
 
 class ConvolutionalNeuron(NamedTuple):
@@ -43,12 +44,14 @@ class Convolution(AbstractOddEncoder):
     def __init__(self, token_dim: int, *, reach: int = 1, activation: Callable[[Array], Array] = jnp.tanh):
         self.token_dim = at_least("token_dim", token_dim, 1)
         self.reach = at_least("reach", reach, 0)
+        check_memory(token_dim=self.token_dim, reach=2 * self.reach + 1)
         if not callable(activation):
-            raise ValueError(f"`activation` must be a function of an array, e.g. jnp.tanh; got {activation!r}.")
+            raise ValueError(f"`activation` must be a function of an array, e.g. jnp.tanh; got {shown(activation)}.")
         self.activation = activation
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> ConvolutionalNeuron:
         """Draw standard normal neurons with leading axes `shape`."""
+        shape = leading_axes("shape", shape)
         in_key, out_key, bias_key = jax.random.split(purpose(key, "encoders.Convolution"), 3)
         return ConvolutionalNeuron(
             jax.random.normal(in_key, (*shape, self.token_dim, 2 * self.reach + 1)),

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import at_least
+from .._checks import at_least, check_memory, shown
 from .._random import purpose
 from ._attention import Head
 from ._base import AbstractOddEncoder, Tokens
+from ._checks import leading_axes
 
 Kernel = Callable[[Float[Array, "key_dim keys"], Float[Array, "key_dim queries"]], Float[Array, "keys queries"]]
 
@@ -63,12 +64,15 @@ class KernelAttention(AbstractOddEncoder):
     def __init__(self, token_dim: int, *, key_dim: int, kernel: Kernel = linear_kernel):
         self.token_dim = at_least("token_dim", token_dim, 1)
         self.key_dim = at_least("key_dim", key_dim, 1)
+        check_memory(each=self.token_dim, token_dim=self.token_dim)
+        check_memory(token_dim=self.token_dim, key_dim=self.key_dim)
         if not callable(kernel):
-            raise ValueError(f"`kernel` must be a function, e.g. wgf.encoders.linear_kernel; got {kernel!r}.")
+            raise ValueError(f"`kernel` must be a function, e.g. wgf.encoders.linear_kernel; got {shown(kernel)}.")
         self.kernel = kernel
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Head:
         """Draw standard normal heads with leading axes `shape`."""
+        shape = leading_axes("shape", shape)
         keys = jax.random.split(purpose(key, "encoders.KernelAttention"), 3)
         square, wide = (self.token_dim, self.token_dim), (self.key_dim, self.token_dim)
         return Head(*(jax.random.normal(k, (*shape, *s)) for k, s in zip(keys, (square, wide, wide), strict=True)))

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._checks import ENCODER, finite, instance
+from .._checks import ENCODER, instance, positive
 from ._base import AbstractEncoder, AbstractFusedEncoder, Batch, Tokens
 
 
@@ -28,11 +28,8 @@ class LayerNorm(AbstractFusedEncoder):
     epsilon: float = eqx.field(static=True)
 
     def __init__(self, encoder: AbstractEncoder, *, epsilon: float = 1e-5):
-        number = finite("epsilon", epsilon)
-        if number.shape != () or not number > 0:
-            raise ValueError(f"`epsilon` must be positive; got {epsilon!r}.")
         self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
-        self.epsilon = float(epsilon)
+        self.epsilon = float(positive("epsilon", epsilon))
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> PyTree[Array]:
         """Draw particles of the inner encoder."""

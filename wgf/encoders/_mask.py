@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from .._backend.precision import Module
-from .._checks import at_least
+from .._checks import at_least, check_memory, shown
 
 
 class AbstractMask(Module):
@@ -23,7 +23,7 @@ class Causal(AbstractMask):
 
     def __call__(self, length: int) -> Bool[np.ndarray, "keys queries"]:
         """True on and above the diagonal."""
-        return np.triu(np.ones((length, length), bool))
+        return np.triu(np.ones((_length(length),) * 2, bool))
 
 
 class Banded(AbstractMask):
@@ -50,7 +50,7 @@ class Banded(AbstractMask):
 
     def __call__(self, length: int) -> Bool[np.ndarray, "keys queries"]:
         """True on the diagonal and on r diagonals to either side."""
-        positions = np.arange(length)
+        positions = np.arange(_length(length))
         return np.abs(positions[:, None] - positions) <= self.reach
 
 
@@ -69,7 +69,7 @@ class Intersection(AbstractMask):
 
     def __init__(self, *masks: AbstractMask):
         if not masks or not all(isinstance(mask, AbstractMask) for mask in masks):
-            raise ValueError(f"`masks` must be at least one mask, e.g. wgf.encoders.Causal(); got {masks!r}.")
+            raise ValueError(f"`masks` must be at least one mask, e.g. wgf.encoders.Causal(); got {shown(masks)}.")
         self.masks = masks
 
     def __call__(self, length: int) -> Bool[np.ndarray, "keys queries"]:
@@ -81,3 +81,9 @@ class Intersection(AbstractMask):
                 f"`masks` must leave every query a key; got none for the query at column {blind}. Widen a mask."
             )
         return seen
+
+
+def _length(length: int) -> int:
+    length = at_least("length", length, 1)
+    check_memory(each=length, length=length)
+    return length

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._backend.compiled import compiled
 from .._backend.contract import contract
 from .._backend.tiles import Block, Tile, tiled_sum
-from .._checks import at_least
+from .._checks import at_least, flag, shown
 from .._random import purpose
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+from ._checks import leading_axes
 
 
 class Neuron(NamedTuple):
@@ -52,12 +53,13 @@ class Perceptron(AbstractFusedEncoder, AbstractOddEncoder):
     def __init__(self, token_dim: int, activation: Callable[[Array], Array] = jnp.tanh, *, use_bias: bool = True):
         self.token_dim = at_least("token_dim", token_dim, 1)
         if not callable(activation):
-            raise ValueError(f"`activation` must be a function of an array, e.g. jnp.tanh; got {activation!r}.")
+            raise ValueError(f"`activation` must be a function of an array, e.g. jnp.tanh; got {shown(activation)}.")
         self.activation = activation
-        self.use_bias = use_bias
+        self.use_bias = flag("use_bias", use_bias)
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Neuron:
         """Draw standard normal neurons with leading axes `shape`."""
+        shape = leading_axes("shape", shape)
         in_key, out_key, bias_key = jax.random.split(purpose(key, "encoders.Perceptron"), 3)
         return Neuron(
             jax.random.normal(in_key, (*shape, self.token_dim)),

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import random_key
 from ._base import AbstractFusedEncoder, AbstractOddEncoder, Batch, Tokens
+from ._checks import leading_axes
 
 
 class Zero(AbstractFusedEncoder, AbstractOddEncoder):
@@ -14,6 +16,8 @@ class Zero(AbstractFusedEncoder, AbstractOddEncoder):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> tuple[()]:
         """Return the empty particle."""
+        random_key("key", key)
+        leading_axes("shape", shape)
         return ()
 
     def __call__(self, particle: tuple[()], tokens: Tokens) -> Tokens:

@@ -1,5 +1,6 @@
 """What the numbers of a run depend on besides its options."""
 
+import os
 import platform
 import subprocess
 from datetime import datetime
@@ -42,7 +43,7 @@ def _digest_of_data(data: Any) -> str | None:
     if not isinstance(data, str):
         return None
     path = expanded("data", Path(data))
-    return digest_of_files(path) if path.is_file() else None
+    return digest_of_files(path) if os.path.isfile(path) else None
 
 
 def _commit() -> str | None:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from .._checks import shown
 from .._storage.files import written_whole
 
 _Config = TypeVar("_Config")
@@ -30,9 +32,9 @@ def load_config(path: Path) -> tuple[str, dict[str, Any]]:
     **Raises:** `ValueError` if the file does not exist, is not JSON, names a field twice, or names no experiment.
     """
     path = expanded("config", path)
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"`config` must be a config.json or the folder of a run; got {path}.")
+    path = path / "config.json" if os.path.isdir(path) else path
+    if not os.path.isfile(path):
+        raise ValueError(f"`config` must be a config.json or the folder of a run; got {shown(str(path))}.")
     try:
         record = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError, OSError) as error:
@@ -50,6 +52,8 @@ def expanded(argument: str, path: Path) -> Path:
 
     **Raises:** `ValueError` naming the argument if there is no such home directory.
     """
+    if "\0" in str(path):
+        raise ValueError(f"`{argument}` must be a path without zero bytes; got {shown(str(path))}.")
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -65,7 +69,7 @@ def config_from(config: type[_Config], fields: dict[str, Any]) -> _Config:
     """
     types = get_type_hints(config)
     if unknown := set(fields) - set(types):
-        raise ValueError(f"`config` must have fields of {sorted(types)}; got the unknown {sorted(unknown)}.")
+        raise ValueError(f"`config` must have fields of {sorted(types)}; got the unknown {shown(sorted(unknown))}.")
     values = {name: _field(name, value, types[name]) for name, value in fields.items()}
     defaults: Any = config.quick_default() if values.get("quick") else config()  # pyright: ignore[reportAttributeAccessIssue]
     return dataclasses.replace(defaults, **values)
@@ -75,7 +79,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The fields as a dictionary. A field that is named twice is an error: JSON would keep the last one silently."""
     names = [name for name, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{twice} more than once")
+        raise ValueError(f"{shown(twice)} more than once")
     return dict(pairs)
 
 
@@ -90,10 +94,10 @@ def _field(name: str, value: Any, allowed: Any) -> Any:
     try:
         return _typed(name, value, allowed)
     except _WrongTypeError as error:
-        shown = json.dumps(error.value, ensure_ascii=False)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        text = json.dumps(error.value, ensure_ascii=False)
+        text = text if len(text) <= 60 else f"{text[:57]}..."
         inside = f" as `{error.place}`" if error.place != name else ""
-        raise ValueError(f"`{name}` must be {_in_words(allowed)}; got {shown}{inside}.") from None
+        raise ValueError(f"`{name}` must be {_in_words(allowed)}; got {text}{inside}.") from None
 
 
 def _typed(place: str, value: Any, allowed: Any) -> Any:

@@ -1,10 +1,12 @@
 """The data of an experiment, as named on the command line."""
 
+import os
 from pathlib import Path
 
 from jaxtyping import PRNGKeyArray
 
 from .. import prompts as data
+from .._checks import shown
 from ..prompts import Prompts
 from ._config_file import expanded
 
@@ -17,12 +19,14 @@ def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int
     """
     if name in ("synthetic", "diabetes"):
         if target is not None:
-            raise ValueError(f"`target` goes with a CSV file as `data`; got target {target!r} with data {name!r}.")
+            raise ValueError(
+                f"`target` goes with a CSV file as `data`; got target {shown(target)} with data {shown(name)}."
+            )
         draw = data.linear_regression if name == "synthetic" else data.diabetes
         return draw(key, batch=batch, examples=examples, dim=dim)
     path = expanded("data", Path(name))
-    if not path.is_file():
-        raise ValueError(f"`data` must be 'synthetic', 'diabetes' or a CSV file that exists; got {name!r}.")
+    if not os.path.isfile(path):
+        raise ValueError(f"`data` must be 'synthetic', 'diabetes' or a CSV file that exists; got {shown(name)}.")
     if target is None:
         raise ValueError("`target` must name the column to predict where `data` is a CSV file; got None.")
     return data.from_table(key, *data.read_csv(path, target), batch=batch, examples=examples, dim=dim)

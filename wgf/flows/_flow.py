@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
 from .._backend.mesh import on_own_mesh
-from .._checks import at_least, instance
+from .._checks import at_least, flag, instance
 from ._problem import Problem, initial_value_problem
 from ._solution import RESULTS, FlowSolution, raise_if, translate
 from ._state import State
@@ -94,6 +94,7 @@ def flow(
     **Source:** arXiv:2410.23610, equations 2.7 and 3.3; for σ > 0, S. Mei, A. Montanari, P.-M. Nguyen, *A mean field
     view of the landscape of two-layer neural networks*, PNAS 115 (2018).
     """
+    throw = flag("throw", throw)
     instance("adjoint", adjoint, diffrax.AbstractAdjoint, "a Diffrax adjoint, e.g. diffrax.DirectAdjoint()")
     example = "a Diffrax progress meter, e.g. wgf.flows.ProgressBar()"
     instance("progress_meter", progress_meter, diffrax.AbstractProgressMeter, example)

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 from .._backend.canonical import canonical
 from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import finite, holds, instance, not_negative, positive, random_key
+from .._checks import finite, holds, instance, not_negative, on_host, positive, random_key, shown
 from .._finite import finite_rows
 from ..objective import Objective
 from ._curves import curves
@@ -131,12 +131,13 @@ def initial_value_problem(
     """
     check_posed(objective, model)
     if tracers_of(model) and not isinstance(objective, Objective):
-        raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {objective!r}.")
+        raise ValueError(f"`objective` must be a wgf.Objective for a model with tracers; got {shown(objective)}.")
     if solver is not None:
         instance("solver", solver, diffrax.AbstractSolver, "a Diffrax solver, e.g. diffrax.Tsit5()")
     if controller is not None:
         example = "a step size controller of Diffrax, e.g. diffrax.PIDController(1e-4, 1e-6)"
         instance("controller", controller, diffrax.AbstractStepSizeController, example)
+    key = None if key is None else random_key("key", key)
     dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
     checked = not_negative("temperature", temperature).astype(dtype)
@@ -161,11 +162,11 @@ def initial_value_problem(
         model=model,
         taus=taus,
         temperature=temperature,
-        key=random_key("key", key) if noisy else None,
+        key=key if noisy else None,
         solver=geometry.solver() if solver is None else solver,
         controller=controller,
         dt0=None if dt0 is None else positive("dt0", dt0).astype(dtype),
-        steady=None if steady is None else positive("steady", steady).astype(dtype),
+        steady=None if steady is None else _fraction("steady", steady).astype(dtype),
     )
 
 
@@ -198,13 +199,22 @@ def _dtype(model: PyTree):
 
 
 def _controller(geometry: AbstractGeometry, model: PyTree, rtol, atol, taus) -> diffrax.AbstractStepSizeController:
-    rtol, atol = (positive(n, v).astype(_dtype(model)) for n, v in (("rtol", rtol), ("atol", atol)))
+    rtol, atol = (x.astype(_dtype(model)) for x in (_fraction("rtol", rtol), positive("atol", atol)))
     return geometry.controller(rtol, atol, _StateNorm(geometry.norm(model)), taus)
+
+
+def _fraction(argument: str, value: ArrayLike) -> Float[Array, ""]:
+    """Return a positive number as an array; raise unless it is at most 1, if it is known."""
+    number = positive(argument, value)
+    if not is_traced(number) and number > 1:
+        raise ValueError(f"`{argument}` must be at most 1, a share of the whole; got {shown(value)}.")
+    return number
 
 
 def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
     taus = finite("taus", taus)
     if taus.ndim != 1 or taus.shape[0] < 2:
         raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")
+    known = on_host(taus)
     got = None if is_traced(taus) else taus.tolist()
-    return holds(taus, jnp.all(jnp.diff(taus) > 0), "`taus` must increase", got)
+    return holds(taus, (known[1:] > known[:-1]).all(), "`taus` must increase", got)

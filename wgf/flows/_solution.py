@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._backend.compat import is_traced, members_of
+from .._checks import shown
 from .._display.datasets import Dataset, DataTree, check_known, data_tree, version_text
 from .._display.table import Column, Tabled
 from .._display.text import counted, kind, known, number
@@ -145,9 +146,14 @@ class AbstractSolution(Tabled):
 
         **Raises:** `ValueError` if there is no such save.
         """
+        if self.objective.ndim != 1:
+            raise ValueError(
+                f"`model_at` takes one solution; got solutions with axes {self.objective.shape}. Use it under "
+                "`eqx.filter_vmap`."
+            )
         saves = self.objective.shape[0]
-        if not is_traced(index) and not -saves <= index < saves:
-            raise ValueError(f"`index` must be one of {saves} saves, {-saves} to {saves - 1}; got {index}.")
+        if not is_traced(index) and not (_is_whole(index) and -saves <= index < saves):
+            raise ValueError(f"`index` must be one of {saves} saves, {-saves} to {saves - 1}; got {shown(index)}.")
         return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, self.models)
 
 
@@ -246,6 +252,10 @@ def _fall(name: str, values: Any) -> str:
         return f"{name} {kind(values)}"
     finite = found[np.isfinite(found)]
     return f"{name} {finite[0]:.3g} → {finite[-1]:.3g}" if finite.size else f"{name} not finite"
+
+
+def _is_whole(index: Any) -> bool:
+    return hasattr(index, "__index__") and not isinstance(index, bool) and np.ndim(index) == 0
 
 
 def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._backend.canonical import canonical
 from .._backend.mesh import on_own_mesh
-from .._checks import at_least, random_key, shown
+from .._checks import at_least, check_memory, flag, random_key, shown
 from .._finite import finite_rows
 from .._random import purpose
 from ._curves import curves, repeat_model
@@ -61,19 +61,22 @@ def train(
     numbers are no longer finite and `throw=True`.
     """
     check_posed(objective, model)
+    throw = flag("throw", throw)
     if isinstance(optimiser, type) or not all(callable(getattr(optimiser, name, None)) for name in ("init", "update")):
         raise ValueError(
             f"`optimiser` must be an Optax gradient transformation, e.g. optax.adam(1e-2); got {shown(optimiser)}."
         )
     steps = at_least("steps", steps, 1)
     save_every = steps if save_every is None else at_least("save_every", save_every, 1)
+    moved = sum(leaf.size for leaf in jax.tree.leaves(geometry_of(model).parameters(model)))
+    check_memory(each=moved, steps=steps // save_every)
     if steps % save_every:
         raise ValueError(f"`save_every` must divide `steps` = {steps}; got {save_every}.")
     batch = None if batch is None else at_least("batch", batch, 1)
     if batch is not None and key is None:
         raise ValueError("`key` must be given with `batch`, to draw prompts; got None.")
     if batch is not None and not hasattr(objective, "minibatch"):
-        raise ValueError(f"`objective` must have a method `minibatch(key, size)` for `batch`; got {objective!r}.")
+        raise ValueError(f"`objective` must have a method `minibatch(key, size)` for `batch`; got {shown(objective)}.")
     if isinstance(geometry_of(model), FiniteVolume):
         raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
     key = None if key is None else random_key("key", key)

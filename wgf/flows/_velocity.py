@@ -70,6 +70,8 @@ def geometry_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractGeometry
 
 def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> None:
     """Raise `ValueError` unless the objective is a function, and the model holds arrays of one type that can move."""
+    if isinstance(objective, AbstractModel) and isinstance(model, Objective):
+        raise ValueError("`objective` must come before `model`; got them in the other order. Swap the two.")
     if isinstance(objective, type) or not callable(objective):
         raise ValueError(
             f"`objective` must be a function of the model, e.g. wgf.Objective(prompts); got {shown(objective)}."

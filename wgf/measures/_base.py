@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._checks import check_float, finite, floats, holds, on_host
+from .._checks import check_float, finite, floats, holds, numbers, on_host, shown
 from .._display.text import Brief, dimension, memory, sizes
 
 _Measure = TypeVar("_Measure", bound="AbstractMeasure")
@@ -106,8 +106,17 @@ def _sum_trailing(leaf: Array) -> Array:
 
 def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
     """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf by leaf."""
-    leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(particles)]
+    leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in _leaves("particles", particles)]
     return jnp.concatenate(leaves, axis=-1)
+
+
+def _leaves(argument: str, particles: PyTree[ArrayLike]) -> list[Array]:
+    """The arrays of particles; raise `ValueError` unless there are any, and all have axes `[depth, width, ...]`."""
+    leaves = [numbers(argument, leaf) for leaf in jax.tree.leaves(particles)]
+    if not leaves or any(leaf.ndim < 2 for leaf in leaves):
+        shapes = [leaf.shape for leaf in leaves]
+        raise ValueError(f"`{argument}` must hold arrays with axes [depth, width, ...]; got shapes {shown(shapes)}.")
+    return leaves
 
 
 def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> PyTree[Array]:
@@ -120,9 +129,16 @@ def at_coordinates(vectors: Float[Array, "*shape dim"], like: PyTree[Array]) -> 
 
     **Returns:** particles with the structure and trailing axes of `like`, and the leading axes of `vectors`.
     """
+    _leaves("like", like)
     leaves, structure = jax.tree.flatten(like)
     shapes = [leaf.shape[2:] for leaf in leaves]
-    parts = jnp.split(vectors, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=-1)
+    sizes = [math.prod(shape) for shape in shapes]
+    vectors = numbers("vectors", vectors)
+    if vectors.ndim < 1 or vectors.shape[-1] != sum(sizes):
+        raise ValueError(
+            f"`vectors` must have {sum(sizes)} coordinates along the last axis, as `like`; got shape {vectors.shape}."
+        )
+    parts = jnp.split(vectors, np.cumsum(sizes)[:-1], axis=-1)
     shaped = [part.reshape(*vectors.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
     return jax.tree.unflatten(structure, shaped)
 

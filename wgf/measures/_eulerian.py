@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._checks import at_least, finite, holds
-from .._depth import check_depth
+from .._depth import one_depth
 from .._display.text import sizes
 from ._base import AbstractMeasure, check_weights
 from ._spectral import Rule, lagrange, quadrature
@@ -95,7 +95,7 @@ class Eulerian(AbstractMeasure):
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
         """The centres, and the weights interpolated to depth t. Between nodes a weight may be negative."""
         centres = jax.tree.map(lambda leaf: leaf[0], self.particles)
-        depth = check_depth("depth", depth).astype(self.weights.dtype)
+        depth = one_depth("depth", depth).astype(self.weights.dtype)
         return centres, lagrange(self.weights.shape[0], self.rule, depth) @ self.weights
 
     def entropy(self) -> Float[Array, ""]:

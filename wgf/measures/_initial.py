@@ -1,6 +1,7 @@
 """Initial laws ρ₀, which give the particles of the finite model and of the limit."""
 
 import abc
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,9 +15,22 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import ENCODER, at_least, finite, holds, instance, numbers, on_host, random_key, shown
+from .._checks import (
+    ENCODER,
+    at_least,
+    check_memory,
+    finite,
+    flag,
+    holds,
+    instance,
+    numbers,
+    on_host,
+    random_key,
+    shown,
+)
 from .._random import purpose
 from ..encoders import AbstractEncoder
+from ..encoders._checks import particle_of
 from ..solvers._equal_eighths import EqualEighths
 from ._eulerian import Eulerian
 from ._layered import Layered
@@ -32,6 +46,17 @@ class AbstractInitialLaw(Module):
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
         """Draw `width` particles, leading axis `[width]`."""
 
+    def _numbers(self) -> int:
+        """The numbers in a particle, or 1 if they are unknown."""
+        encoder = getattr(self, "encoder", None)
+        return 1 if encoder is None else max(1, sum(leaf.size for leaf in jax.tree.leaves(particle_of(encoder))))
+
+    def _checked(self, key: PRNGKeyArray, width: int) -> tuple[PRNGKeyArray, int]:
+        """The arguments of `sample`; raise `ValueError` if they are no key and no width whose particles fit."""
+        width = at_least("width", width, 1)
+        check_memory(each=self._numbers(), width=width)
+        return random_key("key", key), width
+
     def layered(self, depth: int, width: int, key: PRNGKeyArray) -> Layered:
         """The measure of a finite model: an independent sample in each of `depth` layers.
 
@@ -40,6 +65,7 @@ class AbstractInitialLaw(Module):
         **Raises:** `ValueError` if a count is below 1.
         """
         depth, width = at_least("depth", depth, 1), at_least("width", width, 1)
+        check_memory(each=self._numbers(), depth=depth, width=width)
         return Layered(_samples(self, random_key("key", key), "measures.layered", depth, width))
 
     def spectral(self, nodes: int, width: int, key: PRNGKeyArray, *, rule: Rule = "gauss") -> Spectral:
@@ -51,6 +77,7 @@ class AbstractInitialLaw(Module):
         """
         nodes, width = at_least("nodes", nodes, 1), at_least("width", width, 1)
         quadrature(nodes, rule)
+        check_memory(each=self._numbers(), nodes=nodes, width=width)
         return Spectral(_shared_sample(self, random_key("key", key), nodes, width), rule=rule)
 
     def staged(
@@ -81,8 +108,9 @@ class AbstractInitialLaw(Module):
         """
         width, steps = at_least("width", width, 1), at_least("steps", steps, 1)
         nodes = len(stage_nodes(solver, steps)[0])
+        check_memory(each=self._numbers() * nodes // steps, width=width, steps=steps)
         key = random_key("key", key)
-        if joint:
+        if flag("joint", joint):
             particles = _joint_sample(self, key, nodes, width)
         else:
             particles = _samples(self, key, "measures.staged", nodes, width)
@@ -142,7 +170,8 @@ class Gaussian(AbstractInitialLaw):
 
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
         """Draw `width` particles."""
-        return _scaled(self.scale, self.sampling(random_key("key", key), self.encoder, at_least("width", width, 1)))
+        key, width = self._checked(key, width)
+        return _scaled(self.scale, self.sampling(key, self.encoder, width))
 
     def eulerian(
         self, nodes: int, cells: Sequence[int], lower: ArrayLike, upper: ArrayLike, *, rule: Rule = "gauss"
@@ -170,8 +199,11 @@ class Gaussian(AbstractInitialLaw):
             _check_ends(name, end, dim).astype(self.scale.dtype) for name, end in (("lower", lower), ("upper", upper))
         )
         cells = tuple(at_least("cells", count, 2) for count in cells)
+        nodes = at_least("nodes", nodes, 1)
+        check_memory(nodes=nodes, cells=math.prod(cells))
+        quadrature(nodes, rule)
         masses = _normal_masses(low / self.scale, high / self.scale, cells)
-        weights = jnp.broadcast_to(masses, (at_least("nodes", nodes, 1), *cells))
+        weights = jnp.broadcast_to(masses, (nodes, *cells))
         return Eulerian(unravel(low), unravel(high), weights, rule=rule)
 
 
@@ -192,11 +224,14 @@ class EncoderLaw(AbstractInitialLaw):
 
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
         """Draw `width` particles by `encoder.sample`."""
-        return _scaled(self.scale, self.encoder.sample(random_key("key", key), (at_least("width", width, 1),)))
+        key, width = self._checked(key, width)
+        return _scaled(self.scale, self.encoder.sample(key, (width,)))
 
 
 def _check_scale(scale: ArrayLike) -> Array:
     scale = numbers("scale", scale).astype(jnp.result_type(float))
+    if scale.shape != ():
+        raise ValueError(f"`scale` must be one number; got an array of shape {scale.shape}.")
     known = on_host(scale)
     got = None if is_traced(scale) else scale.tolist()
     return holds(scale, ((known > 0) & (known < np.inf)).all(), "`scale` must be positive and finite", got)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from .._depth import check_depth
+from .._depth import check_depth, one_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 
 
@@ -43,7 +43,7 @@ class Layered(AbstractMeasure):
 
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
         """The particles and weights of the layer that holds t; t = 1 belongs to the last layer."""
-        layer = self.layer(depth)
+        layer = self.layer(one_depth("depth", depth))
         return jax.tree.map(lambda leaf: leaf[layer], self.particles), self.weights[layer]
 
     def layer(self, depth: ArrayLike) -> Array:

@@ -14,9 +14,10 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from .._backend.compiled import compiled
 from .._backend.draws import draw_flat
 from .._backend.precision import Module
-from .._checks import instance
+from .._checks import ENCODER, at_least, instance, shown
 from .._random import purpose
 from ..encoders import AbstractEncoder
+from ..encoders._checks import particle_of
 
 
 class AbstractSampling(Module):
@@ -35,7 +36,7 @@ class Independent(AbstractSampling):
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` independent particles."""
-        dim, unravel = particle_space(encoder)
+        width, (dim, unravel) = at_least("width", width, 1), particle_space(encoder)
         return jax.vmap(unravel)(draw_flat(jax.random.normal, purpose(key, "measures.Independent"), (width, dim)))
 
 
@@ -55,7 +56,12 @@ class Sobol(AbstractSampling):
     @compiled
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` scrambled Sobol points."""
-        dim, unravel = particle_space(encoder)
+        width, (dim, unravel) = at_least("width", width, 1), particle_space(encoder)
+        if dim > qmc.Sobol.MAXDIM:
+            raise ValueError(
+                f"`sampling` by Sobol takes particles of at most {qmc.Sobol.MAXDIM} numbers; got {dim}. Use "
+                "wgf.measures.Independent()."
+            )
         out = jax.ShapeDtypeStruct((width, dim), jnp.result_type(float))
 
         def points(words):
@@ -96,7 +102,7 @@ class SignPairs(AbstractSampling):
                 f"`sampling` by sign pairs takes an encoder with a reflection; got {type(encoder).__name__}. Derive it "
                 "from wgf.encoders.AbstractOddEncoder."
             )
-        if width % 2:
+        if at_least("width", width, 1) % 2:
             raise ValueError(f"`width` must be even for sampling by sign pairs; got {width}.")
         half = self.base(key, encoder, width // 2)
         return jax.tree.map(_interleave, half, encoder.reflect(half))
@@ -122,11 +128,18 @@ class SignOrbits(AbstractSampling):
 
     def __check_init__(self):
         _check_base(self.base)
+        flips = self.flips
+        if not isinstance(flips, tuple) or not all(
+            isinstance(flip, tuple) and flip and all(isinstance(name, str) for name in flip) for flip in flips
+        ):
+            raise ValueError(
+                f'`flips` must be sets of names of coordinates, e.g. (("f.value", "h.w_out"),); got {shown(flips)}.'
+            )
 
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width / 2^n` orbits; the members of an orbit are adjacent."""
         size = 2 ** len(self.flips)
-        if width % size:
+        if at_least("width", width, 1) % size:
             raise ValueError(f"`width` must be a multiple of {size} for sampling by these sign orbits; got {width}.")
         _, unravel = particle_space(encoder)
         names = coordinate_names(encoder)
@@ -134,7 +147,7 @@ class SignOrbits(AbstractSampling):
         for flip in self.flips:
             flipped = np.array([name.startswith(flip) for name in names])
             if not flipped.any():
-                raise ValueError(f"`flips` must name coordinates of the encoder, {names}; got {flip}.")
+                raise ValueError(f"`flips` must name coordinates of the encoder, {shown(names)}; got {shown(flip)}.")
             particles = _interleave(particles, particles * np.where(flipped, -1, 1).astype(particles.dtype)[None])
         return jax.vmap(unravel)(particles)
 
@@ -165,7 +178,7 @@ class Whitened(AbstractSampling):
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` particles by `base` and whiten them."""
         dim, unravel = particle_space(encoder)
-        if width < 4 * dim:
+        if at_least("width", width, 1) < 4 * dim:
             raise ValueError(f"`width` must be at least 4 P = {4 * dim} for a whitened sample; got {width}.")
         points = _vectors(self.base(key, encoder, width))
         values, vectors = jnp.linalg.eigh(points.T @ points / width)
@@ -188,7 +201,9 @@ def _vectors(particles: PyTree[Array]) -> Array:
 
 def particle_space(encoder: AbstractEncoder) -> tuple[int, eqx.Partial]:
     """The dimension P of the encoder's particles, and the map from a vector `[P]` to a particle."""
-    shape = jax.eval_shape(lambda: encoder.sample(jax.random.key(0), ()))
+    shape = particle_of(instance("encoder", encoder, AbstractEncoder, ENCODER))
+    if shape is None:
+        raise ValueError(f"`encoder` must have a `sample`, to say what a particle is; got {type(encoder).__name__}.")
     vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.result_type(float)), shape))
     if vector.size == 0:
         raise ValueError("`encoder` must have particles with at least one parameter; got none.")
@@ -197,7 +212,7 @@ def particle_space(encoder: AbstractEncoder) -> tuple[int, eqx.Partial]:
 
 def coordinate_names(encoder: AbstractEncoder) -> list[str]:
     """The name of each coordinate of [`wgf.measures.coordinates`][], such as `f.value[0,1]`."""
-    particle = jax.eval_shape(lambda: encoder.sample(jax.random.key(0), ()))
+    particle = particle_of(instance("encoder", encoder, AbstractEncoder, ENCODER))
     leaves, _ = jax.tree_util.tree_flatten_with_path(particle)
     return [
         jax.tree_util.keystr(path).lstrip(".") + (f"[{','.join(map(str, index))}]" if index else "")

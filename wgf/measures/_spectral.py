@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 from numpy.polynomial import Legendre
 
-from .._checks import at_least
-from .._depth import check_depth
+from .._checks import at_least, choice
+from .._depth import one_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 
 Rule = Literal["gauss", "lobatto"]
+# The nodes are eigenvalues of a matrix of this size.
+_MOST_NODES = 1000
 
 
 class Spectral(AbstractMeasure):
@@ -71,7 +73,7 @@ class Spectral(AbstractMeasure):
 
     def basis(self, depth: ArrayLike) -> Float[Array, " depth"]:
         r"""The Lagrange polynomials of the nodes at depth t."""
-        return lagrange(self.weights.shape[0], self.rule, check_depth("depth", depth).astype(self.weights.dtype))
+        return lagrange(self.weights.shape[0], self.rule, one_depth("depth", depth).astype(self.weights.dtype))
 
 
 def lagrange(nodes: int, rule: str, depth: Float[Array, ""]) -> Float[Array, " depth"]:
@@ -83,16 +85,19 @@ def lagrange(nodes: int, rule: str, depth: Float[Array, ""]) -> Float[Array, " d
     return jnp.prod(jnp.where(np.eye(nodes, dtype=bool), 1, factors), axis=1)
 
 
-@cache
 def quadrature(nodes: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of a quadrature rule on [0, 1]. The weights sum to 1."""
+    rule = choice("rule", rule, get_args(Rule))
+    return _quadrature(at_least("nodes", nodes, 1 if rule == "gauss" else 2, _MOST_NODES), rule)
+
+
+@cache
+def _quadrature(nodes: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
     if rule == "gauss":
-        points, weights = np.polynomial.legendre.leggauss(at_least("nodes", nodes, 1))
-    elif rule == "lobatto":
+        points, weights = np.polynomial.legendre.leggauss(nodes)
+    else:
         # The ends and the roots of P'_{n-1}; w_i = 2 / (n (n-1) P_{n-1}(x_i)²), with sum 2 as for Gauss.
-        polynomial = Legendre.basis(at_least("nodes", nodes, 2) - 1)
+        polynomial = Legendre.basis(nodes - 1)
         points = np.concatenate([[-1.0], polynomial.deriv().roots().real, [1.0]])
         weights = 2 / (nodes * (nodes - 1) * polynomial(points) ** 2)
-    else:
-        raise ValueError(f"`rule` must be one of {get_args(Rule)}; got {rule!r}.")
     return (points + 1) / 2, weights / 2

@@ -10,9 +10,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._checks import at_least, instance
-from .._depth import check_depth
+from .._depth import one_depth
 from ..solvers._equal_eighths import EqualEighths
 from ._base import AbstractMeasure, check_particles, check_weights
+
+# More would be a slip: every step holds particles of its own.
+_MOST_STEPS = 10**6
 
 
 class Staged(AbstractMeasure):
@@ -89,13 +92,13 @@ class Staged(AbstractMeasure):
 
     def at(self, depth: ArrayLike) -> tuple[PyTree[Array], Float[Array, " width"]]:
         """The particles and weights of the node nearest to t."""
-        node = jnp.argmin(jnp.abs(self.depths - check_depth("depth", depth)))
+        node = jnp.argmin(jnp.abs(self.depths - one_depth("depth", depth)))
         return jax.tree.map(lambda leaf: leaf[node], self.particles), self.weights[node]
 
 
 def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct stage times of a depth solve from 0 to 1, increasing, and their weights."""
-    steps = at_least("steps", steps, 1)
+    steps = at_least("steps", steps, 1, _MOST_STEPS)
     example = "an explicit Runge–Kutta method of Diffrax, e.g. wgf.measures.EqualEighths()"
     tableau = instance("solver", solver, diffrax.AbstractERK, example).tableau
     if not isinstance(tableau, diffrax.ButcherTableau):

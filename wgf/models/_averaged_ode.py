@@ -17,7 +17,7 @@ from ..measures import AbstractMeasure, Layered, Staged
 from ..solvers._constant_steps import Field, march, march_densely
 from ..solvers._dense_output import DenseOutput, of_diffrax
 from ._adjoint import AbstractAdjoint
-from ._base import AbstractModel, Batch, check_depths, check_tokens
+from ._base import AbstractModel, Batch, check_depths, check_terminal, check_tokens
 
 
 class AveragedODE(AbstractModel):
@@ -118,6 +118,7 @@ class AveragedODE(AbstractModel):
 
         **Source:** arXiv:2410.23610, section 3.2.
         """
+        check_terminal(terminal)
         tokens = check_tokens(self, tokens)
         forward = self._dense(self.field, tokens, 0, 1)
 

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.same import same
-from .._checks import check_types, numbers
+from .._checks import check_types, numbers, shown
 from .._depth import check_depth
 from .._display.text import Brief, kind, memory, sizes
 from ..encoders import AbstractEncoder
@@ -93,8 +93,8 @@ class AbstractModel(Brief):
             )
         if isinstance(given, AbstractModel) and not same(given.encoder, self.encoder):
             raise ValueError(
-                f"`with_tracers` takes models of the same encoder, {self.encoder}; got {given.encoder}. Build "
-                "both from one encoder, or use functions of the same code and constants."
+                f"`with_tracers` takes models of the same encoder, {_whole(self.encoder)}; got {_whole(given.encoder)}. "
+                "Build both from one encoder, or use functions of the same code and constants."
             )
         own, other = (_kind(each) for each in (self.measure, measure))
         if own != other or jax.tree.structure(own) != jax.tree.structure(other):
@@ -119,6 +119,11 @@ def _name(encoder: Any) -> str:
     return f"{kind(encoder)}({', '.join(inner)})" if inner else kind(encoder)
 
 
+def _whole(encoder: AbstractEncoder) -> str:
+    """The encoder with its fields, on one line."""
+    return " ".join(str(encoder).split())[:300]
+
+
 def _kind(measure: AbstractMeasure) -> PyTree[str]:
     """The shape and type of each leaf of one particle."""
     return jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[2:])}", measure.particles)
@@ -138,6 +143,14 @@ def check_tokens(model: AbstractModel, tokens: ArrayLike) -> Batch:
         )
     check_types(tokens, model.measure.particles, model.measure.weights)
     return tokens
+
+
+def check_terminal(terminal: Callable[[Batch], Batch]) -> None:
+    """Raise `ValueError` unless the end of the adjoint is a function of the final tokens."""
+    if not callable(terminal):
+        raise ValueError(
+            f"`terminal` must be a function of the final tokens, e.g. jnp.ones_like; got {shown(terminal)}."
+        )
 
 
 def check_depths(depths: ArrayLike) -> Float[Array, " depths"]:

@@ -15,7 +15,7 @@ from ..encoders import AbstractEncoder, Average
 from ..measures import Layered
 from ..measures._layered import layer_at
 from ._adjoint import AbstractAdjoint
-from ._base import AbstractModel, Batch, check_depths, check_tokens
+from ._base import AbstractModel, Batch, check_depths, check_terminal, check_tokens
 
 
 class Transformer(AbstractModel):
@@ -96,6 +96,7 @@ class Transformer(AbstractModel):
     @compiled
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> "LayerAdjoint":
         """The exact adjoint of the discrete layers, substep by substep."""
+        check_terminal(terminal)
         tokens = check_tokens(self, tokens)
         states = self._substates(tokens)
         parts = len(substeps(self.encoder))

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.compiled import compiled
 from .._backend.precision import Module
 from .._checks import numbers
-from .._depth import check_depth
+from .._depth import one_depth
 from ..models import AbstractAdjoint
 
 
@@ -32,14 +32,14 @@ class FirstVariation(Module):
 
         **Raises:** `ValueError` if t is not traced and lies outside [0, 1].
         """
-        return self._value(_arrays("particle", particle), _one_depth(depth))
+        return self._value(_arrays("particle", particle), one_depth("depth", depth))
 
     def gradient(self, particles: PyTree[Array], depth: ArrayLike) -> PyTree[Array]:
         """The gradients in θ at many particles (leading axis `[count]`) and one depth, in one pass.
 
         **Raises:** `ValueError` if t is not traced and lies outside [0, 1].
         """
-        return self._gradient(_arrays("particles", particles), _one_depth(depth))
+        return self._gradient(_arrays("particles", particles), one_depth("depth", depth))
 
     # The depth is an array, so that no program is compiled per depth.
     @compiled
@@ -60,10 +60,3 @@ class FirstVariation(Module):
 
 def _arrays(argument: str, particles: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(lambda leaf: numbers(argument, leaf), particles)
-
-
-def _one_depth(depth: ArrayLike) -> Float[Array, ""]:
-    depth = check_depth("depth", depth)
-    if depth.shape != ():
-        raise ValueError(f"`depth` must be one number; got an array of shape {depth.shape}. Use `jax.vmap` for many.")
-    return depth

@@ -1,6 +1,8 @@
 """The risk R and the objective Q = R + λ/2 ∫‖θ‖² dρ."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._backend.compiled import compiled
-from .._checks import instance, not_negative
+from .._checks import instance, not_negative, numbers, shown
 from .._display.text import Brief, facts_of, kind, number
 from .._random import purpose
 from ..models import AbstractAdjoint, AbstractModel
@@ -16,6 +18,23 @@ from ..prompts import Prompts
 from ._first_variation import FirstVariation
 from ._loss import AbstractLoss, HalfSquaredError
 from ._readout import AbstractReadout, QueryEntry
+
+_Method = TypeVar("_Method", bound=Callable)
+
+
+def _takes(*parts: str) -> Callable[[_Method], _Method]:
+    """A check of a method's model: raise `ValueError` unless it has these parts."""
+
+    def wrap(method: Any) -> Any:
+        @functools.wraps(method)
+        def checked(self: Any, model: Any) -> Any:
+            if isinstance(model, type) or not all(hasattr(model, part) for part in parts):
+                raise ValueError(f"`model` must be a wgf.Transformer or a wgf.AveragedODE; got {shown(model)}.")
+            return method(self, model)
+
+        return checked
+
+    return wrap
 
 
 class Objective(Brief):
@@ -68,17 +87,20 @@ class Objective(Brief):
         yield f"λ = {number(self.weight_decay)}"
         yield from facts_of(self.prompts)
 
+    @_takes("__call__", "measure")
     @compiled
     def __call__(self, model: AbstractModel) -> Float[Array, ""]:
         """The objective Q of a model."""
         return self.value_and_outputs(model)[0]
 
+    @_takes("__call__", "measure")
     @compiled
     def value_and_outputs(self, model: AbstractModel) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
         """The objective Q, and the outputs from which it was computed."""
         outputs = self.readout(model(self.prompts.tokens))
         return self.score(outputs) + self.penalty(model), outputs
 
+    @_takes("__call__")
     @compiled
     def risk(self, model: AbstractModel) -> Float[Array, ""]:
         """The risk R of a model, the mean loss over μ."""
@@ -87,13 +109,19 @@ class Objective(Brief):
     @compiled
     def score(self, outputs: Float[Array, "batch *classes"]) -> Float[Array, ""]:
         """The risk of given outputs."""
+        outputs = numbers("outputs", outputs)
+        shape = jax.eval_shape(self.readout, self.prompts.tokens).shape
+        if outputs.shape != shape:
+            raise ValueError(f"`outputs` must have the shape of the readout's, {shape}; got {outputs.shape}.")
         return self.prompts.expect(self.loss(outputs, self.prompts.labels))
 
+    @_takes("measure")
     @compiled
     def penalty(self, model: AbstractModel) -> Float[Array, ""]:
         """The weight-decay term of Q, λ/2 times the second moment."""
         return self.weight_decay / 2 * model.measure.second_moment()
 
+    @_takes("__call__")
     @compiled
     def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:
         """The model's output for each prompt: the readout of its final tokens."""
@@ -104,6 +132,7 @@ class Objective(Brief):
         drawn = self.prompts.draw(purpose(key, "objective.Objective.minibatch"), size)
         return eqx.tree_at(lambda objective: objective.prompts, self, drawn)
 
+    @_takes("adjoint")
     @compiled
     def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
         r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).

@@ -1,12 +1,13 @@
 """CIFAR-10 in its binary format, as prompts."""
 
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._checks import at_least
+from .._checks import at_least, shown
 from .._random import purpose
 from ._images import Split, split_prompts
 
@@ -43,6 +44,8 @@ def cifar10(
     **Source:** A. Krizhevsky, *Learning multiple layers of features from tiny images* (2009);
     https://www.cs.toronto.edu/~kriz/cifar.html.
     """
+    if not isinstance(root, str | os.PathLike):
+        raise ValueError(f"`root` must be the path of a folder; got {shown(root)}.")
     folder = Path(root) / _FOLDER if (Path(root) / _FOLDER).is_dir() else Path(root)
     pixels, labels = _read(folder, _TRAIN)
     subset_key, embedding_key = jax.random.split(purpose(key, "prompts.cifar10"))

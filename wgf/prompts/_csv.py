@@ -4,11 +4,14 @@ import codecs
 import csv
 import gzip
 import io
+import os
 import reprlib
 import zlib
 from pathlib import Path
 
 import numpy as np
+
+from .._checks import shown
 
 # Byte order marks. Those of UTF-32 come first, because one of them begins with a mark of UTF-16.
 _MARKS = {
@@ -35,22 +38,29 @@ def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     be read, is not such a text or is empty; if no column or several columns have the target's name; if a row and the
     header differ in length; or if a cell is not a finite number.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"`path` must be the path of a file; got {shown(path)}.")
+    if not isinstance(target, str):
+        raise ValueError(f"`target` must be the name of a column; got {shown(target)}.")
     numbered = _rows(path, _text(path))
     if not numbered:
         raise ValueError(f"`path` must hold a header line and rows of numbers; got {path}, which is empty.")
     (first, header), *rows = numbered
     for number, name in enumerate(header, start=1):
-        if (shown := _readable(name)) != name:
+        if (readable := _readable(name)) != name:
             raise ValueError(
                 f"`path`: {path}, line {first}, column {number} must be in UTF-8; got "
-                f"{_SHORT.repr(shown)}. Save the file in UTF-8."
+                f"{_SHORT.repr(readable)}. Save the file in UTF-8."
             )
     if target not in header:
-        raise ValueError(f"`target` must be a column of {path}, one of {_SHORT.repr(header)}; got {target!r}.")
+        raise ValueError(
+            f"`target` must be a column of {path}, one of {_SHORT.repr(header)}; got {_SHORT.repr(target)}."
+        )
     if header.count(target) > 1:
         places = [number for number, name in enumerate(header, start=1) if name == target]
         raise ValueError(
-            f"`target` must be one column of {path}; got {target!r} as columns {places}. Rename or remove all but one."
+            f"`target` must be one column of {path}; got {_SHORT.repr(target)} as columns {_SHORT.repr(places)}. "
+            "Rename or remove all but one."
         )
     if len(header) < 2 or not rows:
         raise ValueError(f"`path` must hold a feature column and a row of data besides the target; got {path}.")
@@ -68,6 +78,8 @@ def _text(path: str | Path) -> str:
         raise _cut_off(path, error) from error
     except OSError as error:
         raise ValueError(f"`path` must be a file that can be read; got {path}: {error.strerror}.") from error
+    except ValueError as error:  # a path with a zero byte
+        raise ValueError(f"`path` must be a file that can be read; got {shown(path)}: {error}.") from error
     except (EOFError, zlib.error) as error:
         raise _cut_off(path, error) from error
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
@@ -117,7 +129,7 @@ def _numbers(path: str | Path, row: list[str], header: list[str], line: int) -> 
     if not np.isfinite(numbers).all():
         column = int(np.argmin(np.isfinite(numbers)))
         raise ValueError(
-            f"`path`: {path}, line {line}, column {header[column]!r} must be a finite number; got "
+            f"`path`: {path}, line {line}, column {_SHORT.repr(header[column])} must be a finite number; got "
             f"{_SHORT.repr(_readable(row[column]))}."
         )
     return numbers

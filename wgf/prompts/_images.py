@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, numbered
+from .._checks import at_least, check_memory, floats, numbered, shown
 from .._extras import needed
 from .._random import purpose
 from ._assemble import positional_encoding
@@ -81,6 +81,9 @@ def split_prompts(
     **Raises:** `ValueError` if the tokens cannot be made.
     """
     key = purpose(key, "prompts.split_prompts")
+    for name, part in (("train", train), ("held_out", held_out)):
+        if not isinstance(part, tuple | list) or len(part) != 2 or np.ndim(part[0]) != 4:
+            raise ValueError(f"`{name}` must be images [B, height, width, channels] and labels [B]; got {shown(part)}.")
     shift, scale = train[0].mean((0, 1, 2)), train[0].std((0, 1, 2))
     scale = np.where(scale > 0, scale, 1.0)  # a constant channel becomes 0
 
@@ -135,8 +138,14 @@ def patch_prompts(
 
     **Source:** A. Dosovitskiy et al., *An image is worth 16x16 words*, arXiv:2010.11929 (patches and class token).
     """
+    images = floats("images", images)
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"`images` must have shape [B, height, width, channels], none of them 0; got {images.shape}.")
     pixels = _patches(images, at_least("patch", patch, 1))
     labels = numbered("labels", labels, at_least("classes", classes, 2), "classes")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"`labels` must have shape [B] = {images.shape[:1]}; got {labels.shape}.")
+    check_memory(each=len(images) * (pixels.shape[2] + 1), classes=classes)
     if features is not None:
         pixels = jnp.einsum("fp,bpn->bfn", _embedding(key, features, pixels.shape[1]).astype(pixels.dtype), pixels)
     batch, rows, count = pixels.shape

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 from .._backend.compat import is_traced
 from .._backend.compiled import compiled
 from .._backend.precision import Module
-from .._checks import at_least, finite, holds, numbered, on_host
+from .._checks import at_least, check_memory, finite, holds, numbered, on_host, random_key, shown
 from .._random import purpose
 from ._stationary import always_reached, context_kernel, stationary_law
 
@@ -77,7 +77,9 @@ class MarkovChain(Module):
 
         **Raises:** `ValueError` if a count is below 1.
         """
-        return self._sample(key, at_least("batch", batch, 1), at_least("length", length, 1))
+        batch, length = at_least("batch", batch, 1), at_least("length", length, 1)
+        check_memory(batch=batch, length=length)
+        return self._sample(random_key("key", key), batch, length)
 
     @compiled
     def _sample(self, key: PRNGKeyArray, batch: int, length: int) -> Int[Array, "batch length"]:
@@ -102,6 +104,8 @@ class MarkovChain(Module):
         **Raises:** `ValueError` if a token is not one of the symbols 0 to S − 1, or there are fewer than k tokens.
         """
         tokens = numbered("tokens", tokens, self.states, "symbols")
+        if tokens.ndim == 0:
+            raise ValueError("`tokens` must have an axis of positions; got one number.")
         windows = tokens.shape[-1] - self.order + 1
         if windows < 1:
             raise ValueError(f"`tokens` must hold at least {self.order} symbols, one context; got {tokens.shape[-1]}.")
@@ -134,6 +138,6 @@ def _check_transition(transition: ArrayLike) -> Array:
     got = (
         None
         if is_traced(valid, transition)
-        else f"least entry {float(transition.min())}, sums {transition.sum(-1).tolist()}"
+        else f"least entry {float(transition.min())}, sums {shown(transition.sum(-1).tolist())}"
     )
     return holds(transition, valid, "`transition` must be non-negative with sum 1 over its last axis", got)

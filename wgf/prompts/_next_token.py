@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._checks import at_least, numbered
+from .._checks import at_least, check_memory, instance, numbered
 from .._random import purpose
 from ._assemble import positional_encoding
 from ._markov import MarkovChain
@@ -32,7 +32,10 @@ def next_tokens(
     **Raises:** `ValueError` if `batch` is below 1, `length` is below 2, `workspace` is negative or `positions` is odd.
     """
     key = purpose(key, "prompts.next_tokens")
-    sequences = chain.sample(key, batch, at_least("length", length, 2) + 1)
+    instance("chain", chain, MarkovChain, "a wgf.prompts.MarkovChain")
+    batch, length = at_least("batch", batch, 1), at_least("length", length, 2)
+    check_memory(each=chain.states, batch=batch, length=length)
+    sequences = chain.sample(key, batch, length + 1)
     tokens = symbol_tokens(sequences[:, :-1], chain.states, workspace=workspace, positions=positions)
     return Prompts(tokens, sequences[:, 1:], label_row=0)
 
@@ -51,9 +54,14 @@ def symbol_tokens(
 
     **Raises:** `ValueError` if a symbol is not one of the states, `workspace` is negative or `positions` is odd.
     """
-    symbols = numbered("symbols", symbols, at_least("states", states, 1), "symbols")
+    states = at_least("states", states, 1)
+    symbols = numbered("symbols", symbols, states, "symbols")
+    if symbols.ndim != 2 or 0 in symbols.shape:
+        raise ValueError(f"`symbols` must have shape [B, N+1], none of them 0; got {symbols.shape}.")
     batch, length = symbols.shape
+    check_memory(each=length, batch=batch, states=states)
+    check_memory(each=length, workspace=at_least("workspace", workspace, 0))
     one_hot = jax.nn.one_hot(symbols, states, axis=1)
-    zeros = jnp.zeros((at_least("workspace", workspace, 0), length))
+    zeros = jnp.zeros((workspace, length))
     fixed = jnp.concatenate([zeros, positional_encoding(positions, length)]).astype(one_hot.dtype)
     return jnp.concatenate([one_hot, jnp.broadcast_to(fixed, (batch, *fixed.shape))], axis=1)

@@ -1,5 +1,6 @@
 """`Prompts`: the data measure μ as a weighted set of prompts with labels."""
 
+import math
 from collections.abc import Iterator
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from .._backend.compat import is_traced
-from .._checks import at_least, finite, floats, holds, on_host
+from .._checks import at_least, check_memory, finite, floats, holds, numbers, on_host
 from .._display.text import Brief, counted, kind, memory
 from .._random import purpose
 
@@ -82,13 +83,21 @@ class Prompts(Brief):
         return self.tokens.shape[2] - 1
 
     def draw(self, key: PRNGKeyArray, size: int) -> "Prompts":
-        """Draw `size` prompts with replacement by weight, as a data measure with equal weights."""
-        key = purpose(key, "prompts.Prompts.draw")
+        """Draw `size` prompts with replacement by weight, as a data measure with equal weights.
+
+        **Raises:** `ValueError` if `size` is below 1, or `key` is not a random key.
+        """
+        key, size = purpose(key, "prompts.Prompts.draw"), at_least("size", size, 1)
+        _, *sizes = self.tokens.shape
+        check_memory(each=math.prod(sizes), size=size)
         rows = jax.random.choice(key, self.batch, (size,), p=self.weights)
         return Prompts(self.tokens[rows], self.labels[rows], label_row=self.label_row)
 
     def expect(self, values: Float[Array, " batch"]) -> Float[Array, ""]:
         r"""The mean over the data, \( E_\mu[v] = \sum_b \mu_b v_b \)."""
+        values = numbers("values", values)
+        if values.shape != self.weights.shape:
+            raise ValueError(f"`values` must have shape [B] = {self.weights.shape}; got {values.shape}.")
         return jnp.sum(self.weights * values)
 
     @eqx.filter_jit
@@ -111,8 +120,8 @@ def _check_tokens(tokens: ArrayLike) -> Array:
 
 
 def _check_labels(labels: ArrayLike, batch: int, dtype) -> Array:
-    array = jnp.asarray(labels)
-    if array.ndim not in (1, 2) or array.shape[0] != batch:
+    array = numbers("labels", labels)
+    if array.ndim not in (1, 2) or array.shape[0] != batch or 0 in array.shape:
         raise ValueError(
             f"`labels` must have shape [B] or [B, C] with B = {batch} as in `tokens`; got shape {array.shape}."
         )

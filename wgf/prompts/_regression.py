@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._backend.draws import draw_flat
-from .._checks import at_least, not_negative
+from .._checks import at_least, check_memory, choice, not_negative, random_key
 from .._random import purpose
-from ._assemble import assemble
+from ._assemble import assemble, check_positions
 from ._prompts import Prompts
 
 Inputs = Literal["uniform", "gaussian"]
@@ -51,8 +51,10 @@ def linear_regression(
     batch, examples, dim = (
         at_least(name, value, 1) for name, value in (("batch", batch), ("examples", examples), ("dim", dim))
     )
+    positions = check_positions(positions)
+    check_memory(batch=batch, examples=examples + 1, dim=dim)
     noise = not_negative("noise", noise)
-    x, tasks, errors = _draw(key, _draw_inputs(inputs), (batch, dim, examples + 1))
+    x, tasks, errors = _draw(random_key("key", key), _draw_inputs(inputs), (batch, dim, examples + 1))
     tasks = tasks / jnp.linalg.norm(tasks, axis=1, keepdims=True)
     y = jnp.einsum("bd,bdn->bn", tasks, x)
     return assemble(x, y + noise.astype(y.dtype) * errors, positions)
@@ -76,8 +78,4 @@ _UNIFORM = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
 
 
 def _draw_inputs(inputs: str) -> Callable[..., Array]:
-    if inputs == "uniform":
-        return _UNIFORM
-    if inputs == "gaussian":
-        return jax.random.normal
-    raise ValueError(f"`inputs` must be one of {get_args(Inputs)}; got {inputs!r}.")
+    return _UNIFORM if choice("inputs", inputs, get_args(Inputs)) == "uniform" else jax.random.normal

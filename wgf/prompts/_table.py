@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PRNGKeyArray
 
-from .._checks import at_least
+from .._checks import at_least, check_memory, on_host_in_float64
 from .._extras import needed
 from .._random import purpose
-from ._assemble import assemble
+from ._assemble import assemble, check_positions
 from ._prompts import Prompts
 
 
@@ -40,7 +40,8 @@ def from_table(
 
     **Returns:** [`wgf.prompts.Prompts`][] with `label_row = dim` and D = dim + 1 + positions.
 
-    **Raises:** `ValueError` if shapes do not fit, entries are not finite, or rows or columns are too few.
+    **Raises:** `ValueError` if shapes do not fit, entries are not finite, the target is constant, or rows or columns
+    are too few.
     """
     features, target = _check_table(features, target)
     batch, examples, dim = (
@@ -51,6 +52,9 @@ def from_table(
         raise ValueError(f"`examples` must be below the table's number of rows, {rows}; got {examples}.")
     if columns < dim:
         raise ValueError(f"`dim` must be at most the table's number of feature columns, {columns}; got {dim}.")
+    positions = check_positions(positions)
+    check_memory(batch=batch, examples=examples + 1, dim=dim)
+    key = purpose(key, "prompts.from_table")
     table = np.column_stack([features, target])
     # Columns are first scaled to size 1 by an exact factor: squares of extreme numbers leave the range of floats.
     _, exponents = np.frexp(np.abs(table).max(axis=0))
@@ -64,7 +68,7 @@ def from_table(
         column = jax.random.choice(column_key, columns, (dim,), replace=False)
         return x[row][:, column].T, y[row]
 
-    inputs, labels = jax.vmap(draw)(jax.random.split(purpose(key, "prompts.from_table"), batch))
+    inputs, labels = jax.vmap(draw)(jax.random.split(key, batch))
     return assemble(inputs, labels, positions)
 
 
@@ -81,7 +85,7 @@ def diabetes(key: PRNGKeyArray, *, batch: int, examples: int, dim: int = 2, posi
 
 
 def _check_table(features: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    features, target = np.asarray(features, float), np.asarray(target, float)
+    features, target = on_host_in_float64("features", features), on_host_in_float64("target", target)
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"`features` must have shape [rows, columns]; got shape {features.shape}.")
     if target.shape != features.shape[:1]:
@@ -89,4 +93,6 @@ def _check_table(features: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np
     for name, array in (("features", features), ("target", target)):
         if not np.isfinite(array).all():
             raise ValueError(f"`{name}` must be finite; got {int((~np.isfinite(array)).sum())} entries that are not.")
+    if np.all(target == target[0]):
+        raise ValueError(f"`target` must vary, to be learnt; got {target[0]} in all {len(target)} rows.")
     return features, target

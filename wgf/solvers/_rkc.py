@@ -20,6 +20,10 @@ MARGIN = 1.2  # on the spectral radius, which a power iteration underestimates
 Field = Callable[[Any, PyTree[Array]], PyTree[Array]]
 
 
+# The table of coefficients has the square of this size.
+_MOST_STAGES = 1000
+
+
 class RKC(diffrax.AbstractAdaptiveSolver):
     r"""The second-order Runge–Kutta–Chebyshev method, for long times and stiff flows.
 
@@ -53,7 +57,7 @@ class RKC(diffrax.AbstractAdaptiveSolver):
     )
 
     def __init__(self, max_stages: int = 200):
-        self.max_stages = at_least("max_stages", max_stages, 2)
+        self.max_stages = at_least("max_stages", max_stages, 2, _MOST_STAGES)
 
     def order(self, terms):
         """Order 2."""

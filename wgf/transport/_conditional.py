@@ -10,9 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._checks import on_host
+from .._checks import instance, on_host, shown
 from ._divergence import Divergence, Potentials
-from ._inputs import as_array, check_cloud, check_initial, check_pair, check_weights
+from ._inputs import as_array, check_cloud, check_initial, check_pair, check_weights, real
 from ._sinkhorn import engine
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def conditional_divergence(
 
     - `x`, `y`: clouds at the same depths, `[depth, n, P]` and `[depth, m, P]`, with weights `[depth, n]` and
       `[depth, m]` of sum 1 at each depth.
-    - `depth_weights`: the quadrature weights of the depths, not negative.
+    - `depth_weights`: the quadrature weights of the depths, not negative, with sum 1.
     - `mesh`: devices over which the depths are distributed, e.g. from [`wgf.sharding.mesh`][]. Clouds are moved there
       once; the iterations need no communication.
     - the others, and those of OTT, as in [`wgf.transport.sinkhorn_divergence`][].
@@ -60,6 +60,8 @@ def conditional_divergence(
     """
     x, y = check_cloud("x", x, "[depth, n, P]"), check_cloud("y", y, "[depth, m, P]")
     check_pair(("x", "y"), x, y)
+    if mesh is not None:
+        instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
     if len(y) != len(x):
         raise ValueError(f"`y` must have a cloud for each of the {len(x)} depths of `x`; got {len(y)}.")
     options = engine(x.dtype, epsilon, threshold, max_iterations, block, **ott)
@@ -89,7 +91,7 @@ def _conditional(options: "Engine", clouds: PyTree[Array], depth_weights: Array,
 
 
 def _check_depth_weights(depth_weights: ArrayLike, x: Array) -> Array:
-    depth_weights = as_array(depth_weights).astype(x.dtype)
+    depth_weights = real("depth_weights", as_array(depth_weights, "depth_weights")).astype(x.dtype)
     if depth_weights.shape != x.shape[:1]:
         raise ValueError(
             f"`depth_weights` must have a weight for each of the {len(x)} depths; got shape {depth_weights.shape}."
@@ -97,7 +99,10 @@ def _check_depth_weights(depth_weights: ArrayLike, x: Array) -> Array:
     known = on_host(depth_weights)
     valid = (known >= 0) & (known < np.inf)
     if not is_traced(valid) and not valid.all():
-        raise ValueError(f"`depth_weights` must be finite and not negative; got {known.tolist()}.")
+        raise ValueError(f"`depth_weights` must be finite and not negative; got {shown(known.tolist())}.")
+    total = known.sum()
+    if not is_traced(total) and abs(total - 1) > 1e-3:
+        raise ValueError(f"`depth_weights` must have sum 1; got {float(total):.7g}. Divide by the sum.")
     return depth_weights
 
 

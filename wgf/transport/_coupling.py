@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import instance
 from ..measures import AbstractMeasure, coordinates
 
 
@@ -26,6 +27,8 @@ def coupling_distance(measure: AbstractMeasure, tracers: AbstractMeasure) -> Flo
 
     **Source:** A.-S. Sznitman, *Topics in propagation of chaos*, 1991; arXiv:2410.23610, section 3.
     """
+    for name, value in (("measure", measure), ("tracers", tracers)):
+        instance(name, value, AbstractMeasure, "a measure over depth, e.g. model.measure")
     if measure.weights.shape != tracers.weights.shape:
         raise ValueError(
             f"`tracers` must have the measure's depth and width, {measure.weights.shape}; got {tracers.weights.shape}."

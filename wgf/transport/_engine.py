@@ -81,7 +81,8 @@ class Engine(Module):
         varies = isinstance(epsilon, Epsilon)
         number = check_positive("epsilon", epsilon.target if varies else epsilon, dtype)
         threshold = check_positive("threshold", threshold, dtype)
-        most = at_least("max_iterations", max_iterations, 1)
+        # The errors of all iterations are kept.
+        most = at_least("max_iterations", max_iterations, 1, 10**8)
         block = None if block is None else at_least("block", block, 1)
         cost_fn = SqEuclidean() if cost_fn is None else instance("cost_fn", cost_fn, CostFn, "a cost function of OTT")
         if solver is not None:

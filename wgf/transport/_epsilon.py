@@ -7,6 +7,7 @@ import optimistix as optx
 from jaxtyping import Array, Float
 
 from .._backend.compat import is_traced
+from .._checks import one_number
 from ._inputs import as_array, check_cloud
 
 _MOST_POINTS = 1024
@@ -35,7 +36,7 @@ def epsilon_from_scale(cloud: Float[Array, "count dim"], fraction: float | Array
     cloud = check_cloud("cloud", cloud)
     if len(cloud) < 2:
         raise ValueError(f"`cloud` must hold at least two points to have a scale; got {len(cloud)}.")
-    if not is_traced(fraction) and not 0 < fraction < 1:
+    if not is_traced(fraction) and not 0 < one_number("fraction", fraction) < 1:
         raise ValueError(f"`fraction` must lie between 0 and 1; got {fraction}.")
     return _epsilon(cloud, as_array(fraction).astype(cloud.dtype))
 

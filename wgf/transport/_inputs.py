@@ -12,18 +12,33 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from .._backend.compat import is_traced
-from .._checks import on_host
+from .._checks import instance, on_host, on_host_in_float64, one_number, shown
 from ._divergence import Potentials
 
 
-def as_array(value: ArrayLike) -> Array:
-    """Return a JAX array. Values of the host are put on a device without compiling anything."""
-    return value if isinstance(value, jax.Array) else jax.device_put(np.asarray(value))
+def as_array(value: ArrayLike, name: str = "value") -> Array:
+    """Return a JAX array. Values of the host are put on a device without compiling anything.
+
+    **Raises:** `ValueError` that names the argument if the value is not an array of numbers.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        return jax.device_put(np.asarray(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be an array of numbers; got {shown(value)}.") from error
+
+
+def real(name: str, array: Array) -> Array:
+    """Return an array; raise `ValueError` if its numbers are complex."""
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"`{name}` must be real; got {array.dtype}. Pass its real part, `.real`.")
+    return array
 
 
 def check_cloud(name: str, points: ArrayLike, axes: str = "[n, P]") -> Array:
     """Return points as an array; raise `ValueError` unless they are finite numbers of 32 or 64 bits with these axes."""
-    points = as_array(points)
+    points = as_array(points, name)
     if points.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"`{name}` must hold numbers of float32 or float64; got {points.dtype}. Use `.astype`.")
     if points.ndim != axes.count(",") + 1 or 0 in points.shape:
@@ -51,7 +66,7 @@ def check_weights(name: str, weights: ArrayLike | None, points: Array, balanced:
     shape, dtype = points.shape[:-1], points.dtype
     if weights is None:
         return as_array(np.full(shape, 1 / shape[-1], dtype))
-    weights = as_array(weights).astype(dtype)
+    weights = real(name, as_array(weights, name)).astype(dtype)
     if weights.shape != shape:
         raise ValueError(f"`{name}` must have a weight for each point, shape {shape}; got {weights.shape}.")
     known = on_host(weights)
@@ -78,18 +93,18 @@ def are_masses(weights: Any) -> Any:
 
 def check_tau(name: str, value: float) -> float:
     """Return OTT's τ as a float; raise `ValueError` unless it lies in (0, 1]."""
-    if is_traced(value) or not 0 < float(value) <= 1:
+    if is_traced(value) or not 0 < one_number(name, value) <= 1:
         raise ValueError(f"`{name}` must be a number above 0 and at most 1, not traced; got {value}.")
     return float(value)
 
 
 def check_positive(name: str, value: ArrayLike, dtype: Any) -> Array:
     """Return the number in the given type; raise `ValueError` unless it is positive and finite."""
-    if jnp.shape(value) != ():
-        raise ValueError(f"`{name}` must be one number; got an array of shape {jnp.shape(value)}.")
+    if np.shape(value) != ():
+        raise ValueError(f"`{name}` must be one number; got an array of shape {np.shape(value)}.")
     if is_traced(value):
         return jnp.asarray(value).astype(dtype)
-    number = np.asarray(value).astype(dtype)
+    number = on_host_in_float64(name, value).astype(dtype)
     if not 0 < number < np.inf:
         raise ValueError(f"`{name}` must be positive and finite; got {value}, which is {number} in {dtype}.")
     return as_array(number)
@@ -100,6 +115,7 @@ def check_initial(initial: Potentials | None, x: Array, y: Array) -> Potentials:
     sizes = x.shape[:-1], y.shape[:-1]
     if initial is None:
         return Potentials(*(as_array(np.full(size, np.inf, x.dtype)) for size in sizes * 2))
+    instance("initial", initial, Potentials, "the `potentials` of an earlier divergence")
     got = initial.x.shape, initial.y.shape
     if got != sizes or (initial.x_self.shape, initial.y_self.shape) != sizes:
         raise ValueError(

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._checks import at_least
-from .._seed import check_seed
+import numpy as np
+
+from ..._checks import shown
+from .._options import check_options, check_rtol
 
 SETS = ("synthetic", "teacher", "diabetes", "shuffled")
 DECAYS = (1e-1, 3.16e-2, 1e-2, 3.16e-3, 1e-3, 3.16e-4, 1e-4, 1e-5)
@@ -69,13 +71,11 @@ class DecayConfig:
 
 def check(config: DecayConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    check_seed(config.seed)
-    for name in ("batch", "examples", "dim", "depth", "width", "teacher_width"):
-        at_least(name, getattr(config, name), 1)
-    at_least("saves", config.saves, 4)
-    if config.horizon <= 1:
+    if not config.horizon > 1:
         raise ValueError(f"`horizon` must be above 1, in units of 1 / lambda; got {config.horizon}.")
+    if not config.weight_decays or not min(config.weight_decays) > 0:
+        raise ValueError(f"`weight_decays` must be at least one positive number; got {shown(config.weight_decays)}.")
+    check_rtol(config.rtol, np.float64)
+    check_options(config, least={"saves": 4}, distinct=("data", "weight_decays"))
     if not config.data or not set(config.data) <= set(SETS):
         raise ValueError(f"`data` must be at least one of {SETS}; got {config.data}.")
-    if not config.weight_decays or min(config.weight_decays) <= 0:
-        raise ValueError(f"`weight_decays` must be at least one positive number; got {config.weight_decays}.")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._checks import check_memory
 from ...analysis import certificate
 from ...flows import RosenbrockW, flow
 from ...objective import Objective
@@ -26,6 +27,7 @@ def run(config: DecayConfig, *, show_progress: bool | None = None) -> DecayResul
     **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
     """
     check(config)
+    check_memory(each=config.depth * config.width, saves=config.saves)
     runs = [(name, False, decay) for name in config.data for decay in config.weight_decays]
     runs += [(config.data[0], True, decay) for decay in config.weight_decays]
     ends = []

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._checks import at_least
-from .._seed import check_seed
+import numpy as np
+
+from .._options import check_options, check_rtol
+
+_MOST_STEPS = 10**7
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class HomogeneityConfig:
 
 def check(config: HomogeneityConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    check_seed(config.seed)
-    at_least("seeds", config.seeds, 1)
-    at_least("saves", config.saves, 2)
-    at_least("windows", config.windows, 1)
+    check_options(config, least={"saves": 2, "samples": 16}, zero=("weight_decay",), distinct=("encoders",))
+    check_rtol(config.rtol, np.float64)
+    if config.horizon / config.least_step > _MOST_STEPS:
+        raise ValueError(
+            f"`least_step` must be at least {config.horizon / _MOST_STEPS:g}, for at most {_MOST_STEPS} steps; got "
+            f"{config.least_step}."
+        )

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from ..._checks import check_memory
 from ...prompts import Prompts
 from .._data import load_prompts
 from .._progress import Progress
@@ -25,6 +26,8 @@ def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> Homo
     **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
     """
     check(config)
+    check_memory(depth=config.depth, width=config.width, seeds=config.seeds)
+    check_memory(each=config.batch, windows=config.windows)
     # Degrees, jumps and least eigenvalues are compared with the rounding error, which is smaller in float64.
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(config.seed), config.seeds)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..._checks import at_least
-from .._seed import check_seed
+from ..._checks import shown
+from .._options import check_options
 
 _DATA = ("digits", "cifar10")
 
@@ -70,17 +70,13 @@ class ImagesConfig:
 
 def check(config: ImagesConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    check_seed(config.seed)
+    if not config.rate > 0:
+        raise ValueError(f"`rate` must be positive; got {config.rate}.")
+    check_options(config, least={"positions": 0}, zero=("weight_decay",), distinct=("heads", "layers"))
     for name in ("heads", "layers"):
         if not getattr(config, name):
             raise ValueError(f"`{name}` must hold at least one number; got none.")
-        for count in getattr(config, name):
-            at_least(name, count, 1)
-    for name in ("depth", "key_dim", "epochs", "batch", "saves", "seeds"):
-        at_least(name, getattr(config, name), 1)
     if config.epochs % config.saves:
         raise ValueError(f"`saves` must divide the epochs, {config.epochs}; got {config.saves}.")
     if config.data not in _DATA:
-        raise ValueError(f"`data` must be one of {list(_DATA)}; got {config.data!r}.")
-    if not config.rate > 0:
-        raise ValueError(f"`rate` must be positive; got {config.rate}.")
+        raise ValueError(f"`data` must be one of {list(_DATA)}; got {shown(config.data)}.")

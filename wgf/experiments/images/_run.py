@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
+from ..._checks import check_memory
 from ...measures import Gaussian
 from ...models import Transformer
 from ...prompts import Split, cifar10, digits
@@ -32,6 +33,7 @@ def run(config: ImagesConfig, *, show_progress: bool | None = None) -> ImagesRes
     """
     check(config)
     data_key, run_key = jax.random.split(jax.random.key(config.seed))
+    check_memory(layers=max(config.depth, *config.layers), heads=max(config.heads), seeds=config.seeds)
     split = _load(data_key, config)
     runs = []
     with Progress(len(config.sizes), show_progress) as progress:

@@ -1,13 +1,14 @@
 """The options of `wgf limit`."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from ..._checks import at_least
+from ..._checks import at_least, shown
 from ...measures import Independent, SignPairs, Sobol
 from .._grouping import Size
-from .._seed import check_seed
+from .._options import check_options, check_rtol
 
 SAMPLINGS = {"pairs": SignPairs(Sobol()), "sobol": Sobol(), "independent": Independent()}
 
@@ -83,19 +84,26 @@ class LimitConfig:
 
 
 def check(config: LimitConfig) -> None:
-    """Raise `ValueError` that names the seed, a count or the sampling if it cannot be used."""
-    check_seed(config.seed)
-    at_least("seeds", config.seeds, 2)
-    at_least("tracers", config.tracers, 1)
+    """Raise `ValueError` that names the first option that cannot be used."""
+    if config.distributed is not None and config.mesh is None:
+        raise ValueError("`mesh` must spread the work over the devices of all processes with `distributed`; got None.")
+    check_options(config, least={"seeds": 2, "replicates": 2}, zero=("weight_decay", "taus"))
+    check_rtol(config.rtol)
+    if len(config.taus) < 2:
+        raise ValueError(f"`taus` must be a vector of at least two training times; got {shown(config.taus)}.")
+    if any(a >= b for a, b in pairwise(config.taus)):
+        raise ValueError(f"`taus` must increase; got {shown(list(config.taus))}.")
+    distinct_sizes(config)
+    replicate_width(config)
     if config.sampling not in list(SAMPLINGS):
-        raise ValueError(f"`sampling` must be one of {list(SAMPLINGS)}; got {config.sampling!r}.")
+        raise ValueError(f"`sampling` must be one of {list(SAMPLINGS)}; got {shown(config.sampling)}.")
 
 
 def distinct_sizes(config: LimitConfig) -> tuple[Size, ...]:
     """The sizes of the finite models. Raise `ValueError` if there is none, or if one is given twice."""
     sizes = config.sizes
     if not sizes or len(set(sizes)) != len(sizes):
-        raise ValueError(f"`sizes` must be distinct pairs of depth and width, at least one; got {sizes}.")
+        raise ValueError(f"`sizes` must be distinct pairs of depth and width, at least one; got {shown(sizes)}.")
     return sizes
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from ..._checks import check_memory
 from ...analysis import Gap, Noise, Replicates, flow_each, gap, noise as noise_of, pool
 from ...encoders import Average, Perceptron, SoftmaxAttention
 from ...flows import FlowSolution, flow, flow_many
@@ -47,6 +48,8 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
         SoftmaxAttention(prompts.token_dim, key_dim=config.key_dim), Perceptron(prompts.token_dim, jnp.tanh)
     )
     initial = Gaussian(encoder, config.scale)
+    check_memory(each=_TRACER_DEPTHS * 2 * prompts.token_dim, tracers=config.tracers)
+    check_memory(sizes=max(depth * width for depth, width in config.sizes), seeds=config.seeds)
     fresh = initial.layered(_TRACER_DEPTHS, config.tracers, fresh_key)
     finite = [
         Transformer(encoder, initial.layered(depth, width, key)).with_tracers(fresh)

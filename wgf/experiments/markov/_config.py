@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._checks import at_least
+from ..._checks import shown
 from ...companions import CanonicalRisk
-from .._seed import check_seed
+from .._options import check_options, of_option
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,15 @@ class MarkovConfig:
 
 def check(config: MarkovConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    check_seed(config.seed)
     if not config.chains or any(p + q == 1 for p, q in (*config.chains, config.hard)):
         raise ValueError(
             "`chains` must be pairs (p, q), at least one, with p + q other than 1 (independent symbols have no bigram "
-            f"structure); got {config.chains} and `hard` {config.hard}."
+            f"structure); got {shown(config.chains)} and `hard` {config.hard}."
         )
     for p, q in (*config.chains, config.hard):
-        CanonicalRisk(p, q)
+        with of_option("hard" if (p, q) == config.hard else "chains"):
+            CanonicalRisk(p, q)
     for name in ("scales", "rates", "widths", "particles"):
         if not getattr(config, name):
             raise ValueError(f"`{name}` must hold at least one number; got none.")
-    at_least("grid", config.grid, 2)
-    for name in ("seeds", "steps", "batch", "length"):
-        at_least(name, getattr(config, name), 1)
+    check_options(config, least={"grid": 2}, distinct=("chains", "scales", "rates", "widths", "particles"))

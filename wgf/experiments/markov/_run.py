@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from ..._checks import check_memory
 from .._progress import Progress
 from ._config import MarkovConfig, check
 from ._portrait import Portrait, portrait
@@ -24,6 +25,9 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None) -> MarkovRes
     **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
     """
     check(config)
+    check_memory(batch=config.batch, length=config.length, seeds=config.seeds)
+    check_memory(each=config.seeds, widths=max(config.widths))
+    check_memory(each=config.grid, grid=config.grid)
     init_key, width_key, field_key = jax.random.split(jax.random.key(config.seed), 3)
     common: Any = {"seeds": config.seeds, "steps": config.steps, "batch": config.batch}
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from ..._checks import at_least
-from .._seed import check_seed
+from ..._checks import shown
+from .._options import check_options
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,18 @@ class OptimisersConfig:
 
 def check(config: OptimisersConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    check_seed(config.seed)
-    for name in ("prompts", "examples", "dim", "depth", "width", "long_updates"):
-        at_least(name, getattr(config, name), 1)
-    for name in ("seeds", "replicates"):
-        at_least(name, getattr(config, name), 2)
+    check_options(
+        config, least={"seeds": 2, "replicates": 2}, zero=("weight_decay", "betas"), distinct=("steps", "batches")
+    )
+    if not max(config.betas) < 1:
+        raise ValueError(f"`betas` must be at least 0 and below 1; got {config.betas}.")
     for name in ("steps", "batches", "adam_updates"):
         if len(getattr(config, name)) < 3:
             raise ValueError(
-                f"`{name}` must hold at least three numbers, to fit an exponent; got {getattr(config, name)}."
+                f"`{name}` must hold at least three numbers, to fit an exponent; got {shown(getattr(config, name))}."
             )
     if any(a >= b for a, b in pairwise(config.adam_updates)):
-        raise ValueError(f"`adam_updates` must increase; got {config.adam_updates}.")
-    for name in ("batches", "adam_updates"):
-        for count in getattr(config, name):
-            at_least(name, count, 1)
+        raise ValueError(f"`adam_updates` must increase; got {shown(config.adam_updates)}.")
     for step in config.steps:
         if not step > 0 or abs(config.tau / step - round(config.tau / step)) > 1e-6:
             raise ValueError(f"`steps` must each divide `tau` = {config.tau:g}; got {step:g}.")

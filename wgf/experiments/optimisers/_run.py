@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PRNGKeyArray
 
+from ..._checks import check_memory
 from ...encoders import Average, Perceptron, SoftmaxAttention
 from ...flows import FlowSolution
 from ...measures import Gaussian
@@ -36,6 +37,8 @@ def run(config: OptimisersConfig, *, show_progress: bool | None = None) -> Optim
     **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
     """
     check(config)
+    check_memory(depth=config.depth, width=config.width, seeds=config.seeds, replicates=config.replicates)
+    check_memory(adam_updates=max(config.adam_updates), seeds=config.seeds)
     draw_key, sgd_key, path_key = jax.random.split(jax.random.key(config.seed), 3)
     draw = lambda key: _draw_problem(config, key)  # noqa: E731
     problem = eqx.filter_vmap(draw)(jax.random.split(draw_key, config.seeds))

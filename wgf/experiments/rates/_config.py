@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..._checks import at_least
+from ..._checks import shown
 from .._grouping import Size
-from .._seed import check_seed
+from .._options import check_options
 
 PATHS = ("M / log L fixed", "M / log L growing", "M / log L shrinking")
 OPTIMISERS = ("adam", "adamw")
@@ -113,19 +113,12 @@ class RatesConfig:
 
 def check(config: RatesConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    for name in ("batch", "examples", "dim", "key_dim", "steps", "updates", "reference", "depth_steps"):
-        at_least(name, getattr(config, name), 1)
-    check_seed(config.seed)
-    at_least("seeds", config.seeds, 3)
-    for name in ("replicates", "cloud", "resamples"):
-        at_least(name, getattr(config, name), 2)
-    for name in ("tau", "learning_rate", "epsilon"):
-        if not 0 < getattr(config, name) < np.inf:
-            raise ValueError(f"`{name}` must be positive and finite; got {getattr(config, name)}.")
+    least = {"seeds": 3, "replicates": 2, "cloud": 2, "resamples": 2}
+    check_options(config, least=least, zero=("weight_decay", "decoupled"), distinct=("optimisers",))
     for name in ("depths", "widths"):
         values = getattr(config, name)
         if len(values) < 2 or min(values) < 2 or sorted(set(values)) != list(values):
-            raise ValueError(f"`{name}` must be at least two increasing numbers from 2 on; got {values}.")
+            raise ValueError(f"`{name}` must be at least two increasing numbers from 2 on; got {shown(values)}.")
     if min(len(config.grid()), len(config.trained()) if config.optimisers else 6) < 6:
         raise ValueError(
             "`depths` and `widths` must give at least 6 sizes (with `optimisers`: without the widest); got "
@@ -133,6 +126,6 @@ def check(config: RatesConfig) -> None:
         )
     ratios = [width / np.log(depth) for depth, width in config.paths()[PATHS[1]]]
     if np.min(np.diff(ratios)) <= 0:
-        raise ValueError(f"`widths` must grow faster than the logarithms of `depths`; got {config.widths}.")
+        raise ValueError(f"`widths` must grow faster than the logarithms of `depths`; got {shown(config.widths)}.")
     if not set(config.optimisers) <= set(OPTIMISERS):
-        raise ValueError(f"`optimisers` must be among {OPTIMISERS}; got {config.optimisers}.")
+        raise ValueError(f"`optimisers` must be among {OPTIMISERS}; got {shown(config.optimisers)}.")

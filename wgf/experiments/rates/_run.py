@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import prompts as data
+from ..._checks import check_memory
 from ...encoders import Average, Perceptron, SoftmaxAttention
 from ...models import AveragedODE
 from ...objective import Objective
@@ -33,6 +34,8 @@ def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResul
     **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
     """
     check(config)
+    check_memory(each=4 * config.depth_steps * (config.dim + 3), reference=config.reference)
+    check_memory(depths=max(config.depths), widths=max(config.widths), seeds=config.seeds)
     data_key, limit_key, key = jax.random.split(jax.random.key(config.seed), 3)
     prompts = data.linear_regression(data_key, batch=config.batch, examples=config.examples, dim=config.dim)
     encoder = Average(

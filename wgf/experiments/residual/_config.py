@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._checks import at_least
+from ..._checks import shown
 from ...companions import SmoothLeakyReLU
-from .._seed import check_seed
+from .._options import check_options, check_rtol
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,13 @@ class ResidualConfig:
 
 def check(config: ResidualConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    check_seed(config.seed)
-    for name in ("dim", "hidden", "seeds"):
-        at_least(name, getattr(config, name), 1)
-    at_least("saves", config.saves, 3)
     for name in ("lengths", "temperatures"):
         if not getattr(config, name):
             raise ValueError(f"`{name}` must hold at least one number; got none.")
-    for name in ("lengths", "depths"):
-        for count in getattr(config, name):
-            at_least(name, count, 1)
     SmoothLeakyReLU(config.slope)
+    check_options(config, least={"saves": 3}, distinct=("lengths", "temperatures", "depths"))
+    check_rtol(config.rtol)
     if max(config.lengths) > config.dim:
         raise ValueError(
-            f"`lengths` must be at most `dim`, {config.dim}, the limit of the theory; got {config.lengths}."
+            f"`lengths` must be at most `dim`, {config.dim}, the limit of the theory; got {shown(config.lengths)}."
         )
-    if min(config.temperatures) <= 0:
-        raise ValueError(f"`temperatures` must be positive; got {config.temperatures}.")

@@ -1,5 +1,6 @@
 """The run of `wgf residual`."""
 
+from ..._checks import check_memory
 from .._progress import Progress
 from ._condition import conditions_of
 from ._config import ResidualConfig, check
@@ -20,6 +21,7 @@ def run(config: ResidualConfig, *, show_progress: bool | None = None) -> Residua
     **Raises:** `ValueError` that names the option that cannot be used, before anything is compiled.
     """
     check(config)
+    check_memory(dim=config.dim, hidden=config.hidden, seeds=config.seeds, saves=config.saves)
     conditions = conditions_of(config)
     # One program is compiled while another runs.
     with Progress(len(conditions), show_progress, at_once=2) as progress:

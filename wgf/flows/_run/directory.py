@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from ..._backend.fingerprint import Fingerprint, fingerprint
 from ..._backend.host import on_host
+from ..._checks import shown
 from ..._extras import needed
 from ..._storage.files import written_whole
 from .._problem import Problem
@@ -53,7 +54,12 @@ class RunDirectory:
                 "problem.json, so its problem is unknown. Pass a new directory."
             )
         if jax.process_index() == 0:
-            (self._directory / "saves").mkdir(parents=True, exist_ok=True)
+            try:
+                (self._directory / "saves").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(
+                    f"`directory` must be a folder that can be made; got {self._directory} ({error})."
+                ) from error
             with written_whole(path) as file:
                 file.write((json.dumps(ours._asdict(), indent=1) + "\n").encode())
 
@@ -141,13 +147,15 @@ class _DamageError(Exception):
 
 
 def _folder(directory: str | os.PathLike) -> Path:
+    if not isinstance(directory, str | os.PathLike) or "\0" in str(directory):
+        raise ValueError(f"`directory` must be the path of a folder; got {shown(directory)}.")
     try:
         folder = Path(directory).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(
             f"`directory` begins with ~ and must then name a user; got {directory}, and there is no such user."
         ) from error
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise ValueError(f"`directory` must be a folder or a new path; {folder} is a file.")
     return folder
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..._backend.compat import multihost_utils
 from ..._backend.host import on_host
 from ..._backend.mesh import on_own_mesh
-from ..._checks import at_least, numbers, shown
+from ..._checks import at_least, flag, numbers, shown
 from .._problem import Problem, initial_value_problem
 from .._solution import RESULTS, FlowSolution
 from .._state import State
@@ -84,6 +84,7 @@ def run(
 
     Not for `jit`, `vmap` or `grad`; use `flow` there. Cost: that of `flow`, and one velocity per segment.
     """
+    throw, progress = flag("throw", throw), progress if progress is None else flag("progress", progress)
     segment_steps = at_least("segment_steps", segment_steps, 1)
     max_steps = None if max_steps is None else at_least("max_steps", max_steps, 1)
     for name, value in (
