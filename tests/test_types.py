@@ -286,7 +286,7 @@ CLASSES = {
         lambda: analysis.certificate(lambda model: 0.0, limit(), key=KEY),
     ),
     "model of a certificate": (
-        "`model` must be a wgf.Transformer or a wgf.AveragedODE; got an object of type FlowSolution",
+        "`model` must be a wgf.Transformer or a wgf.AveragedODE; got FlowSolution: 2 τ",
         lambda: analysis.certificate(risk(), solution(), key=KEY),
     ),
     "encoder of assumptions": (

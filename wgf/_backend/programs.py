@@ -38,7 +38,7 @@ class Room:
             "compiled programs of many sizes. wgf has dropped the programs (`jax.clear_caches()`), because the process "
             "would have ended without them. Functions compile anew at their next call. Fewer distinct sizes need fewer "
             "programs: `wgf.flow_many` solves many sizes in few.",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
