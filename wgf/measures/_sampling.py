@@ -57,9 +57,9 @@ class Sobol(AbstractSampling):
     def __call__(self, key: PRNGKeyArray, encoder: AbstractEncoder, width: int) -> PyTree[Array]:
         """Draw `width` scrambled Sobol points."""
         width, (dim, unravel) = at_least("width", width, 1), particle_space(encoder)
-        if dim > scipy.stats.qmc.Sobol.MAXDIM:
+        if dim > (most := scipy.stats.qmc.Sobol.MAXDIM):
             raise ValueError(
-                f"`sampling` by Sobol takes particles of at most {scipy.stats.qmc.Sobol.MAXDIM} numbers; got {dim}. Use "
+                f"`sampling` by Sobol takes particles of at most {most} numbers; got {dim}. Use "
                 "wgf.measures.Independent()."
             )
         out = jax.ShapeDtypeStruct((width, dim), jnp.result_type(float))

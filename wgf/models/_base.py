@@ -93,8 +93,9 @@ class AbstractModel(Brief):
             )
         if isinstance(given, AbstractModel) and not same(given.encoder, self.encoder):
             raise ValueError(
-                f"`with_tracers` takes models of the same encoder, {_whole(self.encoder)}; got {_whole(given.encoder)}. "
-                "Build both from one encoder, or use functions of the same code and constants."
+                f"`with_tracers` takes models of the same encoder, {_whole(self.encoder)}; got "
+                f"{_whole(given.encoder)}. Build both from one encoder, or use functions of the same code and "
+                "constants."
             )
         own, other = (_kind(each) for each in (self.measure, measure))
         if own != other or jax.tree.structure(own) != jax.tree.structure(other):
