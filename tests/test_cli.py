@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from stubbed import ENDLESS, TABLE, Stub
 
+import wgf
 from wgf import cli
 from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, config_from, load_config
 from wgf.experiments._config_file import save_config
@@ -99,6 +100,13 @@ def test_the_help_names_the_commands(capsys):
     text = help_text(capsys)
     assert "limit" in text
     assert "rerun" in text
+
+
+def test_the_version_is_that_of_the_library_and_of_what_computes(capsys):
+    cli.main(["--version"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"wgf {wgf.__version__}" in lines
+    assert f"jax {jax.__version__}" in lines
 
 
 def test_the_help_of_rerun_mentions_its_arguments(capsys):

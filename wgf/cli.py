@@ -16,6 +16,7 @@ import tyro
 from ._checks import shown
 from ._standard_output import standard_output
 from ._stop_signals import ended_by_signals
+from ._versions import versions
 from .experiments import EXPERIMENTS, Result, config_from, load_config, reserved, save
 from .sharding import start_processes
 
@@ -35,6 +36,10 @@ class RerunConfig:
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line, run the experiment, save its results, and print its table and its results folder."""
     args = list(sys.argv[1:] if args is None else args)
+    if args == ["--version"]:
+        with standard_output():
+            print("\n".join(f"{package} {release}" for package, release in versions().items()))
+        return
     with standard_output():
         config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
     try:
@@ -135,7 +140,8 @@ def _tell(name: str, result: Result, folder: Path, seconds: float) -> None:
 
 
 _DESCRIPTION = (
-    "Train finite Transformers by gradient flow, solve the Wasserstein-flow PDE they converge to, measure the distance."
+    "Train finite Transformers by gradient flow, solve the Wasserstein-flow PDE they converge to, measure the "
+    "distance. `wgf --version` prints the releases."
 )
 
 
