@@ -55,6 +55,7 @@ def higher(*names):
     return [pytest.param(name, marks=float64_only) for name in names]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["Euler", *higher("Heun", "Bosh3", "Tsit5", "Dopri8")])
 def test_outer_solvers_keep_their_order(name):
     solver, expected, band, counts = CONSTANT[name]
@@ -80,6 +81,7 @@ class Sine(wgf.encoders.AbstractEncoder):
         return -particle * jnp.sin(tokens)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["Euler", *higher("Midpoint", "Heun", "Bosh3", "Dopri5", "Dopri8")])
 def test_inner_solvers_keep_their_order(name):
     solver, expected, band, counts = CONSTANT[name]

@@ -111,7 +111,7 @@ def _most_bytes() -> int:
 
     A quarter, because what draws or moves an array holds copies of it.
     """
-    known = jax.default_backend() == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
+    known = jax.local_devices()[0].platform == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     return min(_MOST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4) if known else _MOST_BYTES
 
 

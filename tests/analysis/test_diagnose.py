@@ -63,6 +63,7 @@ def test_too_much_weight_decay_is_named(prompts):
     assert signatures(objective, solution) == ["plateau: weight decay too large"]
 
 
+@pytest.mark.heavy
 def test_a_bad_stationary_point_is_named(prompts):
     encoder = wgf.encoders.Perceptron(prompts.token_dim, jnp.tanh)
     zeros = jax.tree.map(lambda leaf: jnp.zeros((1, 4, *leaf.shape)), encoder.sample(KEY, ()))

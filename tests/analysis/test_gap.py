@@ -284,6 +284,7 @@ def test_clouds_that_are_filled_up_have_the_divergence_of_bare_ones(flows, repli
         assert gap.unpaired.converged[save]
 
 
+@pytest.mark.heavy
 def test_models_of_all_sizes_share_the_program_of_their_transports(flows):
     law, encoder = wgf.measures.Gaussian(flows[0].models.encoder, 0.7), flows[0].models.encoder
     with programs() as compiled:
@@ -295,6 +296,7 @@ def test_models_of_all_sizes_share_the_program_of_their_transports(flows):
     assert compiled.count("jit(_transports)") == 1, compiled
 
 
+@pytest.mark.heavy
 def test_models_of_all_sizes_share_the_program_of_their_distances(fresh):
     finite, limit = fresh
     law, encoder = wgf.measures.Gaussian(finite.models.encoder, 0.7), finite.models.encoder

@@ -73,7 +73,7 @@ def seeds():
 KINDS = pytest.mark.parametrize(("index", "name"), [(0, "objective"), (1, "outputs")])
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @KINDS
 def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, index, name):
     truth = getattr(ScalarTruth(np.inf), name)()
@@ -84,7 +84,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, index, name):
     assert np.all(np.abs(coverage - 0.95) < bound), (coverage, bound)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @KINDS
 def test_the_standard_error_is_the_spread_over_seeds(seeds, index, name):
     value, standard_error, *_ = seeds[0][index]
@@ -93,7 +93,7 @@ def test_the_standard_error_is_the_spread_over_seeds(seeds, index, name):
     assert np.all(np.abs(ratio - 1) < 3 * np.sqrt(2 / SEEDS) + 1 / WIDTH), ratio
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @KINDS
 def test_the_bias_is_that_of_the_closed_form(seeds, index, name):
     parts, whole, limit = (getattr(ScalarTruth(n), name)() for n in (WIDTH, WIDTH * REPLICATES, np.inf))
@@ -105,7 +105,7 @@ def test_the_bias_is_that_of_the_closed_form(seeds, index, name):
     np.testing.assert_allclose(expected, whole - limit, rtol=0.1, err_msg="second order in 1/width")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_transport_error_is_that_of_the_closed_form(seeds):
     """A particle of the exact limit and of the pooled field decay alike and part by the difference of the shifts."""
     truth, exact = ScalarTruth(WIDTH * REPLICATES), ScalarTruth(np.inf)

@@ -47,6 +47,7 @@ def against_plain(encoder, chunked, args, costates):
     )
 
 
+@pytest.mark.heavy
 @settings(max_examples=3, deadline=None, derandomize=True)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 12), st.integers(1, 5), st.integers(0, 9))
 def test_any_chunk_gives_the_same_mean_and_gradients(width, batch, particles, prompts, seed):
@@ -62,6 +63,7 @@ def test_an_encoder_of_ones_own_is_computed_in_chunks_from_the_sizes(width):
     assert in_loops == (width == 200)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["average", "convolution"])
 def test_fused_means_can_be_cut_as_well(name):
     args, costates = arguments(encoder := encoders(3)[name], 7, 5, 3, 4)

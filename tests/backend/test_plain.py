@@ -17,7 +17,7 @@ from wgf._backend.plain import PLAIN
 SCRIPT = Path(__file__).parents[1] / "plain_numbers.py"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_without_the_machine_room_the_numbers_are_the_same():
     environment = {
         **os.environ,

@@ -45,6 +45,7 @@ def test_velocities_have_full_precision(name):
         assert precisions("cuda", wgf.velocity, OBJECTIVE, transformer(ENCODERS[name], width)) == {"HIGHEST"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_the_users_own_default_counts(platform):
     model = transformer(averaged(OBJECTIVE.prompts.token_dim))

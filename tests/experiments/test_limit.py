@@ -190,6 +190,7 @@ def test_the_saved_arrays_are_named_and_shaped(folder):
         "limit_particles": (8, 8, PARTICLE),
         "finite_particles_1x2": (SEEDS, 1, 2, PARTICLE),
         "finite_particles_2x4": (SEEDS, 2, 4, PARTICLE),
+        "about": (),
     }
     with np.load(folder / "result.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == shapes
@@ -289,6 +290,7 @@ def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, 
 def test_the_saved_config_names_its_experiment_and_every_field(folder):
     record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert record.pop("experiment") == "limit"
+    assert record.pop("about")["precision"] == str(jnp.result_type(float))
     assert set(record) == set(LimitConfig.__dataclass_fields__)
 
 

@@ -93,6 +93,7 @@ def test_descent_by_sgd_is_exact(start):
     np.testing.assert_allclose(trained.models["z"][-1] - AIM, 0.8**5 * (start["z"] - AIM), rtol=bound(1e-12, 1e-6))
 
 
+@pytest.mark.heavy
 def test_noise_moves_both_parts_alike(key):
     """The Gibbs law exp(−|z − c|² / σ) has variance σ/2 in either part, as that of a real parameter."""
     many = 4000

@@ -267,6 +267,7 @@ def three_errors(cells, points, box=3.2, tau=2.0):
     return np.array(errors, float) / np.array([float(drop), float(moment)])
 
 
+@pytest.mark.heavy
 def test_particles_and_grid_agree_in_three_dimensions():
     errors = three_errors([12], points=13)
     assert 0 < errors[0, 0] < 0.08, errors

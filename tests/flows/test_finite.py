@@ -112,6 +112,7 @@ def test_a_velocity_must_be_a_number_up_to_the_last_state(way):
     assert solution.result == RESULTS.not_finite
 
 
+@pytest.mark.heavy
 def test_a_gap_is_no_number_where_a_solution_is_none(problem):
     """Also where the NaN lies in a layer whose clouds are not compared, or in tracers alone."""
     objective, (limit, _), finite = problem

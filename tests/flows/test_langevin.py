@@ -57,6 +57,7 @@ def test_stationary_law_is_gibbs(objective, finite):
     assert np.max(np.abs(correlations)) < 4 / np.sqrt(2000), "layers must feel noise of their own"
 
 
+@pytest.mark.heavy
 def test_law_follows_the_closed_form(objective, limit):
     """The mean obeys its ODE and the variance is Ornstein–Uhlenbeck's, to sampling error."""
     theta = limit.models.measure.particles[:, 0, :, 0, 0]
@@ -68,6 +69,7 @@ def test_law_follows_the_closed_form(objective, limit):
     assert variance[-1] > 1.2 * variance[0], "the case must move"
 
 
+@pytest.mark.heavy
 def test_noise_is_shared_over_depth_in_the_limit(limit):
     """So the law between nodes is right: its variance is the nodes', not that of an average of two."""
     measure = limit.model_at(-1).measure
@@ -76,6 +78,7 @@ def test_noise_is_shared_over_depth_in_the_limit(limit):
     assert between.var() == pytest.approx(float(measure.particles[0].var()), rel=1e-4)
 
 
+@pytest.mark.heavy
 def test_tracers_feel_the_noise_of_their_own_particles(objective, finite, trained, limit):
     """With one key they stay together but for the difference of the fields; with another they part."""
 
@@ -89,6 +92,7 @@ def test_tracers_feel_the_noise_of_their_own_particles(objective, finite, traine
     assert coupling(other) == pytest.approx(noise, rel=0.1)
 
 
+@pytest.mark.heavy
 def test_tracers_and_particles_of_the_limit_feel_different_noise(limit):
     """Else a comparison of their clouds would not be one of independent samples."""
     kick = [p[-1] - np.exp(-DECAY * TAUS[-1]) * p[0] for p in (_own(limit), _tracers(limit))]

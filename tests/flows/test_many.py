@@ -25,7 +25,7 @@ def problem():
     return wgf.Objective(prompts, weight_decay=1e-2), models
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_flows_are_those_of_the_models_by_one_program(problem):
     objective, models = problem
     # Tracers at several depths, two of which lie within layers.

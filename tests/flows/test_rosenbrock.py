@@ -85,11 +85,13 @@ def refined(small):
     return counts, np.array(errors)
 
 
+@pytest.mark.heavy
 def test_short_steps_are_accurate(refined):
     _, errors = refined
     assert errors[-1].max() < bound(1e-6, 5e-6), errors[-1]
 
 
+@pytest.mark.heavy
 @float64_only
 def test_order_three_though_its_jacobian_is_not_the_fields(refined):
     """Of order 3 at the ends of steps; between them, where it interpolates by parabolas, of order 3 as well."""

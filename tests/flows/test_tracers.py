@@ -55,6 +55,7 @@ def test_strips_waste_little_and_are_few(shapes, width):
     assert strip_width(shapes) == width
 
 
+@pytest.mark.heavy
 def test_tracers_move_down_the_first_variation_layer_by_layer(key):
     """Strips of 16, of which a layer of 40 fills two and a half, against the gradients of whole layers."""
     prompts = regression(key, batch=3, dim=1)

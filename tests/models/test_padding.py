@@ -24,7 +24,7 @@ def problem(key, encoder=None, depth=2, width=3):
     return objective, wgf.Transformer(encoder, wgf.measures.Layered(particles, weights))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @settings(max_examples=bound(4, 2), deadline=None)
 @given(depth=st.integers(1, 3), width=st.integers(1, 4), more=st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_the_corner_is_the_model(depth, width, more):

@@ -26,7 +26,13 @@ def velocity_from_adjoint(objective, model):
     return jax.tree.map(lambda *leaves: -jnp.stack(leaves), *rows)
 
 
-@pytest.mark.parametrize("name", encoders(5))
+# The others are in the short command by their own tests, in tests/encoders.
+SHORT = ("average", "perceptron without bias", "user's own")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.heavy) for name in encoders(5)]
+)
 def test_finite_velocities_agree(key, name):
     prompts = regression(key)
     encoder = encoders(prompts.token_dim)[name]

@@ -90,6 +90,7 @@ def test_order_two_on_a_nonlinear_nonautonomous_equation():
     assert 1.85 < slope < 2.15, f"slope {slope}, errors {dict(zip(counts, errors, strict=True))}"
 
 
+@pytest.mark.heavy
 def test_far_fewer_velocities_than_tsit5(warm):
     """What the method is for: evaluations, counted, on a stiff problem."""
     calls = []
@@ -116,6 +117,7 @@ def test_steps_beyond_the_most_stages_are_rejected(warm):
     np.testing.assert_allclose(few.ys, many.ys, atol=1e-5)
 
 
+@pytest.mark.heavy
 @float64_only
 def test_saves_between_steps(warm):
     """The interpolation holds between steps: saves agree with a solve of ten times the accuracy."""
@@ -147,6 +149,7 @@ def test_reverse_mode_says_that_it_is_not_defined():
         jax.grad(lambda y: solve(heat, y, 0.1).ys[-1].sum())(jnp.ones(40))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["finite", pytest.param("limit", marks=pytest.mark.slow)])
 def test_flows_agree_with_tsit5(kind, key):
     prompts = regression(key)

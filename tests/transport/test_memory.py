@@ -44,6 +44,7 @@ def test_a_gpu_holds_a_kernel_that_is_too_large_for_a_cpu_s_cache(derivative):
         assert ("tensor<9001x9001xf32>" in text) == is_held, platform
 
 
+@pytest.mark.heavy
 def test_devices_with_other_rooms_have_the_same_numbers(monkeypatch):
     x, y = jax.random.normal(jax.random.key(0), (2, 3, 23, 2))
 

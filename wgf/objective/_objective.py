@@ -1,8 +1,7 @@
 """The risk R and the objective Q = R + λ/2 ∫‖θ‖² dρ."""
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,22 +18,12 @@ from ._first_variation import FirstVariation
 from ._loss import AbstractLoss, HalfSquaredError
 from ._readout import AbstractReadout, QueryEntry
 
-_Method = TypeVar("_Method", bound=Callable)
 
-
-def _takes(*parts: str) -> Callable[[_Method], _Method]:
-    """A check of a method's model: raise `ValueError` unless it has these parts."""
-
-    def wrap(method: Any) -> Any:
-        @functools.wraps(method)
-        def checked(self: Any, model: Any) -> Any:
-            if isinstance(model, type) or not all(hasattr(model, part) for part in parts):
-                raise ValueError(f"`model` must be a wgf.Transformer or a wgf.AveragedODE; got {shown(model)}.")
-            return method(self, model)
-
-        return checked
-
-    return wrap
+def _taken(model: Any, *parts: str) -> Any:
+    """Return a model; raise `ValueError` unless it has these parts."""
+    if isinstance(model, type) or not all(hasattr(model, part) for part in parts):
+        raise ValueError(f"`model` must be a wgf.Transformer or a wgf.AveragedODE; got {shown(model)}.")
+    return model
 
 
 class Objective(Brief):
@@ -87,20 +76,17 @@ class Objective(Brief):
         yield f"λ = {number(self.weight_decay)}"
         yield from facts_of(self.prompts)
 
-    @_takes("__call__", "measure")
     @compiled
     def __call__(self, model: AbstractModel) -> Float[Array, ""]:
         """The objective Q of a model."""
         return self.value_and_outputs(model)[0]
 
-    @_takes("__call__", "measure")
     @compiled
     def value_and_outputs(self, model: AbstractModel) -> tuple[Float[Array, ""], Float[Array, "batch *classes"]]:
         """The objective Q, and the outputs from which it was computed."""
-        outputs = self.readout(model(self.prompts.tokens))
+        outputs = self.readout(_taken(model, "__call__", "measure")(self.prompts.tokens))
         return self.score(outputs) + self.penalty(model), outputs
 
-    @_takes("__call__")
     @compiled
     def risk(self, model: AbstractModel) -> Float[Array, ""]:
         """The risk R of a model, the mean loss over μ."""
@@ -115,24 +101,21 @@ class Objective(Brief):
             raise ValueError(f"`outputs` must have the shape of the readout's, {shape}; got {outputs.shape}.")
         return self.prompts.expect(self.loss(outputs, self.prompts.labels))
 
-    @_takes("measure")
     @compiled
     def penalty(self, model: AbstractModel) -> Float[Array, ""]:
         """The weight-decay term of Q, λ/2 times the second moment."""
-        return self.weight_decay / 2 * model.measure.second_moment()
+        return self.weight_decay / 2 * _taken(model, "measure").measure.second_moment()
 
-    @_takes("__call__")
     @compiled
     def outputs(self, model: AbstractModel) -> Float[Array, "batch *classes"]:
         """The model's output for each prompt: the readout of its final tokens."""
-        return self.readout(model(self.prompts.tokens))
+        return self.readout(_taken(model, "__call__")(self.prompts.tokens))
 
     def minibatch(self, key: PRNGKeyArray, size: int) -> "Objective":
         """The same objective on `size` prompts, drawn with replacement by weight: an unbiased estimate of Q."""
         drawn = self.prompts.draw(purpose(key, "objective.Objective.minibatch"), size)
         return eqx.tree_at(lambda objective: objective.prompts, self, drawn)
 
-    @_takes("adjoint")
     @compiled
     def adjoint(self, model: AbstractModel) -> AbstractAdjoint:
         r"""Tokens T_ρ(H, t) and their adjoint p_ρ(H, t) for every prompt, \( p(1) = \partial \ell / \partial T(1) \).
@@ -142,7 +125,7 @@ class Objective(Brief):
 
         **Source:** arXiv:2410.23610, section 3.2.
         """
-        return model.adjoint(self.prompts.tokens, self._terminal)
+        return _taken(model, "adjoint").adjoint(self.prompts.tokens, self._terminal)
 
     def _terminal(self, tokens: Float[Array, "batch token_dim length"]) -> Float[Array, "batch token_dim length"]:
         """∂ℓ/∂T(1) of every prompt."""
