@@ -106,6 +106,7 @@ def test_the_first_variation_in_a_loop_of_ones_own_goes_down_as_tracers_do(probl
         np.testing.assert_allclose(leaf, -g, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-6))
 
 
+@pytest.mark.heavy
 def test_flows_over_decays_and_seeds_are_those_one_by_one(problem):
     objective, model = problem
     encoder, law = model.encoder, wgf.measures.Gaussian(model.encoder, 0.5)

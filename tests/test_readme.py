@@ -47,11 +47,8 @@ def test_the_readme_gives_finite_numbers_as_printed(tmp_path):
     assert program.returncode == 0, program.stderr[-3000:]
 
 
-# The gate runs all of them; the short command runs one.
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[] if page.stem == "long-runs" else pytest.mark.slow, id=page.stem) for page in PAGES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])
 def test_a_page_gives_finite_numbers_as_printed(page, tmp_path):
     program = run_alone("\n".join(blocks(page)), tmp_path, XLA_FLAGS=PAGE_FLAGS)
     assert program.returncode == 0, program.stderr[-3000:]

@@ -27,6 +27,7 @@ def result():
     return limit.run(TINY)
 
 
+@pytest.mark.heavy
 def test_finite_flows_are_those_of_their_own_sizes(result):
     runs = [(size, solution) for size, seeds in zip(TINY.sizes, result.finite, strict=True) for solution in seeds]
     assert len(runs) == SIZES * SEEDS

@@ -40,6 +40,7 @@ def alone(problem):
     return wgf.Transformer(encoder, wgf.measures.Layered(jax.tree.map(lambda leaf: leaf[-1], own[SIZES[1]])))
 
 
+@pytest.mark.heavy
 def test_a_model_in_a_larger_shape_flows_as_it_does_alone(problem, alone):
     objective, _, padded, _ = problem
     schedule = FlowSchedule(1.0, 2)

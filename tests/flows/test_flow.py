@@ -159,6 +159,7 @@ def test_depth_nodes_converge_geometrically(problem, key):
     assert errors[1] < 1, errors
 
 
+@pytest.mark.heavy
 def test_jit_vmap_and_eager_agree(problem, key):
     objective, encoder, law = problem
     keys = jax.random.split(key, 3)
@@ -185,6 +186,7 @@ def test_gradient_through_flow_is_the_finite_difference(problem, key, kind):
     np.testing.assert_allclose(jax.grad(final)(0.7), difference, rtol=bound(1e-4, 5e-3))
 
 
+@pytest.mark.heavy
 def test_steady_stop_keeps_the_steady_model(problem, key):
     objective, model = problem[0], model_of(problem, "finite", key)
     solution = wgf.flow(objective, model, [0.0, 1.0, 1e4, 2e4], steady=0.2)

@@ -36,6 +36,7 @@ def test_the_tableau_meets_the_conditions_of_w_methods(weights, order):
     np.testing.assert_allclose(a[3] + g[3], ros.SOLUTION, atol=bound(1e-15, 1e-6))
 
 
+@pytest.mark.heavy
 def test_the_factors_invert_the_dense_matrix(small):
     """Against NumPy's solve with the Jacobian of all outputs by forward mode, for masses and weights that differ."""
     objective, model = small

@@ -179,6 +179,7 @@ def ends_and_neighbours(dtype):
     ]
 
 
+@pytest.mark.heavy
 @example("Tsit5", 3, "float32", True, [0.5, 1 / 3, 2 / 3])
 @settings(max_examples=8, deadline=None)
 @given(

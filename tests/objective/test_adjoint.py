@@ -58,6 +58,7 @@ def smooth_limit(encoder, key, nodes, steps=24):
     return wgf.AveragedODE(encoder, wgf.measures.Spectral(mix), steps=steps)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("nodes", [1, 4])
 def test_limit_velocity_is_the_gradient_of_the_discretised_objective(key, nodes):
     prompts = regression(key)
@@ -82,6 +83,7 @@ def test_limit_velocities_agree_as_nodes_grow(key):
     assert min(ratios) > 5, f"velocity differences {errors}"
 
 
+@pytest.mark.heavy
 def test_projected_adjoint_velocity_is_the_gradient_at_any_nodes(key):
     """With few nodes the two agree once the adjoint's field is projected: v_i = (1/w_i) ∫ ℓ_i(t) v(θ(t), t) dt."""
     prompts = regression(key)

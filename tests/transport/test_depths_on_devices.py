@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import re, jax, numpy as np
 import wgf
@@ -28,6 +30,7 @@ print("inside", len([m for m in inside]))
 """
 
 
+@pytest.mark.heavy
 def test_two_devices_give_the_divergence_of_one_and_send_nothing_while_iterating():
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     environment = os.environ | {"XLA_FLAGS": flags}

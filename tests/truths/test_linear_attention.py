@@ -62,6 +62,7 @@ def test_balanced_merged_heads_follow_the_logistic_curve():
     assert truth[-1] > 0.9 * best_scale(dim, examples), "the case must train"
 
 
+@pytest.mark.heavy
 def test_a_balanced_head_of_the_library_follows_its_own_law():
     dim, examples = 3, 2
     solution = wgf.flow(population(dim, examples), split_model(dim, examples, 0.05), TAUS, **TIGHT)

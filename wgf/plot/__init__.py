@@ -1,4 +1,4 @@
-"""Plots of plain results on given axes. Nothing is computed here."""
+"""Plots on given axes: of one's own solutions, and of plain results. No global style is set."""
 
 from ._curves import (
     bundles as bundles,
@@ -21,4 +21,11 @@ from ._markov import (
     phase_portrait as phase_portrait,
     success_bars as success_bars,
     success_curves as success_curves,
+)
+from ._solutions import (
+    depth_map as depth_map,
+    flow_curves as flow_curves,
+    gap_parts as gap_parts,
+    moving_law as moving_law,
+    token_paths as token_paths,
 )
