@@ -15,7 +15,8 @@ def without_encoding(text):
 def opens_text(call):
     name, arguments = ast.unparse(call.func), {word.arg: word.value for word in call.keywords}
     method = name.split(".")[-1]
-    if "encoding" in arguments or name == "os.open" or method not in ("open", "read_text", "write_text"):
+    binary = name in ("os.open", "Image.open")
+    if "encoding" in arguments or binary or method not in ("open", "read_text", "write_text"):
         return False
     # The mode comes after the path in `open(path, mode)`, first in `path.open(mode)`.
     modes = [*call.args[name == "open" :][:1], arguments.get("mode")] if method == "open" else []
