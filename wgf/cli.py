@@ -97,10 +97,12 @@ def run(config: Any) -> None:
         EXPERIMENTS[name].run(config)
         return
     began = time.perf_counter()
-    with reserved(config, name) as folder, ended_by_signals(f"`wgf rerun {folder}` repeats the run."):
-        with _about(file):
-            result = EXPERIMENTS[name].run(dataclasses.replace(config, out=folder))
-        _tell(name, result, folder, time.perf_counter() - began)
+    with reserved(config, name) as (folder, is_new):
+        kept = f"`wgf rerun {folder}` repeats the run." if is_new else f"{folder} still holds an earlier run."
+        with ended_by_signals(kept):
+            with _about(file):
+                result = EXPERIMENTS[name].run(dataclasses.replace(config, out=folder))
+            _tell(name, result, folder, time.perf_counter() - began)
 
 
 def _stored(rerun: RerunConfig) -> Any:

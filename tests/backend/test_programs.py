@@ -1,3 +1,6 @@
+from functools import partial
+from itertools import count
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,7 +11,7 @@ from wgf._backend import programs
 
 @pytest.fixture
 def system(monkeypatch, tmp_path):
-    """A process with so many memory maps, of 3,000 that the system allows; and a record of what happens to them."""
+    """A system that allows 3,000 memory maps: how many are taken, and a record of when programs are dropped."""
     taken, dropped = [0], []
     for name, text in (("_MAPS", ""), ("_MOST_MAPS", "3000\n")):
         file = tmp_path / name
@@ -16,11 +19,13 @@ def system(monkeypatch, tmp_path):
         monkeypatch.setattr(programs, name, file)
     monkeypatch.setattr(programs, "_count", lambda: taken[0])
     monkeypatch.setattr(jax, "clear_caches", lambda: dropped.append(taken[0]))
+    # Each call comes five seconds after the one before.
+    monkeypatch.setattr(programs.time, "monotonic", partial(next, count(0, programs._SECONDS_BETWEEN_LOOKS)))
     return taken, dropped
 
 
 def looks(room, times):
-    for _ in range(times * programs._CALLS_PER_LOOK):
+    for _ in range(times):
         room.make()
 
 

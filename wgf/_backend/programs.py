@@ -1,5 +1,6 @@
-"""Compiled programs, of which one process can hold only so many."""
+"""A limit to the number of compiled programs in one process."""
 
+import time
 import warnings
 from pathlib import Path
 
@@ -7,25 +8,31 @@ import jax
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = Path("/proc/sys/vm/max_map_count")
-_CALLS_PER_LOOK = 16
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 class Room:
     """Room for further programs, made before a process runs out of memory maps.
 
-    Linux allows a process 65,530 memory maps. A solve of a new size takes some 400 of them for its programs, so that
-    about 85 sizes fill a process, and LLVM then ends it ("Cannot allocate memory"). JAX keeps all programs; it compiles
+    Linux limits the memory maps of a process, mostly to 65,530. A solve of a new size takes hundreds of them for its
+    programs. When none are left, LLVM ends the process ("Cannot allocate memory"). JAX keeps all programs, and compiles
     a dropped one anew at its next call. Other systems have no such limit.
     """
 
     def __init__(self) -> None:
-        self._calls = 0
+        self._looked = time.monotonic()
         self._helps = True
 
     def make(self) -> None:
-        """Drop JAX's programs, with a warning, if two thirds of the maps are taken. Looks at every 16th call only."""
-        self._calls += 1
-        if self._calls % _CALLS_PER_LOOK or not (self._helps and _MAPS.exists() and _MOST_MAPS.exists()):
+        """Drop JAX's programs, with a warning, if two thirds of the maps are taken.
+
+        Looks at most every five seconds: to count many maps takes some hundredths of a second.
+        """
+        now = time.monotonic()
+        if not self._helps or now < self._looked + _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        if not (_MAPS.exists() and _MOST_MAPS.exists()):
             return
         taken, most = _count(), int(_MOST_MAPS.read_bytes())
         if taken < most * 2 // 3:

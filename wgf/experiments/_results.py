@@ -94,10 +94,12 @@ def _new_folder(experiment: str) -> Path:
 
 
 @contextlib.contextmanager
-def reserved(config: Any, experiment: str) -> Iterator[Path]:
+def reserved(config: Any, experiment: str) -> Iterator[tuple[Path, bool]]:
     """Make the results folder before the run, with its `config.json`, unless that of an earlier run is there.
 
     A run that is killed can so be repeated. If an option cannot be used, the new file and folders are removed again.
+
+    **Returns:** as a context, the folder, and whether its `config.json` is that of this run.
 
     **Raises:** `ValueError` if the folder cannot be made or written.
     """
@@ -109,7 +111,7 @@ def reserved(config: Any, experiment: str) -> Iterator[Path]:
     if is_new:
         save_config(folder, experiment, config, about(config))
     try:
-        yield folder
+        yield folder, is_new
     except ValueError:
         if is_new:
             file.unlink(missing_ok=True)
