@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import errno
 import gc
@@ -374,6 +375,14 @@ def test_a_run_that_fails_in_an_old_folder_leaves_the_old_results(ran, monkeypat
         cli.main(["limit", "--seed", "2", "--out", "here"])
     assert names(tmp_path / "here") == FILES
     assert (tmp_path / "here" / "config.json").read_bytes() == before
+
+
+def test_a_killed_command_says_which_run_its_folder_holds(ran, monkeypatch):
+    words = []
+    monkeypatch.setattr(cli, "ended_by_signals", lambda text: words.append(text) or contextlib.nullcontext())
+    for _ in range(2):
+        cli.main(["limit", "--out", "here"])
+    assert words == ["`wgf rerun here` repeats the run.", "here still holds an earlier run."]
 
 
 def test_results_say_where_they_come_from(ran, tmp_path):
