@@ -67,6 +67,7 @@ def ends(measure):
     return coordinates(jax.tree.map(lambda leaf: leaf[-1], measure.particles))
 
 
+@pytest.mark.heavy
 def test_own_particles_are_compared_with_their_tracers(flows):
     finite, _, traced = flows
     gap = wgf.gap(finite, traced, unpaired=True)
@@ -103,6 +104,7 @@ def test_the_bounds_hold_the_wasserstein_distance_between_them(fresh):
     assert small.sinkhorn[-1] == pytest.approx(exact, rel=0.1)
 
 
+@pytest.mark.heavy
 def test_the_divergence_is_compared_at_few_depths(fresh):
     finite, limit = fresh
     few, all_depths = wgf.gap(finite, limit, most_depths=2), wgf.gap(finite, limit)
@@ -146,6 +148,7 @@ def test_a_single_solution_does_not_know_its_noise(flows):
     np.testing.assert_array_equal(gap.squared_output(), gap.output**2)
 
 
+@pytest.mark.heavy
 def test_replicates_are_compared_by_their_pooled_solution(flows, replicated):
     replicates, _, gap = replicated
     plain = wgf.gap(flows[0], replicates.pooled, unpaired=True)
@@ -154,6 +157,7 @@ def test_replicates_are_compared_by_their_pooled_solution(flows, replicated):
     np.testing.assert_array_equal(gap.unpaired.excess, plain.unpaired.excess)
 
 
+@pytest.mark.heavy
 def test_the_noise_is_the_error_of_the_pooled_solution(flows, replicated):
     replicates, _, gap = replicated
     np.testing.assert_allclose(gap.noise.objective, replicates.objective.error, rtol=bound(0, 1e-6))
@@ -165,6 +169,7 @@ def test_the_noise_is_the_error_of_the_pooled_solution(flows, replicated):
     np.testing.assert_allclose(gap.squared_output(), gap.output**2 - gap.noise.output**2, rtol=bound(1e-12, 1e-5))
 
 
+@pytest.mark.heavy
 def test_the_noise_of_distances_is_that_of_replicates_in_two_fields(replicated):
     """Each replicate's particles as its own field moves them and as the pooled field does, one by one."""
     replicates, _, gap = replicated
@@ -177,6 +182,7 @@ def test_the_noise_of_distances_is_that_of_replicates_in_two_fields(replicated):
     assert gap.noise.epsilon[-1] == epsilon
 
 
+@pytest.mark.heavy
 def test_the_noise_can_be_computed_once(flows, replicated):
     replicates = replicated[0]
     noise = wgf.analysis.noise(replicates, epsilon=5.0)
@@ -188,6 +194,7 @@ def test_the_noise_can_be_computed_once(flows, replicated):
     np.testing.assert_array_equal(given.resolved.sinkhorn, given.sinkhorn > noise.factor * noise.sinkhorn)
 
 
+@pytest.mark.heavy
 def test_without_tracers_each_replicate_serves_as_the_floor(flows, replicated):
     """The floors one by one: each replicate's cloud against all the others'."""
     _, gap, _ = replicated
@@ -236,6 +243,7 @@ def compared(kind, own, tracers, law):
     return [(part(own, first), part(law, slice(s, s + 5)), part(law, slice(s + 8, None), slice(0, s))) for s in starts]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "spread"),
     [
@@ -343,6 +351,7 @@ def test_tracers_with_other_starts_are_no_pairs(flows, fresh):
     assert wgf.gap(stranger, flows[2]).distances is None
 
 
+@pytest.mark.heavy
 def test_a_gap_in_a_program_of_its_own(fresh):
     finite, limit = fresh
     expected = wgf.gap(finite, limit)
@@ -350,6 +359,7 @@ def test_a_gap_in_a_program_of_its_own(fresh):
     np.testing.assert_allclose(outputs, expected.sinkhorn, rtol=bound(1e-9, 1e-4), atol=bound(1e-12, 1e-4))
 
 
+@pytest.mark.heavy
 def test_a_gap_prints_in_one_line(flows, replicated):
     bare = wgf.gap(flows[0], flows[1])
     assert str(bare).startswith("Gap: 3 τ from 0 to 4, at the last τ objective ")
@@ -359,6 +369,7 @@ def test_a_gap_prints_in_one_line(flows, replicated):
     assert str(gap.noise).startswith(f"Noise: 3 replicates, at the last τ objective {gap.noise.objective[-1]:.3g}, ")
 
 
+@pytest.mark.heavy
 def test_a_notebook_shows_the_gaps_with_their_noise(flows, replicated):
     bare, gap = wgf.gap(flows[0], flows[1])._repr_html_(), replicated[2]
     assert "<th>τ</th><th>objective</th><th>risk</th><th>output</th></tr>" in bare
@@ -370,6 +381,7 @@ def test_a_notebook_shows_the_gaps_with_their_noise(flows, replicated):
     assert "Bold: the gap exceeds the noise with 95 % confidence." in html
 
 
+@pytest.mark.heavy
 def test_a_gap_prints_whatever_its_leaves_are(replicated):
     gap = replicated[2]
     others = [jax.tree.map(lambda leaf, x=x: x, gap) for x in (None, object())]

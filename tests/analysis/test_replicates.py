@@ -196,6 +196,7 @@ def test_a_replicate_that_fails_is_named():
         flow_replicates(scalar_objective(), models, TAUS, max_steps=64)
 
 
+@pytest.mark.heavy
 def test_a_replicate_that_fails_under_jit_is_named():
     models = spoilt(scalar_models(jax.random.key(3), 3, 4), 2)
     with pytest.raises(RuntimeError, match="Replicate 2 of 3 failed; under `throw=False`"):

@@ -57,6 +57,7 @@ def test_the_flows_learn_and_keep_their_energy(result):
     assert relu.excess.max() > 2 * relu.violation.max()
 
 
+@pytest.mark.heavy
 def test_a_flow_along_a_kink_falls_as_it_moves_not_as_its_velocities_say():
     """For Q = |x| + y, steps jump across x = 0 at speed 1, and y falls at speed 1. Q falls as y; ∫|v|² counts both."""
     model = wgf.Transformer(Matrix(2), wgf.measures.Layered(jnp.array([[[[0.02, 0.0], [0.0, 0.0]]]])))

@@ -86,6 +86,7 @@ def test_the_linear_response_is_the_variance_over_all_sequences_of_batches(probl
     np.testing.assert_allclose(outputs.var(axis=0).mean(axis=-1), predicted, rtol=0.02)
 
 
+@pytest.mark.heavy
 def test_the_normalised_flow_of_large_epsilon_is_the_gradient_flow_in_another_time(problem):
     slow = normalised_flow(*problem, 2000.0, 1000.0, jnp.asarray(0.0))
     flow = flows(*problem, jnp.array([0.0, 2.0]), 1e-6)

@@ -19,6 +19,7 @@ def result():
     return residual.run(TINY)
 
 
+@pytest.mark.heavy
 def test_the_table_has_a_line_for_each_condition_and_fits_a_terminal(result):
     head, rule, *lines = result.table().splitlines()
     rows = [line.split() for line in lines[: lines.index(rule)]]
@@ -33,6 +34,7 @@ def test_the_table_has_a_line_for_each_condition_and_fits_a_terminal(result):
     assert all(len(row) == len(rows[0]) for row in rows)
 
 
+@pytest.mark.heavy
 def test_the_arrays_hold_every_condition(result):
     arrays = result.arrays()
     assert len(arrays) == 6 * len(result.runs)
@@ -42,11 +44,13 @@ def test_the_arrays_hold_every_condition(result):
         assert np.all(np.isfinite(runs.loss))
 
 
+@pytest.mark.heavy
 def test_runs_with_and_without_the_connection_share_their_data_and_their_horizon(result):
     with_, without = (result.find(residual=r, slope=TINY.slope, descent=False)[0] for r in (True, False))
     np.testing.assert_array_equal(with_.times, without.times)
 
 
+@pytest.mark.heavy
 def test_the_loss_obeys_the_theorem_at_every_moment(result):
     for runs in result.runs:
         assert np.all(runs.slack >= 1), runs.condition
@@ -54,6 +58,7 @@ def test_the_loss_obeys_the_theorem_at_every_moment(result):
         assert np.all(np.diff(runs.loss) < 1e-6 * runs.loss[:, :1])
 
 
+@pytest.mark.heavy
 def test_the_residual_connection_conditions_and_speeds(result):
     with_, without = (result.find(residual=r, slope=TINY.slope, descent=False)[0] for r in (True, False))
     assert np.all(without.conditions[:, 0] > 3 * with_.conditions[:, 0])
@@ -61,6 +66,7 @@ def test_the_residual_connection_conditions_and_speeds(result):
         assert fast.fallen > 2 * slow.fallen, (fast, slow)
 
 
+@pytest.mark.heavy
 def test_gradient_descent_stays_near_the_flow(result):
     flow, descent = (result.find(residual=True, slope=TINY.slope, descent=d)[0] for d in (False, True))
     for seed in range(4):
@@ -70,6 +76,7 @@ def test_gradient_descent_stays_near_the_flow(result):
         np.testing.assert_allclose(np.log(descent.loss[seed])[inside], theirs[inside], atol=0.5)
 
 
+@pytest.mark.heavy
 def test_the_folder_holds_the_picture(result, tmp_path):
     folder = save("residual", dataclasses.replace(result, config=dataclasses.replace(TINY, out=tmp_path)))
     image = imread(folder / "residual.png")

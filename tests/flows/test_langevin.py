@@ -44,6 +44,7 @@ def limit(objective, finite):
     return wgf.flow(objective, model, TAUS, key=jax.random.key(5), **NOISE)
 
 
+@pytest.mark.heavy
 def test_stationary_law_is_gibbs(objective, finite):
     """exp(−λθ²/2σ): variance σ/λ, within three standard errors, and normal by the Kolmogorov–Smirnov test."""
     solution = wgf.flow(quiet(objective), finite, [0.0, 5.0, 8.0], temperature=0.6, dt0=0.1, key=jax.random.key(9))
