@@ -78,3 +78,12 @@ def test_sinkhorn(tmp_path):
     assert [table["title"] in shown for table in report["tables"]] == [True] * 4
     for table in report["tables"]:
         assert all(row[4] > 0 and row[8] <= 1e-3 for row in table["rows"])
+
+
+@pytest.mark.slow
+def test_soak(tmp_path):
+    script("soak", "--output", str(tmp_path))
+    report = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))
+    assert set(report) >= ABOUT
+    assert [row[0] for row in report["tables"][0]["rows"]] == [1, 2, 3, 4, 5]
+    assert all(maps > 0 and memory > 0 for _, _, maps, memory in report["tables"][0]["rows"])
