@@ -1,5 +1,8 @@
 """Finite Transformers, the Wasserstein-flow PDE that they converge to, and the distance between the two."""
 
+import importlib as _importlib
+import typing as _typing
+
 from . import (
     analysis as analysis,
     companions as companions,
@@ -19,4 +22,14 @@ from .flows import flow as flow, flow_many as flow_many, run as run, train as tr
 from .models import AveragedODE as AveragedODE, Transformer as Transformer
 from .objective import Objective as Objective
 
+if _typing.TYPE_CHECKING:
+    from . import experiments as experiments, plot as plot
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """Import `wgf.plot` and `wgf.experiments`, which need extras, when they are first used."""
+    if name in ("experiments", "plot"):
+        return _importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -143,7 +143,9 @@ class Gaussian(AbstractInitialLaw):
     **Arguments:**
 
     - `encoder`: the encoder, which sets the structure of the particles.
-    - `scale`: the standard deviation s > 0 of every coordinate. Good values: 0.5 to 1.
+    - `scale`: the standard deviation s > 0 of every coordinate. Good values: 0.5 to 1. Or one for each array of a
+      particle: a PyTree of numbers in the structure of `encoder.sample`, or in that of a part of it from the top, e.g.
+      `Pair(f=Head(value=0.7, key=1.5, query=1.5), h=0.7)`.
     - `sampling`: how particles are placed: [`wgf.measures.Independent`][] (the assumption of the theorems),
       [`wgf.measures.Sobol`][], [`wgf.measures.SignPairs`][] and [`wgf.measures.SignOrbits`][] around either, and
       [`wgf.measures.Whitened`][] around any. The limit's error is least with `Whitened(SignPairs(Sobol()))` for few
@@ -155,17 +157,17 @@ class Gaussian(AbstractInitialLaw):
     """
 
     encoder: AbstractEncoder
-    scale: Array
+    scale: PyTree[Array]
     sampling: AbstractSampling
 
     def __init__(
         self,
         encoder: AbstractEncoder,
-        scale: ArrayLike = 1.0,
+        scale: PyTree[ArrayLike] = 1.0,
         sampling: AbstractSampling = Independent(),  # noqa: B008 (an immutable module)
     ):
         self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
-        self.scale = _check_scale(scale)
+        self.scale = _check_scale(scale, self.encoder)
         self.sampling = instance("sampling", sampling, AbstractSampling, "a sampling, e.g. wgf.measures.Sobol()")
 
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
@@ -193,8 +195,8 @@ class Gaussian(AbstractInitialLaw):
         dim, unravel = particle_space(self.encoder)
         if not isinstance(cells, Sequence | np.ndarray) or len(cells) != dim:
             raise ValueError(f"`cells` must count cells along each of {dim} coordinates; got {shown(cells)}.")
-        if self.scale.shape != ():
-            raise ValueError(f"`scale` must be one number for a law on a grid; got shape {self.scale.shape}.")
+        if not eqx.is_array(self.scale):
+            raise ValueError(f"`scale` must be one number for a law on a grid; got {shown(self.scale)}.")
         low, high = (
             _check_ends(name, end, dim).astype(self.scale.dtype) for name, end in (("lower", lower), ("upper", upper))
         )
@@ -210,17 +212,18 @@ class Gaussian(AbstractInitialLaw):
 class EncoderLaw(AbstractInitialLaw):
     """The law of the encoder's own `sample`, scaled by `scale`, with independent particles.
 
-    Use it for encoders whose `sample` is not normal, e.g. uniform on a sphere.
+    Use it for encoders whose `sample` is not normal, e.g. uniform on a sphere. The scale may be one number, or one for
+    each array of a particle, as in [`wgf.measures.Gaussian`][].
 
     **Raises:** `ValueError` if the scale is not positive.
     """
 
     encoder: AbstractEncoder
-    scale: Array
+    scale: PyTree[Array]
 
-    def __init__(self, encoder: AbstractEncoder, scale: ArrayLike = 1.0):
+    def __init__(self, encoder: AbstractEncoder, scale: PyTree[ArrayLike] = 1.0):
         self.encoder = instance("encoder", encoder, AbstractEncoder, ENCODER)
-        self.scale = _check_scale(scale)
+        self.scale = _check_scale(scale, self.encoder)
 
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:
         """Draw `width` particles by `encoder.sample`."""
@@ -228,7 +231,22 @@ class EncoderLaw(AbstractInitialLaw):
         return _scaled(self.scale, self.encoder.sample(key, (width,)))
 
 
-def _check_scale(scale: ArrayLike) -> Array:
+def _check_scale(scale: PyTree[ArrayLike], encoder: AbstractEncoder) -> PyTree[Array]:
+    """One positive number, or one for each array of a particle."""
+    if scale is None or isinstance(scale, list) or jax.tree_util.all_leaves([scale]):
+        return _positive_number(scale)
+    particle = particle_of(encoder)
+    try:
+        each = jax.tree.broadcast(scale, particle)
+    except ValueError as error:
+        raise ValueError(
+            f"`scale` must be one number, or one for each array of a particle, in the structure of {particle}; got "
+            f"{shown(scale)}."
+        ) from error
+    return jax.tree.map(_positive_number, each)
+
+
+def _positive_number(scale: ArrayLike) -> Array:
     scale = numbers("scale", scale).astype(jnp.result_type(float))
     if scale.shape != ():
         raise ValueError(f"`scale` must be one number; got an array of shape {scale.shape}.")
@@ -260,5 +278,6 @@ def _normal_masses(
     return masses
 
 
-def _scaled(scale: Array, particles: PyTree[Array]) -> PyTree[Array]:
-    return jax.tree.map(lambda leaf: scale.astype(leaf.dtype) * leaf, particles)
+def _scaled(scale: PyTree[Array], particles: PyTree[Array]) -> PyTree[Array]:
+    each = jax.tree.map(lambda _: scale, particles) if eqx.is_array(scale) else scale
+    return jax.tree.map(lambda leaf, own: own.astype(leaf.dtype) * leaf, particles, each)

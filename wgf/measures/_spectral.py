@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 from numpy.polynomial import Legendre
 
-from .._checks import at_least, choice
+from .._checks import at_least, choice, instance
 from .._depth import one_depth
 from ._base import AbstractMeasure, check_particles, check_weights
 
@@ -55,6 +55,33 @@ class Spectral(AbstractMeasure):
         self.weights = check_weights(weights, self.particles)
         quadrature(nodes, rule)
         self.rule = rule
+
+    @classmethod
+    def fit(cls, measure: AbstractMeasure, nodes: int, *, rule: Rule = "gauss") -> "Spectral":
+        r"""The polynomials in depth that are nearest to the particles of another measure, a Transformer's say.
+
+        Particle j of all its layers is taken as one path, \( \min \sum_\ell w_\ell \|\theta_j(t_\ell) -
+        \theta_{\ell j}\|^2 \). This makes sense where a path is smooth in depth, as in a model that started from one
+        sample at all depths. Layers with samples of their own have no such paths: put their measure into
+        [`wgf.AveragedODE`][] as it is.
+
+        **Arguments:** a `measure` with at least as many depths as `nodes`; the `nodes` and the `rule` of the result.
+
+        **Raises:** `ValueError` if there are fewer depths than nodes, or a fitted weight is negative.
+        """
+        measure = instance("measure", measure, AbstractMeasure, "a measure over depth, e.g. model.measure")
+        quadrature(nodes, rule)
+        if len(measure.weights) < nodes:
+            raise ValueError(
+                f"`nodes` must be at most the {len(measure.weights)} depths of the measure; got {nodes}. Lower it."
+            )
+        basis = jax.vmap(lambda depth: lagrange(nodes, rule, depth))(measure.depths)
+        roots = jnp.sqrt(measure.depth_weights)[:, None]
+        solve = jnp.linalg.pinv(roots * basis) * roots.T
+        particles, weights = jax.tree.map(
+            lambda leaf: jnp.tensordot(solve.astype(leaf.dtype), leaf, 1), (measure.particles, measure.weights)
+        )
+        return cls(particles, weights, rule=rule)
 
     @property
     def depths(self) -> Float[Array, " depth"]:
