@@ -46,13 +46,15 @@ def _forget_compiled_programs(request):
         jax.clear_caches()
 
 
+# Rooms whose tests run with strict promotion of types.
+STRICT = {"encoders", "measures", "models", "objective", "solvers", "transport", "flows", "analysis"}
+
+
 @pytest.fixture(autouse=True)
 def _no_mixed_types(request):
-    """The mathematics mixes no types of numbers. Diffrax, Optax and OTT do, and so the flows that call them."""
-    if request.path.parent.name in ("encoders", "measures", "models"):
-        with jax.numpy_dtype_promotion("strict"):
-            yield
-    else:
+    """The mathematics mixes no types of numbers."""
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    with jax.numpy_dtype_promotion("strict" if room in STRICT else "standard"):
         yield
 
 

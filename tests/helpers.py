@@ -2,6 +2,7 @@
 
 import contextlib
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import wgf
+from wgf.companions import ResidualTransformer, SquareLoss
 from wgf.encoders import AbstractEncoder
+from wgf.measures import coordinates
+from wgf.transport import sinkhorn_divergence
 
 
 class Matrix(AbstractEncoder):
@@ -35,8 +39,6 @@ def bound(float64, float32):
 
 
 float64_only = pytest.mark.skipif(not in_float64(), reason="needs float64: in float32 rounding hides what is measured")
-
-
 # The precisions that the suite may run in.
 FLOATS = [jnp.float32, jnp.float64] if in_float64() else [jnp.float32]
 
@@ -124,3 +126,72 @@ def grid_wasserstein(measure, quantile, node=0, count=20000):
     cdf = np.concatenate([[0.0], np.cumsum(measure.weights[node])])
     edges = np.linspace(float(measure.lower.ravel()[0]), float(measure.upper.ravel()[0]), len(cdf))
     return float(np.sqrt(np.mean((np.interp(levels, cdf, edges) - quantile(levels)) ** 2)))
+
+
+def encoder_problem(encoder, dtype=float, width=6, batch=3, length=5):
+    """Particles, weights (one of them zero) and tokens of dimension 4: the arguments of an encoder's mean."""
+    particle_key, weight_key, token_key = jax.random.split(jax.random.key(5), 3)
+    weights = jax.random.dirichlet(weight_key, jnp.ones(width)).at[2].set(0)
+    args = encoder.sample(particle_key, (width,)), weights, jax.random.normal(token_key, (batch, 4, length))
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), args)
+
+
+def vectors(particles):
+    """Particles with leading axis `[width]` as vectors."""
+    return np.asarray(coordinates(jax.tree.map(lambda leaf: leaf[None], particles))[0])
+
+
+def whole(method):
+    """A, b, c of the stages that enter the solution."""
+    tableau = method.tableau
+    stages = tableau.num_stages - 1
+    rows = np.zeros((stages, stages))
+    for stage, row in enumerate(tableau.a_lower[: stages - 1], start=1):
+        rows[stage, :stage] = row
+    return rows, tableau.b_sol[:stages], np.append(0.0, tableau.c[: stages - 1])
+
+
+divergence = eqx.filter_jit(sinkhorn_divergence)
+
+
+def uniform(cloud):
+    """Equal weights in the cloud's own precision."""
+    return jnp.full(cloud.shape[:-1], 1 / cloud.shape[-2], cloud.dtype)
+
+
+def compare(x, y, epsilon=0.5, x_weights=None, y_weights=None):
+    """The divergence of two clouds, of equal weights by default; compiled once for each pair of sizes."""
+    x_weights = uniform(x) if x_weights is None else x_weights
+    y_weights = uniform(y) if y_weights is None else y_weights
+    return divergence(x, y, epsilon=jnp.asarray(epsilon, x.dtype), x_weights=x_weights, y_weights=y_weights)
+
+
+def stacks(key):
+    """Two stacks of clouds at three depths, with weights."""
+    keys = jax.random.split(key, 4)
+    x, y = jax.random.normal(keys[0], (3, 40, 2)), 1 + jax.random.normal(keys[1], (3, 40, 2))
+    a, b = (jnp.exp(jax.random.normal(k, (3, 40))) for k in keys[2:])
+    return x, y, a / a.sum(axis=1, keepdims=True), b / b.sum(axis=1, keepdims=True)
+
+
+def model_of(problem, kind, key, width=6):
+    """A finite or a limit model of the initial law of a problem (objective, encoder, law)."""
+    _, encoder, law = problem
+    if kind == "finite":
+        return wgf.Transformer(encoder, law.layered(3, width, key))
+    return wgf.AveragedODE(encoder, law.spectral(2, width, key), steps=2)
+
+
+def random_chain(seed, states, order):
+    """A chain whose laws are uniform on the simplex."""
+    return wgf.prompts.MarkovChain(np.random.default_rng(seed).dirichlet(np.ones(states), size=(states,) * order))
+
+
+def residual_problem(
+    seed, *, depth=1, residual=True, length=4, prompts=1, temperature=2.0, dim=6, hidden=12, **options
+):
+    """A square loss, and a residual Transformer."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    shape = (prompts, length, dim)
+    loss = SquareLoss(jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape), temperature)
+    return loss, ResidualTransformer(dim, hidden, depth=depth, residual=residual, key=keys[2], **options)

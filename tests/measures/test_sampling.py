@@ -2,22 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, averaged, bound
+from helpers import Matrix, averaged, bound, vectors
 from scipy.stats import norm
 
-import wgf
 from wgf.encoders import Average, Perceptron, Zero
-from wgf.measures import (
-    EncoderLaw,
-    Gaussian,
-    Independent,
-    SignOrbits,
-    SignPairs,
-    Sobol,
-    Whitened,
-    coordinate_names,
-    coordinates,
-)
+from wgf.measures import Gaussian, Independent, SignOrbits, SignPairs, Sobol, Whitened, coordinate_names, coordinates
 
 NEURON = Perceptron(2, jnp.tanh)
 SAMPLINGS = {
@@ -30,22 +19,6 @@ SAMPLINGS = {
 each_sampling = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
 
 
-class OnSphere(wgf.encoders.AbstractEncoder):
-    """An encoder whose own law is uniform on the unit circle."""
-
-    def sample(self, key, shape):
-        angle = jax.random.uniform(key, shape, maxval=2 * np.pi)
-        return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-
-    def __call__(self, particle, tokens):
-        return particle[:, None] * tokens
-
-
-def vectors(particles):
-    """Particles with leading axis `[width]` as vectors."""
-    return np.asarray(coordinates(jax.tree.map(lambda leaf: leaf[None], particles))[0])
-
-
 @each_sampling
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_gaussian_particles_have_mean_zero_and_the_variance_of_the_scale(sampling, scale, key):
@@ -55,29 +28,6 @@ def test_gaussian_particles_have_mean_zero_and_the_variance_of_the_scale(samplin
     # Pairs share their squares: half as many of them are independent.
     assert np.abs(means).max() < 4 / np.sqrt(width), means
     assert np.abs(squares - 1).max() < 4 * np.sqrt(2 / (width / 2)), squares
-
-
-def test_coordinates_of_a_gaussian_particle_are_uncorrelated(key):
-    points = vectors(Gaussian(averaged(3)).sample(key, 2048))
-    correlations = np.corrcoef(points.T) - np.eye(points.shape[1])
-    assert np.abs(correlations).max() < 5 / np.sqrt(2048), np.abs(correlations).max()
-
-
-def test_the_gaussian_law_ignores_the_encoders_own(key):
-    lengths = np.linalg.norm(vectors(Gaussian(OnSphere()).sample(key, 64)), axis=1)
-    assert lengths.std() > 0.1, lengths.std()
-
-
-def test_the_encoder_law_is_the_encoders_own_times_the_scale(key):
-    law = EncoderLaw(OnSphere(), 3.0)
-    np.testing.assert_allclose(np.linalg.norm(law.sample(key, 64), axis=1), 3.0, rtol=bound(1e-14, 2e-6))
-    np.testing.assert_array_equal(law.sample(key, 64), 3 * OnSphere().sample(key, (64,)))
-
-
-def test_the_encoder_law_makes_both_measures(key):
-    law = EncoderLaw(Matrix(2))
-    assert law.layered(3, 4, key).particles.shape == (3, 4, 2, 2)
-    assert law.spectral(3, 4, key).particles.shape == (3, 4, 2, 2)
 
 
 @each_sampling
@@ -92,17 +42,6 @@ def test_the_spectral_measure_shares_one_sample_over_its_nodes(sampling, key):
 def test_the_layered_measure_has_a_sample_of_its_own_in_each_layer(sampling, key):
     points = np.asarray(coordinates(Gaussian(NEURON, 0.7, sampling).layered(4, 8, key).particles))
     assert len(np.unique(points.reshape(32, -1), axis=0)) == 32
-
-
-def test_layers_are_independent(key):
-    points = np.asarray(coordinates(Gaussian(NEURON).layered(2, 1024, key).particles)).reshape(2, -1)
-    correlation = np.corrcoef(points)[0, 1]
-    assert abs(correlation) < 4 / np.sqrt(points.shape[1]), correlation
-
-
-def test_the_rule_reaches_the_spectral_measure(key):
-    measure = Gaussian(NEURON).spectral(3, 2, key, rule="lobatto")
-    np.testing.assert_allclose(measure.depths, [0, 0.5, 1], atol=1e-15)
 
 
 @each_sampling
@@ -274,24 +213,6 @@ def test_an_encoder_without_parameters_is_refused(sampling, key):
         Gaussian(Zero(), 1.0, sampling).sample(key, 4)
 
 
-@pytest.mark.parametrize("law", [Gaussian, EncoderLaw])
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_scale_that_is_not_positive_is_refused(law, scale):
-    with pytest.raises(ValueError, match=f"`scale` must be positive and finite; got {scale}"):
-        law(NEURON, scale)
-
-
-@pytest.mark.parametrize("law", [Gaussian, EncoderLaw])
-def test_a_scale_that_is_not_positive_under_jit_raises_in_the_run(law, key):
-    with pytest.raises(RuntimeError, match="`scale` must be positive and finite"):
-        jax.jit(lambda scale: law(NEURON, scale).sample(key, 2))(-1.0)
-
-
-def test_a_scale_may_be_differentiated(key):
-    slope = jax.grad(lambda scale: Gaussian(NEURON, scale).layered(2, 3, key).second_moment())(0.7)
-    np.testing.assert_allclose(slope, 2 / 0.7 * Gaussian(NEURON, 0.7).layered(2, 3, key).second_moment(), rtol=1e-12)
-
-
 @each_sampling
 @pytest.mark.parametrize("width", [0, -2])
 def test_a_width_below_one_is_refused(sampling, width, key):
@@ -299,17 +220,6 @@ def test_a_width_below_one_is_refused(sampling, width, key):
     for build in (law.layered, law.spectral):
         with pytest.raises(ValueError, match=f"`width` must be a whole number of at least 1; got {width}"):
             build(2, width, key)
-
-
-def test_a_depth_below_one_is_refused(key):
-    with pytest.raises(ValueError, match="`depth` must be a whole number of at least 1; got 0"):
-        Gaussian(NEURON).layered(0, 3, key)
-
-
-@pytest.mark.parametrize(("rule", "least"), [("gauss", 1), ("lobatto", 2)])
-def test_too_few_nodes_are_refused(rule, least, key):
-    with pytest.raises(ValueError, match=f"`nodes` must be a whole number of at least {least}; got {least - 1}"):
-        Gaussian(NEURON).spectral(least - 1, 3, key, rule=rule)
 
 
 def test_coordinate_names_say_the_leaf_and_the_index():

@@ -1,22 +1,13 @@
 """Readouts, losses, weight decay, and what the objective refuses."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
-from helpers import averaged, bound, regression
+from helpers import bound
 
 import wgf
 from wgf.objective import CrossEntropy, EveryRows, QueryEntry, QueryRows
-
-
-@pytest.fixture
-def case(key):
-    prompts = regression(key)
-    encoder = averaged(prompts.token_dim)
-    return prompts, wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(2, 3, key))
 
 
 def test_objective_is_risk_and_weight_decay(case):
@@ -39,90 +30,6 @@ def test_prompt_weights_weigh_the_risk(case):
     )
 
 
-def test_cross_entropy_trains_class_labels(case):
-    prompts, model = case
-    classes = (prompts.labels > 0).astype(int)
-    labelled = wgf.prompts.Prompts(prompts.tokens, classes, label_row=2)
-    objective = wgf.Objective(labelled, 1e-3, loss=CrossEntropy(), readout=QueryRows(0, 2))
-    logits = np.asarray(model(prompts.tokens))[:, :2, -1]
-    expected = -np.mean(scipy.special.log_softmax(logits, axis=1)[np.arange(6), np.asarray(classes)])
-    np.testing.assert_allclose(objective.risk(model), expected, rtol=bound(1e-12, 1e-5))
-    solution = wgf.flow(objective, model, [0.0, 2.0, 4.0])
-    assert solution.outputs.shape == (3, 6, 2)
-    assert np.all(np.diff(solution.objective) < 0), solution.objective
-
-
-def test_vector_labels_sum_their_squares(case):
-    prompts, model = case
-    labels = jnp.stack([prompts.labels, 2 * prompts.labels], axis=1)
-    objective = wgf.Objective(
-        wgf.prompts.Prompts(prompts.tokens, labels, label_row=2), readout=QueryRows(start=1, count=2)
-    )
-    outputs = np.asarray(model(prompts.tokens))[:, 1:3, -1]
-    np.testing.assert_allclose(
-        objective.risk(model), np.mean(np.sum((outputs - labels) ** 2, 1)) / 2, rtol=bound(1e-12, 1e-5)
-    )
-
-
-@pytest.mark.parametrize("bad", [[-1, 0, 1, 0, 1, 0], [1, 2, 1, 2, 1, 2], [0, 1, -100, 1, 0, 1]])
-@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray, lambda labels: jnp.asarray(labels, jnp.int8)])
-def test_labels_that_are_no_class_are_refused(case, bad, kind):
-    prompts, model = case
-    labelled = wgf.prompts.Prompts(prompts.tokens, kind(bad), label_row=2)
-    options = {"loss": CrossEntropy(), "readout": QueryRows(0, 2)}
-    with pytest.raises(ValueError, match=f"`labels` must be classes 0 to 1; got {min(bad)} to {max(bad)}"):
-        wgf.Objective(labelled, **options)
-
-    def traced(prompts):
-        return wgf.Objective(prompts, **options).risk(model)
-
-    with pytest.raises(eqx.EquinoxRuntimeError, match="`labels` must be classes 0 to 1"):
-        eqx.filter_jit(traced)(labelled)
-
-
-def test_labels_at_positions_that_are_no_class_are_refused(case):
-    prompts, _ = case
-    labels = np.zeros(prompts.tokens.shape[::2], int)
-    options = {"loss": CrossEntropy(), "readout": EveryRows(1, 3)}
-    wgf.Objective(wgf.prompts.Prompts(prompts.tokens, labels + 2, label_row=2), **options)
-    labels[3, 1] = 3
-    with pytest.raises(ValueError, match="`labels` must be classes 0 to 2; got 0 to 3"):
-        wgf.Objective(wgf.prompts.Prompts(prompts.tokens, labels, label_row=2), **options)
-
-
-@pytest.mark.parametrize("label", [0.5, 1.0])
-def test_classes_that_are_no_integers_are_refused(case, label):
-    labelled = wgf.prompts.Prompts(case[0].tokens, np.full(6, label), label_row=2)
-    with pytest.raises(ValueError, match=r"integer labels .* of type float(32|64)"):
-        wgf.Objective(labelled, loss=CrossEntropy(), readout=QueryRows(0, 2))
-
-
-@pytest.mark.parametrize("label", [-1, 3, -100])
-def test_cross_entropy_and_its_gradient_at_no_class_are_not_numbers(label):
-    """Where no objective has checked the labels, no finite number comes out. The other prompts are not concerned."""
-    labels = jnp.array([2, label])
-    losses, pull = jax.vjp(lambda outputs: CrossEntropy()(outputs, labels), jnp.ones((2, 3)))
-    np.testing.assert_array_equal(np.isnan(losses), [False, True])
-    (gradient,) = pull(jnp.ones(2))
-    np.testing.assert_array_equal(np.isnan(gradient), [[False] * 3, [True] * 3])
-
-
-def test_a_loss_of_ones_own_need_not_return_labels(case):
-    class Absolute(wgf.objective.AbstractLoss):
-        def __call__(self, outputs, labels):
-            return jnp.abs(outputs - labels)
-
-        def check(self, outputs, labels):
-            pass
-
-    prompts, model = case
-    outputs = np.asarray(model(prompts.tokens))[:, 2, -1]
-    objective = wgf.Objective(prompts, loss=Absolute())
-    np.testing.assert_allclose(
-        objective.risk(model), np.abs(outputs - np.asarray(prompts.labels)).mean(), rtol=bound(1e-12, 1e-6)
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -140,16 +47,3 @@ def test_a_loss_of_ones_own_need_not_return_labels(case):
 def test_what_does_not_fit_is_refused(case, options, message):
     with pytest.raises(ValueError, match=message):
         wgf.Objective(case[0], **options)
-
-
-@pytest.mark.parametrize(
-    ("readout", "numbers", "message"),
-    [
-        (QueryEntry, (-1,), "`row` must be a whole number of at least 0; got -1"),
-        (QueryRows, (0, 0), "`count` must be a whole number of at least 1; got 0"),
-        (EveryRows, (0.5, 1), "`start` must be a whole number of at least 0; got 0.5"),
-    ],
-)
-def test_rows_that_are_no_whole_numbers_are_refused(unchecked, readout, numbers, message):
-    with pytest.raises(ValueError, match=message):
-        readout(*numbers)

@@ -7,18 +7,10 @@ import numpy as np
 import pytest
 from helpers import in_float64
 
-from wgf.measures import Layered
-from wgf.transport import (
-    conditional_divergence,
-    coupling_distance,
-    divergence_curve,
-    epsilon_from_scale,
-    sinkhorn_divergence,
-)
+from wgf.transport import conditional_divergence, divergence_curve, epsilon_from_scale, sinkhorn_divergence
 
 X, Y = jnp.ones((5, 2)) * jnp.arange(5.0)[:, None], jnp.ones((4, 2))
 UNEVEN = jnp.array([0.5, 0.5, 0.5, -0.5, 0.0])
-
 BAD = {
     "integers": ({"x": jnp.ones((5, 2), int)}, r"`x` must hold numbers of float32 or float64; got int"),
     "half precision": ({"y": Y.astype(jnp.bfloat16)}, r"`y` must hold numbers of float32 or float64; got bfloat16"),
@@ -51,6 +43,8 @@ BAD = {
         "`max_iterations` must be a whole number of at least 1; got 10.5",
     ),
 }
+
+
 if in_float64():
     BAD["another type"] = {"y": Y.astype(jnp.float32)}, "`y` must be of float64, as `x` is; got float32"
 
@@ -84,18 +78,6 @@ def test_it_is_refused_along_curves_and_depths_too(function, case, unchecked):
     )
     with pytest.raises(ValueError, match=message):
         call(function, **{"x": X, "y": Y, "epsilon": 0.5, **changes})
-
-
-def test_bad_depths_are_refused(unchecked):
-    x, y = jnp.stack([X, X]), jnp.stack([Y, Y])
-    for depths, other, message in (
-        (jnp.ones(3) / 3, y, r"`depth_weights` must have a weight for each of the 2 depths; got shape \(3,\)"),
-        (jnp.array([1.5, -0.5]), y, r"`depth_weights` must be finite and not negative; got \[1.5, -0.5\]"),
-        (jnp.array([jnp.nan, 1]), y, "`depth_weights` must be finite and not negative; got"),
-        (jnp.ones(2) / 2, y[:1], "`y` must have a cloud for each of the 2 depths of `x`; got 1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            conditional_divergence(x, other, depths, epsilon=0.5)
 
 
 @pytest.mark.parametrize("name", ["x_self", "y_self"])
@@ -156,8 +138,3 @@ def test_the_scale_of_what_is_not_finite_at_run_time_is_nan():
         assert jnp.isnan(scale(X.at[1, 1].set(bad)))
     assert jnp.isnan(scale(X, jnp.array(1.5)))
     assert jnp.isnan(scale(X, jnp.array(0.0)))
-
-
-def test_tracers_of_other_particles_are_refused():
-    with pytest.raises(ValueError, match=r"`tracers` must have particles of the measure's shapes, .*3\).*; got .*1\)"):
-        coupling_distance(Layered(jnp.zeros((2, 4, 3))), Layered(jnp.zeros((2, 4, 1))))

@@ -64,3 +64,31 @@ def test_devices_with_other_rooms_have_the_same_numbers(monkeypatch):
     found = blocks.lower().compile()(x, y)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(one, other, rtol=bound(1e-7, 1e-4), atol=bound(1e-9, 1e-4))
+
+
+slow = pytest.mark.slow
+
+
+def test_small_kernels_are_held_whole_and_large_ones_in_blocks():
+    assert rows_at_once(8192, 8192, None) == 8192
+    assert rows_at_once(8193, 8192, None) == 64
+    assert rows_at_once(10, 2**24, None) == 1
+    assert rows_at_once(100, 100, 7) == 7
+    assert rows_at_once(5, 100, 7) == 5
+
+
+@pytest.mark.parametrize("derivative", [True, pytest.param(False, marks=slow)])
+def test_memory_of_blocks_is_linear_in_the_points(derivative):
+    """From 1024 to 4096 points; a kernel held whole would take 16 times as much."""
+
+    def value(x, y):
+        return sinkhorn_divergence(x, y, epsilon=0.3, block=8).value
+
+    def bytes_needed(n):
+        cloud = jax.ShapeDtypeStruct((n, 5), jnp.float32)
+        compiled = jax.jit(jax.grad(value) if derivative else value).lower(cloud, cloud).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = bytes_needed(1024), bytes_needed(4096)
+    assert many < 4.5 * few, (few, many)
+    assert many < 4096**2, many

@@ -1,4 +1,4 @@
-"""The Transformer of residual connections against NumPy, and its theory against what gradients and flows do."""
+"""The conditioning of residual models: its theory against what gradients and flows do."""
 
 import equinox as eqx
 import jax
@@ -6,109 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import bound
-from hypothesis import given, settings, strategies as st
+from helpers import bound, residual_problem
 from jax.flatten_util import ravel_pytree
 
 import wgf
-from wgf.companions import (
-    ResidualTransformer,
-    SmoothLeakyReLU,
-    Spectrum,
-    SquareLoss,
-    attention_spectrum,
-    linear_rate_bound,
-    spectrum,
-    step_size,
-)
+from wgf.companions import Spectrum, SquareLoss, attention_spectrum, linear_rate_bound, spectrum, step_size
 
-DIM, HIDDEN, LENGTH = 6, 12, 4
-ROUNDING = {"rtol": bound(1e-10, 1e-5), "atol": bound(0, 2e-6)}
-
-
-def draw(seed, *, depth=1, residual=True, length=LENGTH, prompts=1, temperature=2.0, dim=DIM, hidden=HIDDEN, **options):
-    keys = jax.random.split(jax.random.key(seed), 3)
-    shape = (prompts, length, dim)
-    loss = SquareLoss(jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape), temperature)
-    return loss, ResidualTransformer(dim, hidden, depth=depth, residual=residual, key=keys[2], **options)
-
-
-def plain(model, tokens, temperature):
-    """One prompt through all layers by NumPy, token by token; every attention output besides the last output."""
-    blocks, x, outputs = model.blocks, np.asarray(tokens), []
-    for layer in range(blocks.query.shape[0]):
-        wq, wk, wv, w1, w2 = (
-            np.asarray(getattr(blocks, name)[layer]) for name in ("query", "key", "value", "w_in", "w_out")
-        )
-        shortcut = 1.0 if blocks.residual else 0.0
-        b = shortcut * x
-        for i in range(len(x)):
-            scores = [(x[i] @ wq) @ (x[j] @ wk) / (temperature * np.sqrt(x.shape[1])) for j in range(len(x))]
-            weights = np.exp(scores) / np.exp(scores).sum()
-            b[i] += sum(w * (x[j] @ wv) for j, w in enumerate(weights))
-        inner, slope = b @ w1, blocks.activation.slope
-        outputs.append(b)
-        x = shortcut * b + (slope * inner + (1 - slope) * np.log((1 + np.exp(inner)) / 2)) @ w2
-    return x, np.stack(outputs)
-
-
-@pytest.mark.parametrize("residual", [True, False])
-def test_the_model_is_its_formula(residual):
-    loss, model = draw(0, depth=3, residual=residual, prompts=2)
-    expected = [plain(model, tokens, 2.0) for tokens in loss.tokens]
-    np.testing.assert_allclose(model(loss.tokens, 2.0), np.stack([f for f, _ in expected]), **ROUNDING)
-    attended = np.stack([b for _, b in expected], axis=1)
-    np.testing.assert_allclose(model.attended(loss.tokens, 2.0), attended, **ROUNDING)
-    errors = np.stack([f for f, _ in expected]) - np.asarray(loss.targets)
-    np.testing.assert_allclose(loss(model), np.sum(errors**2) / 2, rtol=bound(1e-10, 2e-6))
-
-
-def test_a_temperature_is_a_scale_of_the_queries():
-    loss, model = draw(1, depth=2)
-    cooled = eqx.tree_at(lambda m: m.blocks.query, model, model.blocks.query / 5)
-    np.testing.assert_allclose(model(loss.tokens, 5.0), cooled(loss.tokens), **ROUNDING)
-
-
-def test_permuting_tokens_permutes_the_output():
-    loss, model = draw(2, depth=2)
-    order = jnp.array([2, 0, 3, 1])
-    np.testing.assert_allclose(model(loss.tokens[:, order]), model(loss.tokens)[:, order], **ROUNDING)
-
-
-@pytest.mark.parametrize(("residual", "scale"), [(True, 8**-0.5), (False, 1.0)])
-def test_the_default_scale_of_the_branches_shrinks_with_depth_beside_residual_connections(residual, scale):
-    _, model = draw(3, depth=8, residual=residual, dim=32, hidden=128)
-    expected = {"query": 1.0, "key": 1.0, "w_in": 1.0, "value": scale, "w_out": scale}
-    for name, size in expected.items():
-        weights = np.asarray(getattr(model.blocks, name))
-        assert weights.std() * weights.shape[1] ** 0.5 == pytest.approx(size, rel=0.05), name
-
-
-@given(st.floats(-50, 50), st.floats(0.01, 1.0))
-@settings(max_examples=30, deadline=None)
-def test_the_activation_is_one_of_the_theory(x, slope):
-    activation = SmoothLeakyReLU(slope)
-    assert abs(activation(jnp.asarray(x))) <= abs(x) + bound(1e-12, 1e-6)
-    assert slope - bound(1e-12, 1e-6) <= jax.grad(activation)(x) <= 1 + bound(1e-12, 1e-6)
-    assert 0 <= jax.grad(jax.grad(activation))(x) <= (1 - slope) / 4 + bound(1e-12, 1e-6)
-
-
-@pytest.mark.parametrize("slope", [0.0, -1.0, 1.5])
-def test_a_slope_outside_its_range_is_refused(slope):
-    with pytest.raises(ValueError, match=r"`slope` must lie in \(0, 1\]; got"):
-        SmoothLeakyReLU(slope)
-
-
-@pytest.mark.parametrize("name", ["dim", "hidden", "depth"])
-def test_a_size_below_one_is_refused(name, key):
-    sizes = {"dim": 2, "hidden": 2, "depth": 1, name: 0}
-    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1; got 0"):
-        ResidualTransformer(sizes["dim"], sizes["hidden"], depth=sizes["depth"], key=key)
-
-
-def test_targets_of_another_shape_are_refused(unchecked):
-    with pytest.raises(ValueError, match=r"`targets` must have the shape of `tokens`, \(1, 2, 3\); got \(1, 2, 4\)"):
-        SquareLoss(jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 4)))
+DIM, HIDDEN = 6, 12
 
 
 def test_a_spectrum_is_that_of_numpy(key):
@@ -144,7 +48,7 @@ def slack():
 def test_the_loss_falls_at_least_at_the_guaranteed_rate(residual, depth, slack):
     """Drawn anywhere, scaled up and down: the inequality holds at every point, not along training alone."""
     for seed in range(12):
-        loss, model = draw(seed, depth=depth, residual=residual)
+        loss, model = residual_problem(seed, depth=depth, residual=residual)
         scale = 4.0 ** (seed % 4 - 2)
         model = eqx.tree_at(lambda m: m.blocks.w_out, model, scale * model.blocks.w_out)
         rate, guaranteed = slack(loss, model)
@@ -157,7 +61,7 @@ def test_the_guaranteed_rate_is_attained():
     """A linear network without outer weights to train but W_1: W_2 orthogonal, the error in the worst direction."""
     dim = 4
     tokens = jnp.diag(jnp.array([3.0, 2.0, 1.0, 0.5]))[None]
-    _, model = draw(0, dim=dim, hidden=dim, residual=True, slope=1.0)
+    _, model = residual_problem(0, dim=dim, hidden=dim, residual=True, slope=1.0)
     zero, eye = jnp.zeros((1, dim, dim)), 0.7 * jnp.eye(dim)[None]
     names = ("query", "key", "value", "w_in", "w_out")
     model = eqx.tree_at(lambda m: [getattr(m.blocks, name) for name in names], model, (zero, zero, zero, zero, eye))
@@ -171,7 +75,7 @@ def test_the_guaranteed_rate_is_attained():
 
 @pytest.mark.parametrize("sizes", [{"length": DIM + 1}, {"hidden": DIM - 1}, {"prompts": 2}])
 def test_nothing_is_guaranteed_outside_the_conditions(sizes):
-    assert linear_rate_bound(*draw(0, **sizes)) == 0
+    assert linear_rate_bound(*residual_problem(0, **sizes)) == 0
 
 
 def test_hot_attention_loses_rank_without_the_residual_connection_alone():
@@ -179,7 +83,7 @@ def test_hot_attention_loses_rank_without_the_residual_connection_alone():
     temperatures = 2.0 ** jnp.arange(5, 12, 2)
     least = {}
     for residual in (True, False):
-        loss, model = draw(5, residual=residual)
+        loss, model = residual_problem(5, residual=residual)
 
         def at(temperature, loss=loss, model=model):
             return attention_spectrum(SquareLoss(loss.tokens, loss.targets, temperature), model).least[0]
@@ -192,8 +96,8 @@ def test_hot_attention_loses_rank_without_the_residual_connection_alone():
 
 def test_weyl_bounds_what_the_residual_connection_saves():
     for seed in range(4):
-        loss, model = draw(seed)
-        _, bare = draw(seed, residual=False)
+        loss, model = residual_problem(seed)
+        _, bare = residual_problem(seed, residual=False)
         np.testing.assert_array_equal(bare.blocks.value, model.blocks.value)
         least = attention_spectrum(loss, model).least[0]
         assert least >= spectrum(loss.tokens[0]).least - attention_spectrum(loss, bare).greatest[0]
@@ -202,7 +106,7 @@ def test_weyl_bounds_what_the_residual_connection_saves():
 @pytest.fixture(scope="module")
 def trained():
     """A small model trained to its global minimum by the flow, for six times of the slowest direction."""
-    loss, model = draw(7, length=3)
+    loss, model = residual_problem(7, length=3)
     taus = jnp.linspace(0.0, 6 / least_eigenvalue(loss, model), 25)
     return loss, wgf.flow(loss, model, taus, rtol=bound(1e-7, 1e-6), atol=bound(1e-10, 1e-8))
 
@@ -239,7 +143,7 @@ def test_the_flow_obeys_the_theorem_and_the_energy_identity(trained):
 
 @pytest.mark.slow
 def test_gradient_descent_is_the_flow_to_first_order_in_the_step():
-    loss, model = draw(8, length=3)
+    loss, model = residual_problem(8, length=3)
     end, step = 0.1, float(step_size(loss, model, 0.02))
     exact = wgf.flow(loss, model, jnp.array([0.0, end]), rtol=1e-9, atol=1e-12).objective[-1]
     counts = np.ceil(end / step) * 2.0 ** np.arange(4)
@@ -253,6 +157,6 @@ def test_gradient_descent_is_the_flow_to_first_order_in_the_step():
 
 
 def test_the_learning_rate_is_in_units_of_the_greatest_singular_value():
-    loss, model = draw(9, depth=3)
+    loss, model = residual_problem(9, depth=3)
     greatest = max(np.linalg.norm(b[0], 2) for b in np.asarray(model.attended(loss.tokens, 2.0)))
     np.testing.assert_allclose(step_size(loss, model, 0.1), 0.1 / greatest**2, rtol=1e-10)

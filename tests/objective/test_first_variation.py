@@ -128,37 +128,3 @@ def test_first_variation_is_the_derivative_of_the_objective_in_the_measure(key, 
     step = bound(1e-5, 3e-3)
     measured = float(moved(step) - moved(-step)) / (2 * step)
     assert abs(measured - expected) < bound(1e-6, 3e-3) * max(1, abs(expected)), (measured, expected)
-
-
-def test_adjoint_ends_at_the_derivative_of_the_loss(key):
-    prompts = regression(key)
-    encoder = averaged(prompts.token_dim)
-    objective = wgf.Objective(prompts)
-    for model in (
-        wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(3, 4, key)),
-        wgf.AveragedODE(encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(2, 4, key)),
-    ):
-        adjoint = objective.adjoint(model)
-        expected = np.zeros(prompts.tokens.shape)
-        expected[:, prompts.label_row, -1] = objective.outputs(model) - prompts.labels
-        np.testing.assert_allclose(adjoint.costates(1.0), expected, atol=bound(1e-8, 1e-5))
-        np.testing.assert_allclose(adjoint.tokens(1.0), model(prompts.tokens), atol=bound(1e-7, 1e-5))
-        np.testing.assert_allclose(adjoint.tokens(0.0), prompts.tokens, atol=bound(1e-12, 1e-6))
-
-
-def test_adjoint_at_depth_zero_is_the_derivative_in_the_prompt(key):
-    prompts = regression(key)
-    encoder = averaged(prompts.token_dim)
-    objective = wgf.Objective(prompts)
-    for model, most in (
-        (wgf.Transformer(encoder, wgf.measures.Gaussian(encoder, 0.7).layered(3, 4, key)), bound(1e-12, 1e-5)),
-        (
-            wgf.AveragedODE(encoder, wgf.measures.Gaussian(encoder, 0.7).spectral(2, 4, key), steps=16),
-            bound(1e-7, 1e-5),
-        ),
-    ):
-
-        def loss(tokens, model=model):
-            return jnp.sum((model(tokens)[:, 2, -1] - prompts.labels) ** 2) / 2
-
-        assert relative(objective.adjoint(model).costates(0.0), jax.grad(loss)(prompts.tokens)) < most

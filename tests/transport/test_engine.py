@@ -12,15 +12,12 @@ from jax.interpreters import batching
 from ott.geometry.costs import PNormP, SqEuclidean
 from ott.geometry.epsilon_scheduler import Epsilon
 from ott.geometry.pointcloud import PointCloud
-from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.acceleration import Momentum
 from ott.solvers.linear.sinkhorn import Sinkhorn, SinkhornOutput
 from ott.solvers.linear.sinkhorn_lr import LRSinkhorn
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence as ott_divergence
 
 from wgf.transport import conditional_divergence, divergence_curve, sinkhorn_divergence
-from wgf.transport._geometry import GibbsPointCloud
-from wgf.transport._solver import GibbsSinkhorn
 
 N, M, DIM, EPSILON, TIGHT = 14, 11, 3, 0.5, bound(1e-8, 1e-5)
 CLOSE = bound(1e-6, 1e-4)
@@ -36,15 +33,6 @@ WAYS = {
     "unbalanced": {"tau_a": 0.9, "tau_b": 0.9},
     "unbalanced on one side": {"tau_b": 0.95},
 }
-
-
-@pytest.fixture(scope="module")
-def problem():
-    """Two clouds of other sizes, spreads and means, with weights."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    x, y = jax.random.normal(keys[0], (N, DIM)), 0.5 + 1.4 * jax.random.normal(keys[1], (M, DIM))
-    a, b = (jax.random.uniform(key, (n,)) + 0.1 for key, n in zip(keys[2:], (N, M), strict=True))
-    return x, y, a / a.sum(), b / b.sum()
 
 
 def solve(problem, **options):
@@ -135,44 +123,6 @@ def test_points_of_weight_zero_have_finite_potentials_in_ott_s_outputs_too(probl
         assert all(bool(jnp.all(jnp.isfinite(h))) for output in found.ot for h in output.potentials)
         np.testing.assert_allclose(found.value, fewer.value, rtol=CLOSE)
         np.testing.assert_allclose(found.ot.between.matrix[0], 0, atol=1e-30)
-
-
-def test_our_geometry_is_a_geometry_for_ott(problem):
-    """Any method that OTT's outputs call, whole and in blocks, has the numbers of a plain point cloud."""
-    x, y, a, b = problem
-    f, g, vectors = jnp.sin(x[:, 0]), jnp.cos(y[:, 0]), {0: jnp.sin(3 * x[:, 1]), 1: jnp.cos(2 * y[:, 1])}
-    plain = PointCloud(x, y, epsilon=EPSILON)
-    with jax.numpy_rank_promotion("allow"):
-        for batch_size in (None, 4, 100):
-            ours = GibbsPointCloud(x, y, epsilon=EPSILON, batch_size=batch_size)
-            np.testing.assert_allclose(ours.cost_matrix, plain.cost_matrix, rtol=CLOSE, atol=CLOSE)
-            for axis in (0, 1):
-                for vec in (None, vectors[axis]):
-                    log, sign = ours.apply_lse_kernel(f, g, 0.7, vec, axis)
-                    other, other_sign = plain.apply_lse_kernel(f, g, 0.7, vec, axis)
-                    np.testing.assert_allclose(log, other, rtol=10 * CLOSE, atol=CLOSE)
-                    np.testing.assert_array_equal(sign, jnp.broadcast_to(other_sign, sign.shape))
-                expected = plain.apply_transport_from_potentials(f, g, vectors[axis], axis)
-                found = ours.apply_transport_from_potentials(f, g, vectors[axis], axis)
-                np.testing.assert_allclose(found, expected, rtol=10 * CLOSE, atol=CLOSE)
-            theirs = Sinkhorn(threshold=TIGHT)(LinearProblem(ours, a, b))
-            np.testing.assert_allclose(theirs.matrix.sum(1), a, atol=10 * TIGHT)
-
-
-def test_our_solver_solves_a_problem_of_ott_from_any_start(problem):
-    x, y, a, b = problem
-    geom = GibbsPointCloud(x, y, epsilon=EPSILON)
-    solver, question = GibbsSinkhorn(TIGHT), LinearProblem(geom, a, b)
-    cold = solver(question)
-    warm = solver(question, cold.potentials)
-    with jax.numpy_rank_promotion("allow"):
-        theirs = Sinkhorn(threshold=TIGHT, max_iterations=20000)(LinearProblem(PointCloud(x, y, epsilon=EPSILON), a, b))
-    np.testing.assert_allclose(cold.reg_ot_cost, theirs.reg_ot_cost, rtol=CLOSE)
-    np.testing.assert_allclose(cold.matrix, theirs.matrix, atol=CLOSE)
-    assert int(warm.n_iters) < int(cold.n_iters)
-    leaves, structure = jax.tree.flatten(solver)
-    again = jax.tree.unflatten(structure, leaves)
-    assert (again.threshold, again.most, again.max_iterations, again.of_self) == (TIGHT, 2000, 2000, False)
 
 
 @pytest.mark.parametrize("way", [{}, WAYS["cost"], WAYS["solver"]], ids=["ours", "cost", "solver"])
