@@ -93,6 +93,7 @@ def test_alternating_halves_are_the_product_formula(key):
     np.testing.assert_allclose(model(prompts.tokens), expected, rtol=0, atol=bound(1e-10, 1e-5))
 
 
+@pytest.mark.heavy
 def test_finite_error_falls_as_one_over_depth(scalar_prompts, key):
     """Equal particles: what is left of the distance to the limit is the discretisation of depth."""
     encoder, taus = Matrix(1), np.array([0.0, 5.0])

@@ -70,3 +70,14 @@ def test_an_installed_library_that_lacks_another_one_is_not_blamed(monkeypatch, 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'another_library'"):
         needed("installed_library", "data", "`x`")
+
+
+def test_figures_and_studies_are_there_without_an_import_of_their_own():
+    script = (
+        "import wgf, sys; assert 'matplotlib' not in sys.modules; print(wgf.plot.flow_curves, wgf.experiments.limit)"
+    )
+    environment = {"PYTHONPATH": str(Path(wgf.__file__).parents[1]), "MPLBACKEND": "Agg"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert "flow_curves" in done.stdout
+    with pytest.raises(AttributeError, match="module 'wgf' has no attribute 'plots'"):
+        wgf.plots  # noqa: B018

@@ -155,6 +155,7 @@ def test_jit_vmap_and_eager_agree(problem, key):
     np.testing.assert_allclose(jax.vmap(final)(keys), eager, rtol=bound(1e-7, 1e-4))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["finite", pytest.param("limit", marks=pytest.mark.slow)])
 def test_gradient_through_flow_is_the_finite_difference(problem, key, kind):
     objective, encoder, _ = problem
@@ -234,6 +235,7 @@ def test_bad_options(problem, key, options, message):
         wgf.flow(problem[0], model_of(problem, "finite", key), TAUS, **options)
 
 
+@pytest.mark.heavy
 def test_traced_taus_that_do_not_increase_raise_in_the_run(problem, key):
     model = model_of(problem, "finite", key)
     with pytest.raises(eqx.EquinoxRuntimeError, match="`taus` must increase"):

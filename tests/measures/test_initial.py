@@ -106,3 +106,31 @@ def test_a_depth_below_one_is_refused(key):
 def test_too_few_nodes_are_refused(rule, least, key):
     with pytest.raises(ValueError, match=f"`nodes` must be a whole number of at least {least}; got {least - 1}"):
         Gaussian(NEURON).spectral(least - 1, 3, key, rule=rule)
+
+
+def test_each_array_of_a_particle_may_have_a_scale_of_its_own(key):
+    encoder = wgf.encoders.Average(wgf.encoders.SoftmaxAttention(3, key_dim=2), wgf.encoders.Perceptron(3))
+    scale = wgf.encoders.Pair(f=wgf.encoders.Head(value=2.0, key=0.5, query=0.5), h=3.0)
+    one, each = (wgf.measures.Gaussian(encoder, s).layered(2, 4, key).particles for s in (1.0, scale))
+    np.testing.assert_allclose(each.f.value, 2 * one.f.value, rtol=1e-6)
+    np.testing.assert_allclose(each.f.query, one.f.query / 2, rtol=1e-6)
+    for mine, unit in zip(jax.tree.leaves(each.h), jax.tree.leaves(one.h), strict=True):
+        np.testing.assert_allclose(mine, 3 * unit, rtol=1e-6)
+    own = wgf.measures.EncoderLaw(encoder, scale).layered(2, 4, key).particles
+    plain = wgf.measures.EncoderLaw(encoder).layered(2, 4, key).particles
+    np.testing.assert_allclose(own.f.key, plain.f.key / 2, rtol=1e-6)
+
+
+def test_scales_in_another_structure_are_refused():
+    encoder = wgf.encoders.Perceptron(3)
+    with pytest.raises(ValueError, match="`scale` must be one number, or one for each array of a particle"):
+        wgf.measures.Gaussian(encoder, {"value": 1.0, "key": 2.0})
+    with pytest.raises(ValueError, match="`scale` must be positive and finite"):
+        wgf.measures.Gaussian(encoder, jax.tree.map(lambda _: -1.0, encoder.sample(jax.random.key(0), ())))
+
+
+def test_a_law_on_a_grid_has_one_scale():
+    encoder = wgf.encoders.Perceptron(1, use_bias=False)
+    law = wgf.measures.Gaussian(encoder, jax.tree.map(lambda _: 1.0, encoder.sample(jax.random.key(0), ())))
+    with pytest.raises(ValueError, match="`scale` must be one number for a law on a grid"):
+        law.eulerian(2, (4, 4), -3.0, 3.0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import bound
 
+import wgf
 from wgf.measures import Spectral
 from wgf.measures._spectral import quadrature
 
@@ -146,3 +147,31 @@ def test_no_nodes_are_refused():
 def test_a_single_lobatto_node_is_refused():
     with pytest.raises(ValueError, match="`nodes` must be a whole number of at least 2; got 1"):
         Spectral(jnp.zeros((1, 2)), rule="lobatto")
+
+
+@pytest.mark.parametrize("rule", ["gauss", "lobatto"])
+def test_a_fit_finds_polynomials_in_depth(rule):
+    """Layers whose particles lie on a parabola in depth are met exactly by three nodes, and by more."""
+    depths = jnp.arange(8) / 8
+    path = lambda t: jnp.stack([1 + t, t**2, 3 - 2 * t - t**2], axis=-1)  # noqa: E731
+    layered = wgf.measures.Layered(jnp.stack([path(depths), -path(depths)], axis=1))
+    for nodes in (3, 5):
+        fitted = wgf.measures.Spectral.fit(layered, nodes, rule=rule)
+        assert fitted.rule == rule
+        np.testing.assert_allclose(fitted.weights, 0.5, rtol=bound(1e-12, 1e-5))
+        for t in (0.0, 0.3, 1.0):
+            np.testing.assert_allclose(fitted.at(t)[0][0], path(jnp.asarray(t)), rtol=bound(1e-10, 1e-4), atol=1e-4)
+
+
+def test_a_fit_is_the_nearest_polynomial_not_an_interpolation(key):
+    layered = wgf.measures.Layered(jax.random.normal(key, (9, 3, 2)))
+    fitted = wgf.measures.Spectral.fit(layered, 2)
+    expected = np.polyfit(np.arange(9) / 9, np.asarray(layered.particles).reshape(9, -1), 1)
+    for t in (0.0, 0.5, 1.0):
+        np.testing.assert_allclose(np.ravel(fitted.at(t)[0]), expected[0] * t + expected[1], atol=bound(1e-12, 1e-5))
+
+
+def test_a_fit_needs_as_many_depths_as_nodes():
+    layered = wgf.measures.Layered(jnp.ones((2, 3, 1)))
+    with pytest.raises(ValueError, match="`nodes` must be at most the 2 depths of the measure; got 3"):
+        wgf.measures.Spectral.fit(layered, 3)

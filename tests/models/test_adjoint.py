@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import averaged, bound, regression, relative
 
 import wgf
 
 
+@pytest.mark.heavy
 def test_adjoint_ends_at_the_derivative_of_the_loss(key):
     prompts = regression(key)
     encoder = averaged(prompts.token_dim)
@@ -24,6 +26,7 @@ def test_adjoint_ends_at_the_derivative_of_the_loss(key):
         np.testing.assert_allclose(adjoint.tokens(0.0), prompts.tokens, atol=bound(1e-12, 1e-6))
 
 
+@pytest.mark.heavy
 def test_adjoint_at_depth_zero_is_the_derivative_in_the_prompt(key):
     prompts = regression(key)
     encoder = averaged(prompts.token_dim)
