@@ -11,6 +11,7 @@ from ._base import (
 )
 from ._chunked import Chunked as Chunked
 from ._convolution import Convolution as Convolution, ConvolutionalNeuron as ConvolutionalNeuron
+from ._fixed_row import FixedRow as FixedRow
 from ._kernel_attention import (
     KernelAttention as KernelAttention,
     gaussian_kernel as gaussian_kernel,
@@ -25,6 +26,7 @@ from ._mask import (
     Causal as Causal,
     Intersection as Intersection,
 )
+from ._padded_attention import PaddedAttention as PaddedAttention
 from ._perceptron import Neuron as Neuron, Perceptron as Perceptron
 from ._zero import Zero as Zero
 

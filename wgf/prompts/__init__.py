@@ -11,6 +11,7 @@ from ._images import (
 )
 from ._markov import MarkovChain as MarkovChain
 from ._next_token import next_tokens as next_tokens, symbol_tokens as symbol_tokens
+from ._padded import pad_prompts as pad_prompts
 from ._prompts import Prompts as Prompts
 from ._regression import linear_regression as linear_regression
 from ._table import diabetes as diabetes, from_table as from_table
