@@ -804,6 +804,7 @@ COMMANDS = {
         --taus 0 1e9 | `taus` must be at most 1e.06; got 1e.09
         --taus 0 nan | `taus` must be finite and not negative; got nan
         --taus 1 0 | `taus` must increase; got .1.0, 0.0.
+        --taus 1 2 | `taus` must begin at 0, where training starts; got 1. Write .0.0, 1.0, 2.0.
         --scale 1e30 | `scale` must be at most 1e.06; got 1e.30
         --scale nan | `scale` must be positive and finite; got nan
         --rtol 1e-30 | `rtol` must be at least .*, the spacing of float.. numbers; got 1e-30

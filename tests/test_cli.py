@@ -197,6 +197,7 @@ def test_an_unknown_option_ends_with_usage(capsys):
         (["--weight-decay", "-1"], "wgf: `weight_decay` must be finite and not negative; got -1.0"),
         (["--taus", "0", "0"], r"wgf: `taus` must increase; got \[0.0, 0.0\]"),
         (["--taus", "1"], "wgf: `taus` must be a vector of at least two training times"),
+        (["--taus", "1", "2"], r"wgf: `taus` must begin at 0, where training starts; got 1. Write \(0.0, 1.0, 2.0\)"),
         (["--rtol", "0"], "wgf: `rtol` must be positive; got 0.0"),
     ],
 )

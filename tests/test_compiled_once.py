@@ -221,6 +221,9 @@ CALLS = {
     "QueryEntry.__call__": lambda f: objective.QueryEntry(1)(f.tokens),
     "QueryRows.__call__": lambda f: objective.QueryRows(1, 2)(f.tokens),
     "EveryRows.__call__": lambda f: objective.EveryRows(1, 2)(f.tokens),
+    "FunctionLoss": lambda f: objective.FunctionLoss(lambda x, y: (x - y) ** 2)(f.prompts.labels, f.prompts.labels),
+    "FunctionReadout": lambda f: objective.FunctionReadout(lambda tokens: tokens[0, -1])(f.tokens),
+    "Objective of functions": lambda f: wgf.Objective(f.prompts, loss=lambda x, y: (x - y) ** 2)(f.finite),
     # Models.
     "Transformer": lambda f: f.finite,
     "Transformer.__call__": lambda f: f.finite(f.tokens),

@@ -1,5 +1,6 @@
 """The notebooks run as printed, from an empty kernel, and every value that they leave is finite."""
 
+import re
 from pathlib import Path
 
 import nbclient
@@ -38,3 +39,28 @@ def test_a_notebook_is_kept_executed(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_prints_fits_a_page(path):
+    """No line is wider than 100 columns, and there are no warnings, errors or paths of the machine that ran it."""
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    texts = [output.get("text", output.get("data", {}).get("text/plain", "")) for output in outputs]
+    assert max(len(line) for text in texts for line in text.splitlines()) <= 100
+    assert not [text for text in texts if re.search(r"Warning|Traceback|/home/|/root/|/tmp/", text)]
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}
+    assert all(not cell.metadata for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_of_a_notebook_lead_to_files(path):
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if not target.startswith("http")]
+    assert not [target for target in targets if not (path.parent / target.partition("#")[0]).is_file()]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_site_lists_a_notebook(path):
+    assert f"- notebooks/{path.stem}.md" in (TESTS.parent / "mkdocs.yml").read_text(encoding="utf-8")

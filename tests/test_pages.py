@@ -218,6 +218,14 @@ def test_evaluations_are_read_off_between_and_beyond_the_points_of_a_ladder():
     assert at(ladder, 0.0125) == (pytest.approx(6400), True)
 
 
+def test_links_of_a_notebook_lead_to_pages_of_the_site():
+    pytest.importorskip("mkdocs", reason="the site needs the extra `docs`")
+    outside = hook("outside")
+    path = outside.path_of("notebooks/solve.md", "../docs/how-to/error-bars.md")
+    assert path == "docs/how-to/error-bars.md"
+    assert outside.page_of(path) == "how-to/error-bars.md"
+
+
 class References(HTMLParser):
     """What a page loads: scripts, styles, images, fonts. Links that a reader follows do not count."""
 

@@ -72,6 +72,8 @@ def _is_page(path: str) -> bool:
 
 def origin(uri: str) -> str:
     """The file in the checkout whose text a page shows."""
+    if uri.startswith("notebooks/"):
+        return uri.replace(".md", ".ipynb")
     return next((guide for guide, page in GUIDES.items() if page == uri), f"docs/{uri}")
 
 

@@ -1,5 +1,6 @@
 """The optimality certificate: closed forms, a planted bad stationary point, an unbounded case."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from helpers import Matrix, bound, regression
 
 import wgf
+from wgf.analysis._insertion import insert
 from wgf.measures import Layered, Spectral
 
 
@@ -97,3 +99,80 @@ def test_bad_arguments_are_named(prompts, options, text):
     objective, model = linear(prompts, 0.2, jax.random.key(2))
     with pytest.raises(ValueError, match=text):
         wgf.analysis.certificate(objective, model, key=jax.random.key(0), **options)
+
+
+def test_the_gap_is_also_a_share_of_the_objective(prompts):
+    objective, model = linear(prompts, 0.2, jax.random.key(2))
+    found = wgf.analysis.certificate(objective, model, key=jax.random.key(3), starts=4)
+    np.testing.assert_allclose(found.objective, objective(model), rtol=bound(1e-12, 1e-6))
+    np.testing.assert_allclose(found.relative_gap, found.value / objective(model), rtol=bound(1e-12, 1e-6))
+
+
+def test_an_insertion_lowers_the_objective_as_the_gap_says(quadratic, prompts):
+    """To first order Q falls by m times the mean over depth of the gap; here the nodes' weights are equal."""
+    model, found, _ = quadratic
+    first_order = -found.masses * jnp.sum(model.measure.depth_weights * found.gap)
+    np.testing.assert_allclose(found.masses, [1e-3, 1e-2], rtol=1e-6)
+    np.testing.assert_allclose(found.falls[0], first_order[0], rtol=bound(0.02, 0.03))
+    assert 0 < found.falls[0] < found.falls[1] < first_order[1] * bound(1, 1.001)
+
+
+@pytest.mark.parametrize("kind", ["layered", "staged", "grid"])
+def test_an_insertion_keeps_the_mass_and_moves_the_law(kind):
+    """(1 − m) ρ + m δ_θ has the mean (1 − m) E θ + m θ at every depth, up to half a cell on a grid."""
+    law = wgf.measures.Gaussian(Matrix(1), 0.5)
+    measure = {
+        "layered": lambda: law.layered(3, 4, jax.random.key(0)),
+        "staged": lambda: law.staged(4, jax.random.key(0)),
+        "grid": lambda: law.eulerian(2, [40], -2.0, 2.0),
+    }[kind]()
+    model = (wgf.Transformer if kind == "layered" else wgf.AveragedODE)(Matrix(1), measure)
+    depths, theta = jnp.array([0.0, 0.9]), jnp.array([[[1.0]], [[-1.5]]])
+    after = insert(model, depths, theta, 0.1).measure
+    np.testing.assert_allclose(after.weights.sum(axis=1), 1, rtol=1e-6)
+    before = jnp.sum(measure.weights * measure.particles[..., 0, 0], axis=1)
+    expected = 0.9 * before + 0.1 * jnp.where(measure.depths < 0.45, 1.0, -1.5)
+    found = jnp.sum(after.weights * after.particles[..., 0, 0], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.1 * 0.05 if kind == "grid" else 1e-6)
+
+
+class TwoWells(wgf.encoders.AbstractEncoder):
+    """g(T, θ) = e^(−(|θ| − 1)²) + 3 e^(−(|θ| − 8)²). Where more output is wanted, δQ/δρ is least at ±8."""
+
+    def sample(self, key, shape):
+        return jax.random.normal(key, shape)
+
+    def __call__(self, particle, tokens):
+        size = jnp.sqrt(particle**2 + 1e-12)
+        return (jnp.exp(-((size - 1) ** 2)) + 3 * jnp.exp(-((size - 8) ** 2))) * jnp.ones_like(tokens)
+
+
+def test_starts_of_several_scales_find_a_deeper_valley_far_away():
+    """From the particles' own scale, 1, the search meets the near valley alone."""
+    prompts = wgf.prompts.Prompts(jnp.zeros((1, 1, 2)), jnp.ones(1), label_row=0)
+    model = wgf.Transformer(TwoWells(), Layered(jnp.linspace(-2, 2, 8)[None]))
+    objective = wgf.Objective(prompts, weight_decay=1e-4)
+    found = wgf.analysis.certificate(objective, model, key=jax.random.key(1), radius=20.0, starts=32)
+    assert abs(abs(float(found.particles[0])) - 8) < 0.5
+    assert not found.at_boundary.any()
+
+
+def test_a_certificate_is_one_line(quadratic):
+    _, found, _ = quadratic
+    worst = int(jnp.argmin(found.gap))
+    text = f"Certificate: gap {float(found.value):.3g} ({float(found.relative_gap):.2g} Q) at depth "
+    assert repr(found).startswith(f"{text}{float(found.depths[worst]):.3g}, Q falls by ")
+    assert "for mass 0.001, Q falls by" in repr(found)
+    assert "boundary" not in repr(found)
+    traced = repr(eqx.filter_eval_shape(lambda: found))
+    assert traced.startswith("Certificate: float")
+    assert "\n" not in repr(found) + traced
+
+
+def test_a_line_says_where_the_search_met_its_boundary(quadratic):
+    _, found, _ = quadratic
+    flags = jnp.ones_like(found.at_boundary)
+    text = repr(eqx.tree_at(lambda c: c.at_boundary, found, flags))
+    assert text.endswith(
+        f"boundary of the search, radius {float(found.radius):.4g}, at {len(flags)} of {len(flags)} depths"
+    )

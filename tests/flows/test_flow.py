@@ -242,6 +242,18 @@ def test_traced_taus_that_do_not_increase_raise_in_the_run(problem, key):
         eqx.filter_jit(wgf.flow)(problem[0], model, jnp.array([1.0, 0.0]))
 
 
+def test_a_flow_begins_at_its_first_time(problem, key):
+    """`taus[0]` is the time of the model that is passed: the last time of an earlier flow continues that flow."""
+    objective, model = problem[0], model_of(problem, "finite", key)
+    options = {"rtol": bound(1e-9, 1e-6), "atol": bound(1e-11, 1e-8)}
+    whole = wgf.flow(objective, model, [0.0, 2.0], **options)
+    first = wgf.flow(objective, model, [0.0, 1.0], **options)
+    second = wgf.flow(objective, first.model_at(-1), [1.0, 2.0], **options)
+    np.testing.assert_array_equal(second.taus, [1.0, 2.0])
+    np.testing.assert_allclose(second.objective[0], first.objective[-1], rtol=bound(1e-12, 1e-5))
+    np.testing.assert_allclose(second.objective[-1], whole.objective[-1], rtol=bound(1e-8, 1e-4))
+
+
 def test_model_at_gives_one_model(problem, key):
     solution = wgf.flow(problem[0], model_of(problem, "finite", key), TAUS[:3])
     for index in (0, -1):

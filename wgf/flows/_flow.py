@@ -56,7 +56,8 @@ def flow(
 
     - `objective`: Q, [`wgf.Objective`][], or any function (a module, say) of the model alone.
     - `model`: the start of the flow, at `taus[0]`: any module, or a model of this library, whose `tracers` move too.
-    - `taus`: the training times to save at: at least two, increasing.
+    - `taus`: the training times to save at: at least two, increasing. The flow begins at the first: 0 for a new model,
+      the last τ of an earlier flow to continue it.
     - `temperature`: σ ≥ 0.
     - `key`: the random key of the noise; needed at σ > 0. The noise of a finite model depends on the key, the times and
       `dt0` alone, and its tracers in the limit have the same. Particles that are interpolated over depth share one

@@ -2,6 +2,7 @@
 
 from .._backend import precision as _precision
 from ._first_variation import FirstVariation as FirstVariation
+from ._function import FunctionLoss as FunctionLoss, FunctionReadout as FunctionReadout
 from ._loss import (
     AbstractLoss as AbstractLoss,
     CrossEntropy as CrossEntropy,

@@ -2,16 +2,18 @@
 
 import abc
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from .._backend.precision import Module
 from .._checks import numbered
+from ._shapes import result_of, shape_text
 
 
 class AbstractLoss(Module):
-    """A loss per prompt."""
+    """A loss per prompt. To define one, implement `__call__`, or pass a function to [`wgf.Objective`][]."""
 
     @abc.abstractmethod
     def __call__(
@@ -19,12 +21,19 @@ class AbstractLoss(Module):
     ) -> Float[Array, " batch"]:
         """Score outputs against labels, prompt by prompt."""
 
-    @abc.abstractmethod
     def check(self, outputs: tuple[int, ...], labels: Array) -> Array | None:
         """Raise `ValueError` if outputs of this shape cannot be scored against these labels.
 
-        It may return the labels with checks attached. Traced labels are then checked at run time.
+        By default this traces the loss, which must return one real number per prompt. It may return the labels with
+        checks attached. Traced labels are then checked at run time.
         """
+        name, kind = type(self).__name__, jnp.result_type(float)
+        rule = f"`loss` must return one real number per prompt, [B] = [{outputs[0]}]"
+        structs = (jax.ShapeDtypeStruct(outputs, kind), jax.ShapeDtypeStruct(labels.shape, labels.dtype))
+        found = result_of(rule, name, self, *structs)
+        if found.shape != outputs[:1]:
+            raise ValueError(f"{rule}; {name} returned {shape_text(found)}. Sum over the other axes.")
+        return None
 
 
 class HalfSquaredError(AbstractLoss):

@@ -1,6 +1,6 @@
 """The risk R and the objective Q = R + λ/2 ∫‖θ‖² dρ."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,13 +10,15 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._backend.compiled import compiled
 from .._checks import instance, not_negative, numbers, shown
-from .._display.text import Brief, facts_of, kind, number
+from .._display.text import Brief, facts_of, number
 from .._random import purpose
 from ..models import AbstractAdjoint, AbstractModel
 from ..prompts import Prompts
 from ._first_variation import FirstVariation
+from ._function import as_loss, as_readout, name_of
 from ._loss import AbstractLoss, HalfSquaredError
 from ._readout import AbstractReadout, QueryEntry
+from ._shapes import result_of
 
 
 def _taken(model: Any, *parts: str) -> Any:
@@ -24,6 +26,16 @@ def _taken(model: Any, *parts: str) -> Any:
     if isinstance(model, type) or not all(hasattr(model, part) for part in parts):
         raise ValueError(f"`model` must be a wgf.Transformer or a wgf.AveragedODE; got {shown(model)}.")
     return model
+
+
+def _outputs_of(readout: AbstractReadout, tokens: Array) -> jax.ShapeDtypeStruct:
+    """The shape and type of a readout's outputs; raise `ValueError` unless they are real numbers for each prompt."""
+    batch, *prompt = tokens.shape
+    rule = f"`readout` must map the final tokens of one prompt, [D, N+1] = {prompt}, to a number or an array of numbers"
+    outputs = result_of(rule, name_of(readout), readout, tokens)
+    if outputs.shape[:1] != (batch,):
+        raise ValueError(f"{rule}; {name_of(readout)} returned {list(outputs.shape)} for {batch} prompts.")
+    return outputs
 
 
 class Objective(Brief):
@@ -36,11 +48,13 @@ class Objective(Brief):
 
     - `prompts`: the data measure μ.
     - `weight_decay`: λ ≥ 0. Good values: 1e-5 to 1e-2; the bound on the final risk is proportional to λ.
-    - `loss`: [`wgf.objective.HalfSquaredError`][] (the default, the paper's) or [`wgf.objective.CrossEntropy`][].
-    - `readout`: default [`wgf.objective.QueryEntry`][] at `prompts.label_row`.
+    - `loss`: [`wgf.objective.HalfSquaredError`][] (the default, the paper's), [`wgf.objective.CrossEntropy`][], or any
+      function of the prediction and the label of one prompt ([`wgf.objective.FunctionLoss`][]).
+    - `readout`: default [`wgf.objective.QueryEntry`][] at `prompts.label_row`; or any function of the final tokens of
+      one prompt ([`wgf.objective.FunctionReadout`][]).
 
     **Raises:** `ValueError` if λ is negative, or if readout, loss and labels do not fit together, e.g. a label that is
-    not a class of `CrossEntropy`.
+    not a class of `CrossEntropy`, or a function whose result has no derivative.
 
     Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
 
@@ -57,22 +71,22 @@ class Objective(Brief):
         prompts: Prompts,
         weight_decay: ArrayLike = 0.0,
         *,
-        loss: AbstractLoss = HalfSquaredError(),  # noqa: B008 (an immutable module)
-        readout: AbstractReadout | None = None,
+        loss: AbstractLoss | Callable[[Array, Array], Array] = HalfSquaredError(),  # noqa: B008 (an immutable module)
+        readout: AbstractReadout | Callable[[Array], Array] | None = None,
     ):
         prompts = instance("prompts", prompts, Prompts, "a wgf.prompts.Prompts")
         self.weight_decay = not_negative("weight_decay", weight_decay).astype(prompts.tokens.dtype)
-        self.loss = instance("loss", loss, AbstractLoss, "a loss, e.g. wgf.objective.CrossEntropy()")
+        self.loss = as_loss(loss)
         readout = QueryEntry(prompts.label_row) if readout is None else readout
-        self.readout = instance("readout", readout, AbstractReadout, "a readout, e.g. wgf.objective.QueryEntry(0)")
+        self.readout = as_readout(readout)
         self.readout.check(prompts.token_dim)
-        labels = self.loss.check(jax.eval_shape(self.readout, prompts.tokens).shape, prompts.labels)
+        labels = self.loss.check(_outputs_of(self.readout, prompts.tokens).shape, prompts.labels)
         checked = labels is not None and labels is not prompts.labels
         self.prompts = eqx.tree_at(lambda p: p.labels, prompts, labels) if checked else prompts
 
     def _facts(self) -> Iterator[str]:
-        yield kind(self.loss)
-        yield kind(self.readout)
+        yield from facts_of(self.loss)
+        yield from facts_of(self.readout)
         yield f"λ = {number(self.weight_decay)}"
         yield from facts_of(self.prompts)
 

@@ -12,15 +12,17 @@ Batch = Float[Array, "batch token_dim length"]
 
 
 class AbstractReadout(Module):
-    """A map of final tokens `[B, D, N+1]` to outputs `[B]`, `[B, C]` or, at every position, `[B, C, N+1]`."""
+    """A map of final tokens `[B, D, N+1]` to outputs `[B]`, `[B, C]` or, at every position, `[B, C, N+1]`.
+
+    To define one, implement `__call__`, or pass a function to [`wgf.Objective`][].
+    """
 
     @abc.abstractmethod
     def __call__(self, tokens: Batch) -> Float[Array, "batch *outputs"]:
         """Read the outputs."""
 
-    @abc.abstractmethod
     def check(self, token_dim: int) -> None:
-        """Raise `ValueError` if the readout does not fit tokens of this dimension."""
+        """Raise `ValueError` if the readout does not fit tokens of this dimension. By default all fit."""
 
 
 class QueryEntry(AbstractReadout):

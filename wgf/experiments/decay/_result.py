@@ -96,9 +96,9 @@ class DecayResult:
     def _notes(self) -> list[str]:
         config = self.config
         notes = [
-            "risk: as a share of the null model's; bound: the teacher's Q / lambda, an upper bound of the minimum's;",
-            "gap: the certificate, min over theta of dQ/drho minus its mean (worst layer): 0 at a global minimum of Q,",
-            "below 0 proves that another law has a lower Q; motion: share of Q lost in the last 1/lambda of time;",
+            "risk: share of the null model's; bound: the teacher's Q / lambda, an upper bound of the minimum's;",
+            "gap: the certificate, least dQ/drho minus its mean (worst layer): 0 at a global minimum of Q,",
+            "below 0: another law has a lower Q; motion: share of Q lost in the last 1/lambda of time;",
             f"at rest: motion <= {config.rest:g}; stopped: still moving at the end, tau = {config.horizon:g} / lambda;",
             "planted: start with keys, queries and neurons at 0, a subspace that the flow cannot leave",
             f"B = {config.batch}, N = {config.examples}; L = {config.depth}, M = {config.width}; rho_0 = "

@@ -46,7 +46,7 @@ class LimitConfig:
     steps: int = 1
     """Steps in depth of the PDE's model, of eight stages each. Every stage time has its own sample."""
     taus: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0)
-    """The training times at which everything is saved and compared."""
+    """The training times at which everything is saved and compared. The first is 0, where training starts."""
     key_dim: int = 2
     """The dimension k of keys and queries."""
     scale: float = 0.7
@@ -93,6 +93,10 @@ def check(config: LimitConfig) -> None:
         raise ValueError(f"`taus` must be a vector of at least two training times; got {shown(config.taus)}.")
     if any(a >= b for a, b in pairwise(config.taus)):
         raise ValueError(f"`taus` must increase; got {shown(list(config.taus))}.")
+    if config.taus[0] != 0:
+        raise ValueError(
+            f"`taus` must begin at 0, where training starts; got {config.taus[0]:g}. Write {(0.0, *config.taus)}."
+        )
     distinct_sizes(config)
     replicate_width(config)
     if config.sampling not in list(SAMPLINGS):

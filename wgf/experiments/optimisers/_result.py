@@ -14,7 +14,7 @@ from ._config import OptimisersConfig
 from ._order import BatchNoise, LongRun, Order
 
 _HEADS = ("exponent of", "theory", "measured, 95 %", "largest", "smallest")
-_LONG_HEADS = ("long runs, at the end", "updates", "risk", "largest distance from the flow at equal risk")
+_LONG_HEADS = ("long runs, at the end", "updates", "risk", "largest distance at equal risk")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class OptimisersResult:
     def _orders(self) -> list[tuple[str, str, Order]]:
         """Name, exponent by theory, and measured order of each row."""
         return [
-            ("gradient descent: distance of outputs from the flow, step", "1", self.descent),
+            ("gradient descent: distance from the flow, step", "1", self.descent),
             ("the same, last three steps", "1", self.descent.last(3)),
             ("SGD: variance of outputs, step", "1", self.by_step.outputs),
             ("SGD: variance of outputs, batch size", "-1", self.by_batch.outputs),
@@ -60,15 +60,15 @@ class OptimisersResult:
             ("the same, last three rates", "1", self.adam.last(3)),
             ("AdamW: distance from its own limit, learning rate", "1", self.adamw),
             ("the same, last three rates", "1", self.adamw.last(3)),
-            (f"Adam, eps = {OPTAX_EPSILON:g}: from itself at the least rate, difference", "-", self.sharp),
+            (f"Adam, eps = {OPTAX_EPSILON:g}: from itself, difference", "-", self.sharp),
         ]
 
     def _notes(self) -> list[str]:
         config = self.config
         ratios = np.concatenate([self.by_step.ratio, self.by_batch.ratio])
         return [
-            f"means over {config.seeds} seeds; distances: RMS over {config.prompts} prompts, whose labels have RMS "
-            f"{self.label_rms:.3f}",
+            f"means over {config.seeds} seeds; distances: of outputs, RMS over {config.prompts} prompts; labels "
+            f"have RMS {self.label_rms:.3f}",
             f"SGD's variance over the linear response of gradient descent: {ratios.min():.3f} to {ratios.max():.3f}",
             f"limit of Adam: v/(|v| + eps) with eps = {config.epsilon:g} (AdamW: minus its decay), solved by Diffrax;",
             "distance of the limits from the gradient flow at equal risk: "

@@ -78,10 +78,10 @@ class RatesResult:
         noise = ", ".join(f"{method} {noise.output:.1e}" for method, noise in self.noise.items())
         flow = self.noise["flow"]
         return [
-            "fits: a L^-alpha + b L^-beta M^-gamma [95 %, bootstrap over seeds]; below each fit: the forms of theory",
+            "fits: a L^-alpha + b L^-beta M^-gamma [95 %, bootstrap over seeds]; below: forms of theory",
             f"gaps: root mean squares over {config.seeds} seeds, at tau = {config.tau:g} or after {config.updates} "
             f"updates; label RMS {self.label_rms:.3f}",
-            "coupling: distance from the limit's tracers; excess: Sinkhorn divergence minus the tracers' (a square)",
+            "coupling: distance from the limit's tracers; excess: Sinkhorn divergence minus theirs (a square)",
             f"reference: {config.replicates} replicates x {config.reference} particles at each stage time; its RMS "
             "error, subtracted in square:",
             f"    in outputs {noise}; of the flow in coupling {flow.coupling:.1e}, risk {flow.risk:.1e}, "
