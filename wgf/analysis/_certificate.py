@@ -11,9 +11,8 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._backend.compat import is_traced
 from .._backend.precision import Module
-from .._checks import at_least, check_memory, finite, instance, positive, random_key
+from .._checks import at_least, check_memory, instance, positive, random_key
 from .._depth import check_depth
 from .._random import purpose
 from ..measures import coordinates
@@ -92,9 +91,7 @@ def certificate(
     instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
     key = random_key("key", key)
     parts = jax.tree.leaves(model.measure.particles)
-    for leaf in parts:
-        if not is_traced(leaf):
-            finite("model", leaf)
+    model.check_finite()
     check_memory(each=sum(math.prod(leaf.shape[2:]) for leaf in parts), starts=starts)
     depths = _depths(model, depths)
     radius = _radius(model, radius)
