@@ -533,7 +533,7 @@ FLOWS = {
     **{
         f"{name} of NaN": (
             lambda call=call: call(its().broken),
-            r"`model` must be finite; got (\d+) of \1 entries .* NaN or infinite in `measure.particles.f.value`. Draw new",
+            r"`model` must be finite; got (\d+) of \1 entries .* in `measure.particles.f.value`. Draw new",
         )
         for name, call in {
             "a flow": lambda model: wgf.flow(its().risk, model, TAUS),
