@@ -183,7 +183,9 @@ def test_a_damaged_run_ends_with_the_same_numbers_or_names_the_file(name, folder
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         found = outcome(folder)
-    for text in (str(warning.message) for warning in heard):
+    unchecked = f"{folder}/digests.json is missing, so that the files of the run cannot be checked"
+    assert any(unchecked in str(warning.message) for warning in heard) == (name == "digests.json: missing")
+    for text in (str(warning.message) for warning in heard if unchecked not in str(warning.message)):
         assert re.search(rf"{folder}/(checkpoints|saves)/\S+ is missing, .* from the checkpoint after \d+ steps", text)
     if isinstance(found, Exception):
         assert re.search(f"`directory` must .*{folder}", str(found))
@@ -206,6 +208,21 @@ def test_a_damaged_checkpoint_is_told_once_and_in_plain_words(folder, whole, cap
 def test_a_description_cut_off_before_anything_was_kept_is_written_anew(text, tmp_path, whole):
     (tmp_path / "problem.json").write_bytes(text)
     assert_same(solve(tmp_path), whole)
+
+
+def test_damaged_digests_can_be_deleted(folder, whole):
+    """The next stop writes new ones, of the files as they are."""
+    damage = cut(0.5)
+    damage(folder / "digests.json")
+    with pytest.raises(ValueError, match=r"run/digests.json is missing, truncated .* Restore the file .* or delete it"):
+        solve(folder)
+    (folder / "digests.json").unlink()
+    with pytest.warns(UserWarning, match="digests.json is missing, so that the files of the run cannot be checked"):
+        solve(folder, time_limit=1e-9)
+    assert_same(solve(folder), whole)
+    zeros(folder)
+    with pytest.raises(ValueError, match=r"saves/0001.npz is missing, truncated or has other contents"):
+        solve(folder)
 
 
 def test_parts_of_files_that_a_killed_process_left_are_removed(folder, whole):
@@ -315,3 +332,17 @@ def test_one_process_writes_a_directory_at_a_time(folder, whole):
             solve(folder)
         owner.send_signal(signal.SIGKILL)
     assert_same(solve(folder), whole)
+
+
+def test_unchecked_files_must_still_fit(folder):
+    """Without digests a state of another shape or time is found all the same."""
+    (folder / "digests.json").unlink()
+    path = folder / "saves" / "0001.npz"
+    right = dict(np.load(path))
+    for name, value in (("tau", 7.0), ("dissipated", np.zeros(2))):
+        np.savez(path, **{**right, name: value})
+        with (
+            pytest.warns(UserWarning, match="digests.json is missing"),
+            pytest.raises(ValueError, match=r"0001.npz is missing, truncated or has other contents"),
+        ):
+            solve(folder)

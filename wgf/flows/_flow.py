@@ -87,7 +87,9 @@ def flow(
     **Raises:** `ValueError` if `taus` do not increase, tolerances or the temperature are negative, a number is not
     finite (in a known array of the model too), the solution cannot be held in memory, a model with tracers has an
     objective other than [`wgf.Objective`][], or options do not fit noise;
-    `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`.
+    `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`. Inside a
+    `jax.jit` of your own it is JAX that raises, and this message is the last line of its error. With `throw=False`, the
+    comparison `solution.result == wgf.flows.RESULTS.successful` is an array to branch on, inside `jit` too.
 
     Cost: one value and gradient of Q per stage (Tsit5: 6 per step). Memory: the solver's copies of the particles, and
     one copy per saved τ.

@@ -86,6 +86,7 @@ class RunDirectory:
         self._directory, self._problem = folder, problem
         self._taus = np.asarray(problem.taus)
         self._digests: dict[str, str] = {}
+        self._checks = True
         self._orbax: Any = needed("orbax.checkpoint", "checkpoints", "`directory`")
         self._manager = self._orbax.CheckpointManager(
             folder / "checkpoints", options=self._orbax.CheckpointManagerOptions(max_to_keep=2)
@@ -95,14 +96,16 @@ class RunDirectory:
     def restore(self, like: Snapshot) -> tuple[Snapshot, dict[int, State]] | None:
         """The latest undamaged snapshot and all saved states before it; None in a new directory.
 
-        Arrays have the types and devices of those in `like`. A damaged checkpoint is skipped with a warning.
+        Arrays have the types and devices of those in `like`. A damaged checkpoint is skipped with a warning. Without
+        `digests.json` files are taken as they are, with a warning.
 
-        **Raises:** `ValueError` that names the damaged file if every checkpoint is damaged.
+        **Raises:** `ValueError` that names the damaged file if every checkpoint or `digests.json` is damaged.
         """
         steps, found, damages = sorted(self._manager.all_steps(), reverse=True), None, []
+        if steps:
+            self._read_digests()
         while steps and found is None:
             try:
-                self._digests = self._digests or read_digests(self._digest_file)
                 found = self._restored(steps[0], like)
             except DamageError as error:
                 damages.append(error)
@@ -115,6 +118,23 @@ class RunDirectory:
         if damages:
             warnings.warn(f"{damages[0]}. The run resumes from the checkpoint after {steps[0]} steps.", stacklevel=5)
         return found
+
+    def _read_digests(self) -> None:
+        path = self._directory / "digests.json"
+        self._checks = path.exists()
+        if not self._checks:
+            warnings.warn(
+                f"{path} is missing, so that the files of the run cannot be checked. It resumes from them as they are.",
+                stacklevel=6,
+            )
+            return
+        try:
+            self._digests = read_digests(path)
+        except DamageError as error:
+            raise ValueError(
+                f"`directory` must hold undamaged files; {error}. Restore the file from a copy, or delete it: the run "
+                "then resumes from its files as they are."
+            ) from error
 
     def _restored(self, steps: int, like: Snapshot) -> tuple[Snapshot, dict[int, State]]:
         snapshot = self._snapshot(steps, like)
@@ -166,7 +186,7 @@ class RunDirectory:
         old = {name: text for name, text in self._digests.items() if name.startswith("saves/") or name in kept}
         self._digests = old | {f"checkpoints/{steps}": digest}
         if jax.process_index() == 0:
-            write_digests(self._digest_file, self._digests)
+            write_digests(self._directory / "digests.json", self._digests)
 
     def _snapshot(self, steps: int, like: Snapshot) -> Snapshot:
         path = self._directory / "checkpoints" / str(steps)
@@ -191,16 +211,19 @@ class RunDirectory:
         except Exception as error:
             raise DamageError(path) from error
         self._check(path, digest_of(arrays))
-        leaves = [jnp.asarray(array) for name, array in arrays.items() if name != "tau"]
-        return on_host(pack(self._problem.geometry, **jax.tree.unflatten(jax.tree.structure(named), leaves)))
+        tau, *leaves = arrays.values()
+        expected = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(named)]
+        if tau != self._taus[index] or [(leaf.shape, leaf.dtype) for leaf in leaves] != expected:
+            raise DamageError(path)
+        restored = jax.tree.unflatten(jax.tree.structure(named), map(jnp.asarray, leaves))
+        return on_host(pack(self._problem.geometry, **restored))
 
     def _check(self, path: Path, digest: str) -> None:
-        if self._digests.get(self._name(path)) != digest:
+        """Compare a digest with the one that was written; keep it if there was none to compare with."""
+        name = self._name(path)
+        if self._checks and self._digests.get(name) != digest:
             raise DamageError(path)
-
-    @property
-    def _digest_file(self) -> Path:
-        return self._directory / "digests.json"
+        self._digests[name] = digest
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._directory).as_posix()
