@@ -109,6 +109,11 @@ def mean(**options):
     return encoder.mean(*arguments.values())
 
 
+def called(**options):
+    encoder = encoders.SoftmaxAttention(5, key_dim=2)
+    return encoder(*{"particle": drawn(encoder), "tokens": TOKENS[0], **options}.values())
+
+
 def made(**options):
     return prompts.Prompts(**{"tokens": TOKENS, "labels": np.ones(6), "label_row": 0, **options})
 
@@ -270,6 +275,25 @@ ENCODERS = {
     "an MLP as particles": (
         lambda: mean(particles=eqx.nn.MLP(1, 1, 1, 0, use_bias=False, key=KEY)),
         f"`particles` {NUMBER}",
+    ),
+    **rows(called, "tokens", ("abc", f"`tokens` {NUMBER} 'abc'"), (None, f"`tokens` {NUMBER} None")),
+    **rows(called, "tokens", (TOKENS, r"`tokens` must be one prompt, of shape \[D, N\+1\]; got \(6, 5, 5\). For many")),
+    **rows(called, "tokens", (TOKENS[0, 0], "`tokens` must be one prompt"), (TOKENS[0] * 1j, "`tokens` must be real")),
+    **rows(called, "tokens", (TOKENS[0].astype(int), r"`tokens` must be of a floating type; got int\d\d. Pass `.asty")),
+    **rows(called, "tokens", (TOKENS[0, :3], "`tokens` must have the token dimension D of SoftmaxAttention, 5; got 3")),
+    **rows(called, "particle", ("abc", f"`particle` {NUMBER} 'abc'"), (None, "`particle` must have the structure")),
+    **rows(
+        called,
+        "particle",
+        (
+            drawn(encoders.SoftmaxAttention(5, key_dim=2), 3),
+            r"`particle` must .*\(5, 5\).* got .*\(3, 5, 5\).* Draw one",
+        ),
+        (tuple(drawn(encoders.SoftmaxAttention(5, key_dim=2))), "`particle` must have the structure"),
+    ),
+    "prompts under vmap": (
+        lambda: jax.vmap(encoders.Perceptron(5), (None, 0))(drawn(encoders.Perceptron(5)), TOKENS[None]),
+        "`tokens` must be one prompt",
     ),
     "no encoder": (
         lambda: encoders.plain_mean(None, drawn(its().encoder, 3), np.full(3, 1 / 3), TOKENS),
@@ -506,6 +530,24 @@ FLOWS = {
         "`objective` must come before `model`",
     ),
     "a flow of nothing": (lambda: wgf.flow(its().risk, None, TAUS), "`model` must hold at least one array"),
+    **{
+        f"{name} of NaN": (
+            lambda call=call: call(its().broken),
+            r"`model` must be finite; got (\d+) of \1 entries .* in `measure.particles.f.value`. Draw new",
+        )
+        for name, call in {
+            "a flow": lambda model: wgf.flow(its().risk, model, TAUS),
+            "a run": lambda model: wgf.run(its().risk, model, TAUS),
+            "training": lambda model: wgf.train(its().risk, model, optax.sgd(0.1), steps=1),
+            "the velocity": lambda model: wgf.velocity(its().risk, model),
+            "the first variation": lambda model: its().risk.first_variation(model),
+            "the memory": lambda model: wgf.memory_estimate(its().risk, model, TAUS),
+        }.items()
+    },
+    "memory in a jit": (
+        lambda: jax.jit(lambda taus: wgf.memory_estimate(its().risk, its().finite, taus).peak)(np.array(TAUS)),
+        "`objective`, `model` and the options must hold known numbers; got traced ones. Call `memory_estimate` outside",
+    ),
     **rows(
         flow, "taus", (None, f"`taus` {NUMBER} None"), (1.0, "`taus` must be a vector"), ([0.0], "`taus` must be a")
     ),

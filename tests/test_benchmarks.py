@@ -60,6 +60,19 @@ def test_growth(tmp_path):
     assert all(row[2] > 0 and row[3] > 0 for row in speeds["rows"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from Linux")
+@pytest.mark.heavy
+def test_memory(tmp_path):
+    """The estimate is the measured peak, within the factor that the docstring of `wgf.memory_estimate` names."""
+    shown = script("memory", "--output", str(tmp_path))
+    report = json.loads((tmp_path / "memory.json").read_text(encoding="utf-8"))
+    assert set(report) >= ABOUT
+    (row,) = report["tables"][1]["rows"]
+    assert row[0] in shown
+    assert row[6] > 100, "MiB, so that the flow outweighs the noise of a process"
+    assert 1 / 1.5 < row[7] < 1.5
+
+
 @pytest.mark.slow
 def test_devices(tmp_path):
     script("devices", "--output", str(tmp_path))

@@ -16,9 +16,17 @@ from . import (
     solvers as solvers,
     transport as transport,
 )
+from ._backend.programs import clear_caches as clear_caches
 from ._storage.storage import load as load, save as save
 from .analysis import flow_replicates as flow_replicates, gap as gap
-from .flows import flow as flow, flow_many as flow_many, run as run, train as train, velocity as velocity
+from .flows import (
+    flow as flow,
+    flow_many as flow_many,
+    memory_estimate as memory_estimate,
+    run as run,
+    train as train,
+    velocity as velocity,
+)
 from .models import AveragedODE as AveragedODE, Transformer as Transformer
 from .objective import Objective as Objective
 

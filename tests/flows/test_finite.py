@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import Matrix, regression
+from helpers import Matrix, programs, regression
 
 import wgf
-from wgf.flows import RESULTS
+from wgf.flows import RESULTS, _velocity as velocity_module
+from wgf.models import _base as models_base
 
 TAUS = [0.0, 0.5, 1.0]
 
@@ -40,11 +41,19 @@ def problem():
     return wgf.Objective(prompts, 1e-2), limits, finite
 
 
+@pytest.fixture
+def unguarded(monkeypatch):
+    """Without the check of the arguments, so that the solve itself meets the NaN, as it does under `jit`."""
+    for module in (models_base, velocity_module):
+        monkeypatch.setattr(module, "finite_leaves", lambda argument, tree: None)
+
+
 def broken(model):
     """The same model with one NaN in its last layer."""
     return eqx.tree_at(lambda m: m.measure.particles, model, model.measure.particles.at[-1, 0, 0, 0].set(jnp.nan))
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_tracer_that_is_no_number_fails_the_flow(problem):
     objective, (limit, _), finite = problem
     traced = limit.with_tracers(broken(finite))
@@ -56,6 +65,7 @@ def test_a_tracer_that_is_no_number_fails_the_flow(problem):
     assert wgf.flow(objective, limit.with_tracers(finite), TAUS).result == RESULTS.successful
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_tracer_that_is_no_number_fails_the_run(problem, tmp_path):
     objective, (limit, _), finite = problem
     traced = limit.with_tracers(broken(finite))
@@ -67,6 +77,7 @@ def test_a_tracer_that_is_no_number_fails_the_run(problem, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_tracer_that_is_no_number_fails_replicates(problem):
     objective, limits, finite = problem
     solution = wgf.flow_replicates(objective, limits, TAUS, tracers=[broken(finite)], throw=False)
@@ -76,6 +87,7 @@ def test_a_tracer_that_is_no_number_fails_replicates(problem):
         solution.raise_if_failed()
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("way", ["flow", "run", "train"])
 def test_a_parameter_that_q_does_not_see_must_be_a_number(way):
     # An adaptive control sees the parameters themselves.
@@ -109,6 +121,47 @@ def test_a_velocity_must_be_a_number_up_to_the_last_state(way):
         solve = wgf.flow if way == "flow" else functools.partial(wgf.run, progress=False)
         solution = solve(distance, module, [0.0, 1.0], **options)
     np.testing.assert_array_equal(solution.objective, [1.0, 0.0])
+    assert solution.result == RESULTS.not_finite
+
+
+def test_what_is_known_is_checked_before_anything_is_compiled(problem):
+    objective, limits, finite = problem
+    limit = limits[0]
+    ways = {
+        "flow": lambda model: wgf.flow(objective, model, TAUS, throw=False),
+        "run": lambda model: wgf.run(objective, model, TAUS, throw=False, progress=False),
+        "train": lambda model: wgf.train(objective, model, optax.sgd(0.1), steps=1, throw=False),
+        "velocity": lambda model: wgf.velocity(objective, model),
+        "first variation": lambda model: objective.first_variation(model),
+        "certificate": lambda model: wgf.analysis.certificate(objective, model, key=jax.random.key(0)),
+        "memory": lambda model: wgf.memory_estimate(objective, model, TAUS),
+    }
+    infinite = eqx.tree_at(lambda m: m.measure.weights, finite, finite.measure.weights.at[0, 0].set(jnp.inf))
+    models = {
+        "measure.particles": broken(limit),
+        "tracers.0.particles": limit.with_tracers(broken(finite)),
+        "measure.weights": infinite,
+    }
+    with programs() as compiled:
+        for way in ways.values():
+            for where, model in models.items():
+                with pytest.raises(ValueError, match=rf"must be finite; got 1 of \d+ entries .* in `{where}`"):
+                    way(model)
+        with pytest.raises(ValueError, match=r"must be finite; got 1 of \d+ entries .* in `measure.particles`"):
+            wgf.flow_replicates(objective, [limit, broken(limit)], TAUS)
+        with pytest.raises(ValueError, match=r"must be finite; got 1 of \d+ entries .* in `tracers.0.particles`"):
+            wgf.flow_replicates(objective, limits, TAUS, tracers=[broken(finite)])
+    assert not {"jit(_flow)", "jit(advance)", "jit(_train)"} & set(compiled)
+
+
+def test_a_plain_module_that_is_not_finite_names_its_array():
+    module = Half(jnp.ones(2), jnp.array([0.0, -jnp.inf, 0.0]))
+    with pytest.raises(
+        ValueError, match=r"`model` must be finite; got 1 of 3 entries .* in `unseen`. Draw new particles"
+    ):
+        wgf.flow(bowl, module, TAUS)
+    # Within `jit` numbers are unknown: the solve says it.
+    solution = eqx.filter_jit(lambda module: wgf.flow(bowl, module, TAUS, throw=False))(module)
     assert solution.result == RESULTS.not_finite
 
 

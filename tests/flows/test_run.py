@@ -357,7 +357,10 @@ def test_a_damaged_state_after_the_earlier_checkpoint_is_computed_again(call, tm
     name = f"{counts[0]:04d}.npz"
     damage(tmp_path / "run" / "saves" / name, how)
     first, last = checkpoints(tmp_path / "run")
-    stopped = call(time_limit=1e-9, segment_steps=1)
+    with pytest.warns(
+        UserWarning, match=rf"{name} is missing, trunc.* resumes from the checkpoint after {first} steps"
+    ):
+        stopped = call(time_limit=1e-9, segment_steps=1)
     assert checkpoints(tmp_path / "run") == [first, int(stopped.stats["num_steps"])] < [first, last]
     assert_same(call(), whole)
     assert (tmp_path / "run" / "saves" / name).read_bytes() == (directory / "saves" / name).read_bytes()
@@ -391,11 +394,12 @@ def test_a_state_of_another_time_or_shape(call, tmp_path):
 
 def test_a_damaged_checkpoint_costs_only_its_steps(call, tmp_path, whole):
     """If any of its files is truncated, the run goes back to the one before it, and writes new ones."""
-    _, last = checkpoints(tmp_path / "run")
+    first, last = checkpoints(tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / str(last)
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         damage(path, "empty")
-    assert_same(call(), whole)
+    with pytest.warns(UserWarning, match=rf"checkpoints/{last} is missing, .* from the checkpoint after {first} steps"):
+        assert_same(call(), whole)
     assert_same(call(), whole)
 
 

@@ -28,6 +28,11 @@ def canonical(tree: _T) -> _T:
     return jax.tree.map(lambda leaf: _canonical(leaf) if isinstance(leaf, _FUNCTIONS) else leaf, tree)
 
 
+def forget() -> None:
+    """Forget the functions met so far."""
+    _first.clear()
+
+
 def _canonical(function: Any) -> Any:
     found = _describe(function)
     if found is None:

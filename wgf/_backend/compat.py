@@ -66,6 +66,15 @@ def knots_of_diffrax(dense: diffrax.DenseInterpolation) -> tuple[Array, Array, P
     return dense.ts, jax.numpy.asarray(dense.ts_size), dense.infos, dense.interpolation_cls
 
 
+def memory_of(compiled: Any, *args: Any) -> Any:
+    """XLA's plan of the memory of a function of `eqx.filter_jit`; None if the compiler of the device reports none.
+
+    JAX keeps the program for a later call with arguments of the same shapes. When it no longer does: the call compiles
+    again. When the fields of Equinox's stages go: `jax.jit(...).lower(...).compile().memory_analysis()`.
+    """
+    return compiled.lower(*args).compile().compiled.memory_analysis()
+
+
 def members_of(enumeration: Any) -> tuple[str, ...]:
     """The names of an Equinox enumeration, in the order of its codes.
 

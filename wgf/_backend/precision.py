@@ -105,6 +105,25 @@ class _Method:
         return MethodType(self.inner if _in_one_program.get() else self.outer, instance)
 
 
+def guard(cls: type, name: str, check: Callable[..., Any]) -> None:
+    """Call `check` with the same positional arguments before a method that a class of modules defines.
+
+    Within `one_program` the method stays as it is: the library has checked its arguments.
+    """
+    method = vars(cls).get(name)
+    if not isinstance(method, _Method):
+        return
+    outer = method.outer
+
+    @functools.wraps(outer)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            check(*args)
+        return outer(*args, **kwargs)
+
+    method.outer = guarded
+
+
 def _cover(member: Any) -> Any:
     """A member of a class; methods run at full precision."""
     if getattr(member, "__isabstractmethod__", False):

@@ -1,14 +1,32 @@
-"""A limit to the number of compiled programs in one process."""
+"""Compiled programs: how to drop them, and a limit to their number in one process."""
 
 import time
 import warnings
 from pathlib import Path
 
+import equinox as eqx
 import jax
+
+from . import canonical
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = Path("/proc/sys/vm/max_map_count")
 _SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def clear_caches() -> None:
+    """Drop all compiled programs of this process, and with them the memory that they take.
+
+    Functions compile anew at their next call. Solutions and models stay. Use it in a loop over many sizes.
+    [`wgf.flow`][], [`wgf.run`][] and [`wgf.train`][] do the same, with a warning, before a process runs out of memory
+    maps.
+
+    It calls `equinox.clear_caches()` and `jax.clear_caches()`, so the programs of other libraries go too. A persistent
+    compilation cache on disk (`jax_compilation_cache_dir`) stays.
+    """
+    canonical.forget()
+    eqx.clear_caches()
+    jax.clear_caches()
 
 
 class Room:
@@ -37,12 +55,12 @@ class Room:
         taken, most = _count(), int(_MOST_MAPS.read_bytes())
         if taken < most * 2 // 3:
             return
-        jax.clear_caches()
+        clear_caches()
         # Else others take the maps, and to drop programs again would cost time for nothing.
         self._helps = _count() < taken // 2
         warnings.warn(
             f"This process held {taken:,} of the {most:,} memory maps that the system allows it, most of them for the "
-            "compiled programs of many sizes. wgf has dropped the programs (`jax.clear_caches()`), because the process "
+            "compiled programs of many sizes. wgf has dropped the programs (`wgf.clear_caches()`), because the process "
             "would have ended without them. Functions compile anew at their next call. Fewer distinct sizes need fewer "
             "programs: `wgf.flow_many` solves many sizes in few.",
             stacklevel=3,

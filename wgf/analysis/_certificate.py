@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree
 
-from .._backend.compat import is_traced
-from .._checks import at_least, check_memory, finite, instance, positive, random_key
+from .._checks import at_least, check_memory, instance, positive, random_key
 from .._depth import check_depth
 from .._display.text import Brief, kind, known, number
 from .._random import purpose
@@ -135,9 +134,7 @@ def certificate(
     instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
     key = random_key("key", key)
     parts = jax.tree.leaves(model.measure.particles)
-    for leaf in parts:
-        if not is_traced(leaf):
-            finite("model", leaf)
+    model.check_finite()
     check_memory(each=sum(math.prod(leaf.shape[2:]) for leaf in parts), starts=starts)
     depths = _depths(model, depths)
     radius = _radius(model, radius)

@@ -165,8 +165,10 @@ def flow_replicates(
     throw = flag("throw", throw)
     if isinstance(tracers, str) or not isinstance(tracers, Sequence):
         raise ValueError(f"`tracers` must be a list of measures or models; got {shown(tracers)}.")
-    members = flow_each(objective, models, taus, **options)
     start = pool(models).with_tracers(*tracers) if tracers else pool(models)
+    # Before the members are solved: the tracers are not theirs.
+    start.check_finite()
+    members = flow_each(objective, models, taus, **options)
     pooled = flow(objective, start, taus, progress_meter=progress_meter, throw=False, **options)
     solution = Replicates(pooled, members)
     return solution.raise_if_failed() if throw else solution
@@ -240,7 +242,7 @@ def _check(models: Sequence[_Model]) -> tuple[_Model, ...]:
         raise ValueError(f"`models` must be a list of models; got {shown(models)}.")
     models = tuple(models)
     for model in models:
-        instance("models", model, AbstractModel, "a list of wgf.Transformer or wgf.AveragedODE")
+        instance("models", model, AbstractModel, "a list of wgf.Transformer or wgf.AveragedODE").check_finite()
     if len(models) < 2:
         raise ValueError(f"`models` must hold at least two replicates, to estimate an error; got {len(models)}.")
     if any(model.tracers for model in models):

@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._backend.chunks import mean_in_chunks
 from .._backend.compiled import compiled
 from .._backend.plain import PLAIN
-from .._backend.precision import Module
+from .._backend.precision import Module, guard
 from .._checks import ENCODER, instance
-from ._checks import check_arguments, check_call, check_fused, check_particles
+from ._checks import check_arguments, check_call, check_fused, check_one, check_particles
 
 Tokens = Float[Array, "token_dim length"]
 Batch = Float[Array, "batch token_dim length"]
@@ -41,13 +42,21 @@ class AbstractEncoder(Module):
     **Source:** arXiv:2410.23610, section 2.2.
     """
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        guard(cls, "__call__", check_one)
+
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> PyTree[Array]:
         """Draw particles with leading axes `shape` from the encoder's own law, usually standard normal."""
 
     @abc.abstractmethod
     def __call__(self, particle: PyTree[Array], tokens: Tokens) -> Tokens:
-        r"""Evaluate \( g(T, \theta) \) for one particle and one prompt `[D, N+1]`."""
+        r"""Evaluate \( g(T, \theta) \) for one particle and one prompt `[D, N+1]`.
+
+        **Raises:** `ValueError` unless these are one particle of the encoder's structure and one prompt of its token
+        dimension. Only shapes and types are compared.
+        """
 
     @compiled
     def mean(self, particles: PyTree[Array], weights: Float[Array, " width"], tokens: Batch) -> Batch:

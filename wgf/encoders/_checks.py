@@ -1,9 +1,11 @@
 """Checks that an encoder, its particles and the prompts fit together. They need only shapes and types."""
 
+import functools
 import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._backend.compat import is_traced
@@ -36,10 +38,44 @@ def check_arguments(encoder: Any, particles: PyTree[Array], weights: Float[Array
             "single particle as `jax.tree.map(lambda x: x[None], particle)`."
         )
     check_particles(encoder, particles, 1)
-    dim = getattr(encoder, "token_dim", tokens.shape[1])
-    if not is_traced(dim) and dim != tokens.shape[1]:
+    _check_dim(encoder, tokens.shape[1])
+
+
+def check_one(encoder: Any, particle: Any, tokens: Any, *_: Any) -> None:
+    """Raise `ValueError` unless these are one particle of an encoder and one prompt. Only shapes and types are read."""
+    tokens = numbers("tokens", tokens)
+    if not jnp.issubdtype(tokens.dtype, jnp.floating):
+        raise ValueError(f"`tokens` must be of a floating type; got {tokens.dtype}. Pass `.astype(jnp.float32)`.")
+    if tokens.ndim != 2:
         raise ValueError(
-            f"`tokens` must have the token dimension D of {type(encoder).__name__}, {dim}; got {tokens.shape[1]}. "
+            f"`tokens` must be one prompt, of shape [D, N+1]; got {tokens.shape}. For many prompts use "
+            "`encoder.mean`, or `jax.vmap(encoder, (None, 0))`."
+        )
+    _check_dim(encoder, tokens.shape[0])
+    jax.tree.map(lambda leaf: numbers("particle", leaf), particle)
+    own = _particle_of(encoder)
+    shapes, found = (jax.tree.map(lambda leaf: getattr(leaf, "shape", ()), tree) for tree in (own, particle))
+    if own is not None and (shapes != found or jax.tree.structure(own) != jax.tree.structure(particle)):
+        raise ValueError(
+            f"`particle` must have the structure and shapes of the encoder's own, {shapes}; got {str(found)[:300]}. "
+            "Draw one with `encoder.sample(key, ())`; for many particles use `encoder.mean` or `jax.vmap`."
+        )
+
+
+def _particle_of(encoder: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
+    """The shapes of one particle, remembered where the encoder has a hash: it then holds no arrays."""
+    try:
+        hash(encoder)
+    except TypeError:
+        return particle_of(encoder)
+    return _remembered(encoder)
+
+
+def _check_dim(encoder: Any, found: int) -> None:
+    dim = getattr(encoder, "token_dim", found)
+    if not is_traced(dim) and dim != found:
+        raise ValueError(
+            f"`tokens` must have the token dimension D of {type(encoder).__name__}, {dim}; got {found}. "
             "Build the encoder with `prompts.token_dim`."
         )
 
@@ -112,3 +148,7 @@ def particle_of(encoder: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
             f"`encoder` must draw particles that hold arrays alone; {type(encoder).__name__} raised "
             f"{type(error).__name__}: {error}. Keep functions in the encoder: `eqx.partition(mlp, eqx.is_array)`."
         ) from error
+
+
+# The shapes of particles do not depend on numbers. A trace of `sample` takes milliseconds.
+_remembered = functools.lru_cache(maxsize=64)(particle_of)

@@ -86,8 +86,11 @@ def flow(
     **Returns:** [`wgf.flows.FlowSolution`][].
 
     **Raises:** `ValueError` if `taus` do not increase, tolerances or the temperature are negative, a number is not
-    finite, a model with tracers has an objective other than [`wgf.Objective`][], or options do not fit noise;
-    `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`.
+    finite (in a known array of the model too), the solution cannot be held in memory, a model with tracers has an
+    objective other than [`wgf.Objective`][], or options do not fit noise;
+    `eqx.EquinoxRuntimeError` with the message of [`wgf.flows.RESULTS`][] if the solve fails and `throw=True`. Inside a
+    `jax.jit` of your own it is JAX that raises, and this message is the last line of its error. With `throw=False`, the
+    comparison `solution.result == wgf.flows.RESULTS.successful` is an array to branch on, inside `jit` too.
 
     Cost: one value and gradient of Q per stage (Tsit5: 6 per step). Memory: the solver's copies of the particles, and
     one copy per saved τ.
@@ -96,9 +99,6 @@ def flow(
     view of the landscape of two-layer neural networks*, PNAS 115 (2018).
     """
     throw = flag("throw", throw)
-    instance("adjoint", adjoint, diffrax.AbstractAdjoint, "a Diffrax adjoint, e.g. diffrax.DirectAdjoint()")
-    example = "a Diffrax progress meter, e.g. wgf.flows.ProgressBar()"
-    instance("progress_meter", progress_meter, diffrax.AbstractProgressMeter, example)
     problem = initial_value_problem(
         objective,
         model,
@@ -112,9 +112,19 @@ def flow(
         dt0=dt0,
         steady=steady,
     )
-    solution = _flow(problem, at_least("max_steps", max_steps, 1), adjoint, progress_meter)
+    solution = _flow(problem, *checked(max_steps, adjoint, progress_meter))
     # Outside the compiled solve: a check inside would keep it out of JAX's persistent compilation cache.
     return raise_if(solution, _failed(solution.result)) if throw else solution
+
+
+def checked(
+    max_steps: Any, adjoint: Any, progress_meter: Any
+) -> tuple[int, diffrax.AbstractAdjoint, diffrax.AbstractProgressMeter]:
+    """Return the options of a solve that are no part of its problem; raise `ValueError` unless they are valid."""
+    instance("adjoint", adjoint, diffrax.AbstractAdjoint, "a Diffrax adjoint, e.g. diffrax.DirectAdjoint()")
+    example = "a Diffrax progress meter, e.g. wgf.flows.ProgressBar()"
+    instance("progress_meter", progress_meter, diffrax.AbstractProgressMeter, example)
+    return at_least("max_steps", max_steps, 1), adjoint, progress_meter
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ from .._checks import finite, holds, instance, not_negative, on_host, positive, 
 from .._finite import finite_rows
 from ..objective import Objective
 from ._curves import curves
+from ._fits import check_solution
 from ._geometry.base import AbstractGeometry, prompt_weights, real_dtype
 from ._langevin import check_noise, noise_term
 from ._solution import RESULTS, FlowSolution
@@ -140,6 +141,7 @@ def initial_value_problem(
     key = None if key is None else random_key("key", key)
     dtype = _dtype(model)
     taus = _check_taus(taus).astype(dtype)
+    check_solution(taus.size, model)
     checked = not_negative("temperature", temperature).astype(dtype)
     # Inside `jit`, an operation turns a constant into a tracer, so the raw argument is tested.
     hot, temperature = _is_hot(temperature), checked
@@ -216,5 +218,6 @@ def _check_taus(taus: ArrayLike | Sequence[float]) -> Float[Array, " saves"]:
     if taus.ndim != 1 or taus.shape[0] < 2:
         raise ValueError(f"`taus` must be a vector of at least two training times; got shape {taus.shape}.")
     known = on_host(taus)
-    got = None if is_traced(taus) else taus.tolist()
+    # The first of them: a list of very many would take seconds.
+    got = None if is_traced(taus) else known[:9].tolist()
     return holds(taus, (known[1:] > known[:-1]).all(), "`taus` must increase", got)

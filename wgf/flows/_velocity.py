@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from .._backend.mesh import on_own_mesh
 from .._backend.outlining import outline
 from .._checks import check_float, instance, shown
+from .._finite import finite_leaves
 from ..measures import Eulerian, Layered, at_coordinates, coordinates
 from ..models import AbstractModel
 from ..objective import Objective
@@ -36,7 +37,8 @@ def velocity(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> PyT
     - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][]; any other Equinox module moves by \( -\nabla Q \),
       with \( \nabla_z Q = \partial_x Q + i\,\partial_y Q \) for complex z = x + iy.
 
-    **Raises:** `ValueError` if `objective` is not a function, or `model` holds no array that can move.
+    **Raises:** `ValueError` if `objective` is not a function, or `model` holds no array that can move, or NaN or
+    infinity in a known one.
 
     **Returns:** the velocities, of the structure and shapes of `model.measure.particles` (of any other module: of its
     inexact arrays; of a [`wgf.measures.Eulerian`][] measure: the rates of its weights). Particles of weight zero get
@@ -69,7 +71,7 @@ def geometry_of(model: PyTree, temperature: ArrayLike = 0.0) -> AbstractGeometry
 
 
 def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> None:
-    """Raise `ValueError` unless the objective is a function, and the model holds arrays of one type that can move."""
+    """Raise `ValueError` unless the objective is a function, and the model holds finite arrays of one type to move."""
     if isinstance(objective, AbstractModel) and isinstance(model, Objective):
         raise ValueError("`objective` must come before `model`; got them in the other order. Swap the two.")
     if isinstance(objective, type) or not callable(objective):
@@ -78,7 +80,9 @@ def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> 
         )
     if isinstance(model, AbstractModel):
         model.check()
-    moved = jax.tree.leaves(geometry_of(model).parameters(model))
+        model.check_finite()
+    parameters = geometry_of(model).parameters(model)
+    moved = jax.tree.leaves(parameters)
     if not moved:
         raise ValueError(
             f"`model` must hold at least one array of real or complex numbers to move; got {shown(model)}."
@@ -88,6 +92,7 @@ def check_posed(objective: Callable[[Any], Float[Array, ""]], model: PyTree) -> 
     if len(types) > 1:
         raise ValueError(f"`model` must hold arrays of one precision to move; got {types}. Cast them with `.astype`.")
     check_float("model", jnp.dtype(types[0]))
+    finite_leaves("model", parameters)
 
 
 @outline

@@ -12,6 +12,7 @@ from .._backend.same import same
 from .._checks import check_types, numbers, shown
 from .._depth import check_depth
 from .._display.text import Brief, kind, memory, sizes
+from .._finite import finite_leaves
 from ..encoders import AbstractEncoder
 from ..measures import AbstractMeasure, Layered
 from ._adjoint import AbstractAdjoint
@@ -62,6 +63,13 @@ class AbstractModel(Brief):
         for measure in (self.measure, *self.tracers):
             measure.check()
             self.encoder.check_particles(measure.particles, 2)
+
+    def check_finite(self) -> None:
+        """Raise `ValueError` that names the leaf if particles or weights, tracers included, are NaN or infinite.
+
+        Traced arrays pass.
+        """
+        finite_leaves("model", {"measure": self.measure, "tracers": self.tracers})
 
     def with_particles(self: _Model, particles: PyTree[Array]) -> _Model:
         """The same model with other particles of the same structure and shapes."""

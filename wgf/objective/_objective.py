@@ -148,6 +148,10 @@ class Objective(Brief):
     def first_variation(self, model: AbstractModel) -> FirstVariation:
         r"""The first variation δQ/δρ at a model, a function of `(particle, t)`.
 
+        **Raises:** `ValueError` if a known array of the model is NaN or infinite.
+
         Cost: one forward and one backward solve. Each value then costs B encoder evaluations.
         """
+        if isinstance(model, AbstractModel):
+            model.check_finite()
         return FirstVariation(self.adjoint(model), self.prompts.weights, self.weight_decay)

@@ -1,7 +1,11 @@
 """A run on disk: its problem, its checkpoints, and the states at the saved times."""
 
-import json
+import contextlib
+import errno
+import logging
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +15,62 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..._backend.fingerprint import Fingerprint, fingerprint
+from ..._backend.fingerprint import fingerprint
 from ..._backend.host import on_host
 from ..._checks import shown
 from ..._extras import needed
+from ..._storage.digests import DamageError, digest_of, read_digests, write_digests
 from ..._storage.files import written_whole
+from ..._storage.lock import locked
 from .._problem import Problem
 from .._state import State, pack
+from .problem_file import claim
 from .segment import Snapshot
+
+
+@contextlib.contextmanager
+def run_directory(directory: str | os.PathLike, problem: Problem) -> Iterator["RunDirectory"]:
+    """Open the directory of a run for one process, and wait at the end until all is written.
+
+    **Raises:** `ValueError` if the directory holds another problem (the message names the difference), if its problem
+    is unknown, if a part of the problem cannot be compared with a later one, if another process uses the directory, or
+    if it cannot be made; `OSError` that names the file if it can no longer be written.
+    """
+    folder, ours = _folder(directory), fingerprint(vars(problem))
+    with contextlib.ExitStack() as held:
+        try:
+            (folder / "saves").mkdir(parents=True, exist_ok=True)
+            held.enter_context(_alone(folder))
+            claim(folder, ours)
+            held.enter_context(_without_logs())
+            store = RunDirectory(folder, problem)
+        except OSError as error:
+            raise ValueError(
+                f"`directory` must be a folder that can be made and written; got {folder} ({error})."
+            ) from error
+        try:
+            yield store
+        except BaseException:
+            # What ended the run is the error to show.
+            with contextlib.suppress(Exception):
+                store.close()
+            raise
+        store.close()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out. Of a cluster, the first process does so for all."""
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            try:
+                held.enter_context(locked(folder))
+            except ValueError as error:
+                raise ValueError(f"`directory` must be a folder that no other process uses; {error}") from None
+            # A process that was killed may have left parts of files.
+            for part in (*folder.glob(".*.part"), *folder.glob("saves/.*.part")):
+                part.unlink(missing_ok=True)
+        yield
 
 
 class RunDirectory:
@@ -27,123 +79,186 @@ class RunDirectory:
     - `problem.json`: the problem's fingerprint.
     - `checkpoints/STEPS/`: the snapshot after STEPS steps, by Orbax. The last two are kept.
     - `saves/INDEX.npz`: the state at `taus[INDEX]`, arrays named by their paths. NumPy reads it, also during the run.
-
-    **Raises:** `ValueError` if the directory holds another problem (the message names the difference), if its problem
-    is unknown, or if a part of the problem cannot be compared with a later one.
+    - `digests.json`: digests of the checkpoints, and of the saves before the last of them.
     """
 
-    def __init__(self, directory: str | os.PathLike, problem: Problem):
-        self._directory = _folder(directory)
-        self._problem = problem
+    def __init__(self, folder: Path, problem: Problem):
+        self._directory, self._problem = folder, problem
         self._taus = np.asarray(problem.taus)
-        self._begin(problem)
+        self._digests: dict[str, str] = {}
+        self._checks = True
         self._orbax: Any = needed("orbax.checkpoint", "checkpoints", "`directory`")
         self._manager = self._orbax.CheckpointManager(
-            self._directory / "checkpoints", options=self._orbax.CheckpointManagerOptions(max_to_keep=2)
+            folder / "checkpoints", options=self._orbax.CheckpointManagerOptions(max_to_keep=2)
         )
         self._abandoned: list[int] = []
-
-    def _begin(self, problem: Problem) -> None:
-        path, ours = self._directory / "problem.json", fingerprint(vars(problem))
-        if path.exists():
-            _check_same(_read(path), ours, self._directory)
-            return
-        if any(self._directory.glob("checkpoints/*")) or any(self._directory.glob("saves/*")):
-            raise ValueError(
-                f"`directory` must be new, or hold a run of the same problem; {self._directory} holds a run without "
-                "problem.json, so its problem is unknown. Pass a new directory."
-            )
-        if jax.process_index() == 0:
-            try:
-                (self._directory / "saves").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(
-                    f"`directory` must be a folder that can be made; got {self._directory} ({error})."
-                ) from error
-            with written_whole(path) as file:
-                file.write((json.dumps(ours._asdict(), indent=1) + "\n").encode())
 
     def restore(self, like: Snapshot) -> tuple[Snapshot, dict[int, State]] | None:
         """The latest undamaged snapshot and all saved states before it; None in a new directory.
 
-        Arrays have the types and devices of those in `like`.
+        Arrays have the types and devices of those in `like`. A damaged checkpoint is skipped with a warning. Without
+        `digests.json` files are taken as they are, with a warning.
 
-        **Raises:** `ValueError` that names the damaged file if every checkpoint is damaged.
+        **Raises:** `ValueError` that names the damaged file if every checkpoint or `digests.json` is damaged.
         """
-        first: _DamageError | None = None
-        for steps in sorted(self._manager.all_steps(), reverse=True):
+        steps, found, damages = sorted(self._manager.all_steps(), reverse=True), None, []
+        if steps:
+            self._read_digests()
+        while steps and found is None:
             try:
-                snapshot = self._snapshot(steps, like)
-                behind = np.flatnonzero(self._taus <= np.asarray(snapshot.tau))
-                return snapshot, {int(index): self._load(int(index), snapshot.state) for index in behind}
-            except _DamageError as error:
-                first = error if first is None else first
-                self._abandoned.append(steps)
-        if first is None:
-            return None
-        raise ValueError(
-            f"`directory` must hold undamaged files; {first}. Restore the file from a copy, or delete "
-            f"{self._directory / 'checkpoints'}: the run then starts again from its first τ."
-        ) from first
+                found = self._restored(steps[0], like)
+            except DamageError as error:
+                damages.append(error)
+                self._abandoned.append(steps.pop(0))
+        if damages and found is None:
+            raise ValueError(
+                f"`directory` must hold undamaged files; {damages[0]}. Restore the file from a copy, or delete "
+                f"{self._directory / 'checkpoints'}: the run then starts again from its first τ."
+            ) from damages[0]
+        if damages:
+            warnings.warn(f"{damages[0]}. The run resumes from the checkpoint after {steps[0]} steps.", stacklevel=5)
+        return found
+
+    def _read_digests(self) -> None:
+        path = self._directory / "digests.json"
+        self._checks = path.exists()
+        if not self._checks:
+            warnings.warn(
+                f"{path} is missing, so that the files of the run cannot be checked. It resumes from them as they are.",
+                stacklevel=6,
+            )
+            return
+        try:
+            self._digests = read_digests(path)
+        except DamageError as error:
+            raise ValueError(
+                f"`directory` must hold undamaged files; {error}. Restore the file from a copy, or delete it: the run "
+                "then resumes from its files as they are."
+            ) from error
+
+    def _restored(self, steps: int, like: Snapshot) -> tuple[Snapshot, dict[int, State]]:
+        snapshot = self._snapshot(steps, like)
+        behind = np.flatnonzero(self._taus <= np.asarray(snapshot.tau))
+        return snapshot, {int(index): self._load(int(index), snapshot.state) for index in behind}
 
     def checkpoint(self, snapshot: Snapshot) -> None:
-        """Write a snapshot, in the background."""
-        # Checkpoints after the restored one would have the same names as those that are written now.
-        while self._abandoned:
-            self._manager.delete(self._abandoned.pop())
+        """Write a snapshot, in the background.
+
+        **Raises:** `OSError` if it cannot be written.
+        """
         steps = int(snapshot.stats["num_steps"])
-        if steps != self._manager.latest_step():
-            self._manager.save(steps, args=self._orbax.args.StandardSave(_named(jax.tree.leaves(snapshot))))
+        path = self._directory / "checkpoints" / str(steps)
+        with _written(path):
+            # Checkpoints after the restored one would have the same names as those that are written now.
+            while self._abandoned:
+                self._manager.delete(self._abandoned.pop())
+            if steps != self._manager.latest_step():
+                named = _named(jax.tree.leaves(snapshot))
+                self._note(steps, digest_of(on_host(named)))
+                self._manager.save(steps, args=self._orbax.args.StandardSave(named))
 
     def save(self, index: int, row: State) -> None:
-        """Write the state at `taus[index]` atomically: a reader never sees a partial file."""
+        """Write the state at `taus[index]` atomically: a reader never sees a partial file.
+
+        **Raises:** `OSError` if it cannot be written.
+        """
         if jax.process_index() != 0:
             return
         path = self._path(index)
         named = on_host(_named_row(self._problem, row))
-        arrays = dict(zip(_paths(named), jax.tree.leaves(named), strict=True))
-        with written_whole(path) as file:
-            np.savez(file, allow_pickle=False, tau=self._taus[index], **arrays)
+        arrays = {"tau": self._taus[index], **dict(zip(_paths(named), jax.tree.leaves(named), strict=True))}
+        with _written(path), written_whole(path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        self._digests[self._name(path)] = digest_of(arrays)
 
     def close(self) -> None:
-        """Wait until checkpoints are written; raise if that failed."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until checkpoints are written.
+
+        **Raises:** `OSError` if that failed.
+        """
+        with _written(self._directory / "checkpoints"):
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    def _note(self, steps: int, digest: str) -> None:
+        """Keep the digest of a checkpoint. It is written first, so that no checkpoint is without one."""
+        kept = {f"checkpoints/{step}" for step in self._manager.all_steps()}
+        old = {name: text for name, text in self._digests.items() if name.startswith("saves/") or name in kept}
+        self._digests = old | {f"checkpoints/{steps}": digest}
+        if jax.process_index() == 0:
+            write_digests(self._directory / "digests.json", self._digests)
 
     def _snapshot(self, steps: int, like: Snapshot) -> Snapshot:
+        path = self._directory / "checkpoints" / str(steps)
         leaves, structure = jax.tree.flatten(like)
         target = self._orbax.args.StandardRestore(_named(map(_abstract, leaves)))
         try:
             stored = self._manager.restore(steps, args=target)
+            named = {name: stored[name] for name in _named(leaves)}
         # Orbax raises many types of errors for damaged files.
         except Exception as error:
-            raise _DamageError(self._directory / "checkpoints" / str(steps)) from error
-        return jax.tree.unflatten(structure, [stored[name] for name in _named(leaves)])
+            raise DamageError(path) from error
+        self._check(path, digest_of(on_host(named)))
+        return jax.tree.unflatten(structure, list(named.values()))
 
     def _load(self, index: int, like: State) -> State:
         """The state at `taus[index]`."""
         named, path = eqx.filter_eval_shape(_named_row, self._problem, like), self._path(index)
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                tau, leaves = arrays["tau"], [arrays[name] for name in _paths(named)]
+            with path.open("rb") as file, np.load(file) as opened:
+                arrays = {name: opened[name] for name in ["tau", *_paths(named)]}
         # So does NumPy.
         except Exception as error:
-            raise _DamageError(path) from error
+            raise DamageError(path) from error
+        self._check(path, digest_of(arrays))
+        tau, *leaves = arrays.values()
         expected = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(named)]
         if tau != self._taus[index] or [(leaf.shape, leaf.dtype) for leaf in leaves] != expected:
-            raise _DamageError(path)
+            raise DamageError(path)
         restored = jax.tree.unflatten(jax.tree.structure(named), map(jnp.asarray, leaves))
         return on_host(pack(self._problem.geometry, **restored))
+
+    def _check(self, path: Path, digest: str) -> None:
+        """Compare a digest with the one that was written; keep it if there was none to compare with."""
+        name = self._name(path)
+        if self._checks and self._digests.get(name) != digest:
+            raise DamageError(path)
+        self._digests[name] = digest
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._directory).as_posix()
 
     def _path(self, index: int) -> Path:
         return self._directory / "saves" / f"{index:04d}.npz"
 
 
-class _DamageError(Exception):
-    """A file or folder of the run cannot be read."""
+@contextlib.contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep Orbax from logging what it finds damaged: `restore` says it in one warning."""
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_not_of_orbax)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_of_orbax)
 
-    def __str__(self) -> str:
-        return f"{self.args[0]} is missing, truncated or has other contents"
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say which file of a run cannot be written, and that the run can resume."""
+    try:
+        yield
+    # Orbax raises many types of errors for a full disk.
+    except Exception as error:
+        raise OSError(
+            getattr(error, "errno", None) or errno.EIO,
+            f"`directory` must stay a folder that can be written; {path} could not be written ({error}). The files "
+            "written before are kept. Once writing is possible, the same call resumes.",
+        ) from error
 
 
 def _folder(directory: str | os.PathLike) -> Path:
@@ -169,43 +284,6 @@ def _named_row(problem: Problem, row: State) -> dict[str, Any]:
 def _paths(tree: PyTree) -> list[str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-
-
-def _read(path: Path) -> Fingerprint:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if (
-        not isinstance(found, dict)
-        or found.keys() != set(Fingerprint._fields)
-        or not all(map(_is_texts, found.values()))
-    ):
-        raise ValueError(
-            f"`directory` must hold a run that this release of wgf can compare; {path} is empty, truncated or of "
-            "another release, so its problem is unknown. Pass a new directory."
-        )
-    return Fingerprint(**found)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())
-
-
-def _check_same(theirs: Fingerprint, ours: Fingerprint, directory: Path) -> None:
-    rule = f"`directory` must be new, or hold a run of the same problem; {directory} holds one"
-    for package in sorted(ours.versions.keys() & theirs.versions.keys()):
-        if theirs.versions[package] != ours.versions[package]:
-            raise ValueError(
-                f"{rule} that began with {package} {theirs.versions[package]}, not {ours.versions[package]}, whose "
-                "functions may differ. Continue with that release, or pass a new directory."
-            )
-    for name in [*ours.parts, *theirs.parts]:
-        if theirs.parts.get(name) != ours.parts.get(name):
-            raise ValueError(
-                f"{rule} whose `{name}` is {theirs.parts.get(name, 'absent')}, not {ours.parts.get(name, 'absent')}. "
-                "Pass the problem of that run, or a new directory."
-            )
 
 
 def _named(leaves: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`run`: the solve of `flow` in segments, driven from the host, which a user watches, stops and resumes."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from .._problem import Problem, initial_value_problem
 from .._solution import RESULTS, FlowSolution
 from .._state import State
 from .cause import cause_of_failure
-from .directory import RunDirectory
+from .directory import RunDirectory, run_directory
 from .interrupt import Interrupt
 from .segment import Segment, advance, begin
 
@@ -79,8 +80,9 @@ def run(
 
     **Raises:** `ValueError` as `flow` does; if a count or time is not positive; if the directory holds another problem,
     or the problem cannot be compared (a function that closes over a generator, say); if all checkpoints of the
-    directory are damaged, naming the file. `RuntimeError` with τ, step, counts and cause if the solve fails and
-    `throw=True`.
+    directory are damaged, naming the file; if another process uses the directory. `OSError` that names the file if the
+    directory can no longer be written, as on a full disk: what is written stays, and the same call resumes.
+    `RuntimeError` with τ, step, counts and cause if the solve fails and `throw=True`.
 
     Not for `jit`, `vmap` or `grad`; use `flow` there. Cost: that of `flow`, and one velocity per segment.
     """
@@ -107,14 +109,10 @@ def run(
         dt0=dt0,
         steady=steady,
     )
-    store = None if directory is None else RunDirectory(directory, problem)
-    try:
+    with contextlib.nullcontext() if directory is None else run_directory(directory, problem) as store:
         current = _Run(problem, store, checkpoint_every)
         with Interrupt() as interrupt, _Bar(problem.taus, progress) as bar:
             result = current.go(segment_steps, max_steps, deadline, interrupt, bar)
-    finally:
-        if store is not None:
-            store.close()
     solution = current.solution(result)
     if throw and current.has_failed(solution.result):
         raise RuntimeError(current.message(solution.result))
