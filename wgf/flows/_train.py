@@ -1,5 +1,6 @@
 """`train`: models trained by an Optax optimiser."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._backend.canonical import canonical
 from .._backend.mesh import on_own_mesh
 from .._checks import at_least, check_memory, flag, random_key, shown
-from .._finite import finite_rows
-from .._random import purpose
-from ._curves import curves, repeat_model
-from ._geometry.base import prompt_weights
 from ._geometry.finite_volume import FiniteVolume
-from ._optimiser_update import update as optimiser_update
+from ._run.training import train_in
 from ._solution import RESULTS, TrainSolution, raise_if
-from ._velocity import check_posed, evaluate, geometry_of
+from ._training import Carry, Training
+from ._velocity import check_posed, geometry_of
 
 
 @on_own_mesh
@@ -32,6 +30,7 @@ def train(
     save_every: int | None = None,
     batch: int | None = None,
     key: PRNGKeyArray | None = None,
+    directory: str | os.PathLike | None = None,
     throw: bool = True,
 ) -> TrainSolution:
     r"""Train by an optimiser on the mean-field gradient \( -v = LM\,\nabla Q \) (of a plain module: ∇Q).
@@ -52,13 +51,17 @@ def train(
     - `batch`: the number of prompts drawn for each update, with replacement, by their weights. Default: all prompts.
       Needs `key`, and an objective with a method `minibatch(key, size) -> objective`, such as [`wgf.Objective`][].
     - `key`: the random key of the batches.
+    - `directory`: a folder that keeps the training: `saves/INDEX.npz` as soon as it is reached. After a kill the same
+      call resumes from the last save, and ends with the same numbers bit for bit. More `steps` continue a training that
+      has ended. The folder holds one problem, and is compared with the call as that of [`wgf.run`][] is. Not for `jit`.
     - `throw`: whether a run raises if numbers are no longer finite.
 
     **Returns:** [`wgf.flows.TrainSolution`][].
 
     **Raises:** `ValueError` if a count is below 1, `save_every` does not divide `steps`, `batch` is given without `key`
-    or with an objective that has no `minibatch`, or the model's measure is on a grid; `eqx.EquinoxRuntimeError` if
-    numbers are no longer finite and `throw=True`.
+    or with an objective that has no `minibatch`, or the model's measure is on a grid; as [`wgf.run`][] does if the
+    directory holds another problem or another process uses it; `eqx.EquinoxRuntimeError` if numbers are no longer
+    finite and `throw=True`.
     """
     check_posed(objective, model)
     throw = flag("throw", throw)
@@ -81,55 +84,26 @@ def train(
         raise ValueError("`model` must hold particles or parameters, not weights on a grid, which `flow` moves.")
     key = None if key is None else random_key("key", key)
     objective, optimiser = canonical((objective, optimiser))
-    solution = _train(objective, model, optimiser, steps // save_every, save_every, batch, key)
+    training, saves = Training(objective, model, optimiser, batch, key, save_every), steps // save_every
+    if directory is None:
+        solution = _train(training, saves)
+    else:
+        rows = train_in(directory, training, saves)
+        solution = _collect(training, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows))
     return raise_if(solution, solution.result == RESULTS.not_finite) if throw else solution
 
 
 @eqx.filter_jit
-def _train(
-    objective: Any,
-    model: PyTree,
-    optimiser: optax.GradientTransformation,
-    saves: int,
-    every: int,
-    batch: int | None,
-    key: PRNGKeyArray | None,
-) -> TrainSolution:
-    geometry = geometry_of(model)
+def _train(training: Training, saves: int) -> TrainSolution:
+    def save(carry: Carry, _):
+        carry = training.advance(carry)
+        return carry, carry.parameters
 
-    def update(carry: tuple[PyTree[Array], Any, Any], _):
-        parameters, state, key = carry
-        seen, key = _minibatch(objective, batch, key)
-        here = geometry.place(model, parameters)
-        updates, state = optimiser_update(optimiser, state, geometry, seen, here, evaluate(geometry, seen, here))
-        return (optax.apply_updates(parameters, updates), state, key), None
-
-    def save(carry, _):
-        carry, _ = jax.lax.scan(update, carry, length=every)
-        return carry, carry[0]
-
-    start = geometry.parameters(model)
-    key = None if key is None else purpose(key, "flows.train")
-    _, later = jax.lax.scan(save, (start, optimiser.init(start), key), length=saves)
-    parameters = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, later)
-    models = geometry.place(repeat_model(model, saves + 1), parameters)
-    saved = curves(geometry, objective, models)
-    # Particles of weight zero do not enter Q.
-    is_finite = jnp.all(finite_rows((parameters, saved)))
-    return TrainSolution(
-        steps=jnp.arange(saves + 1) * every,
-        models=models,
-        objective=saved.objective,
-        risk=saved.risk,
-        dissipation=saved.dissipation,
-        outputs=saved.outputs,
-        prompt_weights=prompt_weights(objective),
-        result=RESULTS.where(is_finite, RESULTS.successful, RESULTS.not_finite),
-    )
+    start = training.start()
+    _, later = jax.lax.scan(save, start, length=saves)
+    return training.collect(jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start.parameters, later))
 
 
-def _minibatch(objective: Any, batch: int | None, key: PRNGKeyArray | None):
-    if batch is None or key is None:
-        return objective, key
-    key, draw_key = jax.random.split(key)
-    return objective.minibatch(draw_key, batch), key
+@eqx.filter_jit
+def _collect(training: Training, parameters: PyTree[Array]) -> TrainSolution:
+    return training.collect(parameters)

@@ -1,7 +1,6 @@
 """A run on disk: its problem, its checkpoints, and the states at the saved times."""
 
 import contextlib
-import errno
 import logging
 import os
 import warnings
@@ -17,13 +16,12 @@ from jaxtyping import PyTree
 
 from ..._backend.fingerprint import fingerprint
 from ..._backend.host import on_host
-from ..._checks import shown
 from ..._extras import needed
 from ..._storage.digests import DamageError, digest_of, read_digests, write_digests
 from ..._storage.files import written_whole
-from ..._storage.lock import locked
 from .._problem import Problem
 from .._state import State, pack
+from .folder import alone, folder_at, still_written
 from .problem_file import claim
 from .segment import Snapshot
 
@@ -36,11 +34,11 @@ def run_directory(directory: str | os.PathLike, problem: Problem) -> Iterator["R
     is unknown, if a part of the problem cannot be compared with a later one, if another process uses the directory, or
     if it cannot be made; `OSError` that names the file if it can no longer be written.
     """
-    folder, ours = _folder(directory), fingerprint(vars(problem))
+    folder, ours = folder_at(directory), fingerprint(vars(problem))
     with contextlib.ExitStack() as held:
         try:
             (folder / "saves").mkdir(parents=True, exist_ok=True)
-            held.enter_context(_alone(folder))
+            held.enter_context(alone(folder))
             claim(folder, ours)
             held.enter_context(_without_logs())
             store = RunDirectory(folder, problem)
@@ -56,21 +54,6 @@ def run_directory(directory: str | os.PathLike, problem: Problem) -> Iterator["R
                 store.close()
             raise
         store.close()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out. Of a cluster, the first process does so for all."""
-    with contextlib.ExitStack() as held:
-        if jax.process_index() == 0:
-            try:
-                held.enter_context(locked(folder))
-            except ValueError as error:
-                raise ValueError(f"`directory` must be a folder that no other process uses; {error}") from None
-            # A process that was killed may have left parts of files.
-            for part in (*folder.glob(".*.part"), *folder.glob("saves/.*.part")):
-                part.unlink(missing_ok=True)
-        yield
 
 
 class RunDirectory:
@@ -148,7 +131,7 @@ class RunDirectory:
         """
         steps = int(snapshot.stats["num_steps"])
         path = self._directory / "checkpoints" / str(steps)
-        with _written(path):
+        with still_written(path):
             # Checkpoints after the restored one would have the same names as those that are written now.
             while self._abandoned:
                 self._manager.delete(self._abandoned.pop())
@@ -167,7 +150,7 @@ class RunDirectory:
         path = self._path(index)
         named = on_host(_named_row(self._problem, row))
         arrays = {"tau": self._taus[index], **dict(zip(_paths(named), jax.tree.leaves(named), strict=True))}
-        with _written(path), written_whole(path) as file:
+        with still_written(path), written_whole(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
         self._digests[self._name(path)] = digest_of(arrays)
 
@@ -176,7 +159,7 @@ class RunDirectory:
 
         **Raises:** `OSError` if that failed.
         """
-        with _written(self._directory / "checkpoints"):
+        with still_written(self._directory / "checkpoints"):
             self._manager.wait_until_finished()
             self._manager.close()
 
@@ -245,34 +228,6 @@ def _without_logs() -> Iterator[None]:
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Say which file of a run cannot be written, and that the run can resume."""
-    try:
-        yield
-    # Orbax raises many types of errors for a full disk.
-    except Exception as error:
-        raise OSError(
-            getattr(error, "errno", None) or errno.EIO,
-            f"`directory` must stay a folder that can be written; {path} could not be written ({error}). The files "
-            "written before are kept. Once writing is possible, the same call resumes.",
-        ) from error
-
-
-def _folder(directory: str | os.PathLike) -> Path:
-    if not isinstance(directory, str | os.PathLike) or "\0" in str(directory):
-        raise ValueError(f"`directory` must be the path of a folder; got {shown(directory)}.")
-    try:
-        folder = Path(directory).expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(
-            f"`directory` begins with ~ and must then name a user; got {directory}, and there is no such user."
-        ) from error
-    if os.path.exists(folder) and not folder.is_dir():
-        raise ValueError(f"`directory` must be a folder or a new path; {folder} is a file.")
-    return folder
 
 
 @eqx.filter_jit
