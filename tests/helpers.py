@@ -59,6 +59,13 @@ def programs():
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@contextlib.contextmanager
+def promotion():
+    """Ranks and types are promoted, as OTT's own programs need."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def regression(key, batch=6, examples=4, dim=2):
     """A small in-context regression problem."""
     return wgf.prompts.linear_regression(key, batch=batch, examples=examples, dim=dim)

@@ -74,4 +74,4 @@ def test_what_is_no_problem_is_refused(unchecked, objective, change, message):
 def test_complex_particles_of_a_measure_are_refused(objective):
     model = finite(objective)
     with pytest.raises(ValueError, match=r"`model.measure` must hold particles of real numbers; got complex"):
-        geometry_of(model.with_particles(model.measure.particles + 0j))
+        geometry_of(model.with_particles(model.measure.particles.astype(complex)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from wgf import plot
 from wgf.plot._style import CLOUD, LOCAL
@@ -35,7 +36,7 @@ def test_points_are_root_mean_squares_with_bars_of_two_standard_errors(axes):
 def test_few_decades_have_plain_numbers_and_many_powers_of_ten(axes, high, plain):
     ends = np.array([1.0, high])
     plot.power_laws(axes, {"law": (X, X, ends, ends)}, ("x", "y"), "title")
-    assert axes.xaxis.get_major_formatter()(10.0).isdigit() == plain
+    assert isinstance(axes.xaxis.get_major_formatter(), ScalarFormatter) == plain
     assert axes.lines[0].get_linestyle() == "--"
     np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.stack([X, X], axis=1))
 

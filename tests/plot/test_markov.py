@@ -44,7 +44,7 @@ def test_trajectories_have_the_colour_of_the_minimum_that_they_reach(axes, legen
 
 
 def test_shares_of_success_are_thinner_curve_by_curve(axes):
-    shares = {"a": [0.0, 1.0], "b": [0.5, 0.5], "c": [1.0, 0.0]}
+    shares = {"a": np.array([0.0, 1.0]), "b": np.array([0.5, 0.5]), "c": np.array([1.0, 0.0])}
     plot.success_curves(axes, np.array([0.1, 1.0]), shares, ("scale", "share"), "title")
     for line, share in zip(axes.lines, shares.values(), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), share)
@@ -54,7 +54,7 @@ def test_shares_of_success_are_thinner_curve_by_curve(axes):
 
 
 def test_a_share_of_none_is_a_bar_that_can_be_seen(axes):
-    plot.success_bars(axes, ["one", "two"], {"a": [0.0, 0.5], "b": [1.0, 0.25]}, "title")
+    plot.success_bars(axes, ["one", "two"], {"a": np.array([0.0, 0.5]), "b": np.array([1.0, 0.25])}, "title")
     assert [bar.get_height() for bar in axes.patches] == [0.01, 0.5, 1.0, 0.25]
     centres = np.array([bar.get_x() + bar.get_width() / 2 for bar in axes.patches]).reshape(2, 2)
     np.testing.assert_allclose(centres.mean(axis=0), [0, 1])
@@ -62,6 +62,6 @@ def test_a_share_of_none_is_a_bar_that_can_be_seen(axes):
 
 
 def test_excess_is_drawn_against_width(axes):
-    plot.excess_curves(axes, {"a": ([4, 16], [1.0, 0.2])}, "title")
+    plot.excess_curves(axes, {"a": (np.array([4, 16]), np.array([1.0, 0.2]))}, "title")
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[4, 1.0], [16, 0.2]])
     assert axes.get_xscale() == "log"

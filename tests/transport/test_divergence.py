@@ -23,7 +23,7 @@ def gaussians(seed, mean, covariance, count=2000):
     first, twin, third = (
         jax.random.normal(k, (count, 2), jnp.float32) for k in jax.random.split(jax.random.key(seed), 3)
     )
-    return first, twin, jnp.asarray(np.asarray(mean) + np.asarray(third @ np.real(sqrtm(covariance))), jnp.float32)
+    return first, twin, jnp.asarray(np.asarray(mean) + np.asarray(third) @ np.real(sqrtm(covariance)), jnp.float32)
 
 
 def excess(first, twin, other):

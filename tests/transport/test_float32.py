@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import promotion
 from hypothesis import given, settings, strategies as st
 from ott.geometry.pointcloud import PointCloud
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence as ott_divergence
@@ -42,7 +43,7 @@ def test_groups_far_apart_have_the_divergence_of_float64(apart):
     x, y = groups(0, apart=apart)
     found, exact = compare(x, y, jnp.float32(0.5)), in_double(x, y, 0.5)
     options = {"threshold": 1e-6, "max_iterations": 20000}
-    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):  # OTT promotes ranks.
+    with jax.enable_x64(True), promotion():
         theirs, _ = ott_divergence(PointCloud, wide(x), wide(y), epsilon=0.5, solve_kwargs=options)
     assert bool(found.converged)
     np.testing.assert_allclose(exact.value, theirs, rtol=1e-3)

@@ -1,9 +1,8 @@
 """The point cloud that is a geometry for OTT."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import bound
+from helpers import bound, promotion
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
@@ -18,7 +17,7 @@ def test_our_geometry_is_a_geometry_for_ott(problem):
     x, y, a, b = problem
     f, g, vectors = jnp.sin(x[:, 0]), jnp.cos(y[:, 0]), {0: jnp.sin(3 * x[:, 1]), 1: jnp.cos(2 * y[:, 1])}
     plain = PointCloud(x, y, epsilon=EPSILON)
-    with jax.numpy_rank_promotion("allow"):
+    with promotion():
         for batch_size in (None, 4, 100):
             ours = GibbsPointCloud(x, y, epsilon=EPSILON, batch_size=batch_size)
             np.testing.assert_allclose(ours.cost_matrix, plain.cost_matrix, rtol=CLOSE, atol=CLOSE)

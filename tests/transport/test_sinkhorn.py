@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound
+from helpers import bound, promotion
 from ott.geometry.pointcloud import PointCloud
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence as ott_divergence
 
@@ -45,7 +45,7 @@ def test_values_are_those_of_ott(epsilon, problem):
     x, y, a, b = problem
     found = divergence(x, y, epsilon=jnp.asarray(epsilon), x_weights=a, y_weights=b, threshold=TIGHT)
     options = {"threshold": TIGHT, "max_iterations": 20000}
-    with jax.numpy_rank_promotion("allow"):
+    with promotion():
         theirs, out = ott_divergence(PointCloud, x, y, a=a, b=b, epsilon=epsilon, solve_kwargs=options)
     assert all(out.converged)
     assert bool(found.converged)
@@ -82,7 +82,7 @@ def test_a_kernel_out_of_range_is_iterated_in_logarithms(problem):
     found, blocked = solve(far), solve(far, block=7)
     x, y, a, b = far
     options = {"threshold": TIGHT, "max_iterations": 20000}
-    with jax.numpy_rank_promotion("allow"):
+    with promotion():
         theirs, _ = ott_divergence(PointCloud, x, y, a=a, b=b, epsilon=EPSILON, solve_kwargs=options)
     assert bool(found.converged)
     np.testing.assert_allclose(found.value, theirs, rtol=bound(1e-9, 1e-5))
@@ -99,7 +99,7 @@ def test_over_relaxation_saves_most_iterations_of_a_hard_problem():
     y = y * jnp.array([[3.0, 1.0]])
     epsilon, options = epsilon_from_scale(x), {"threshold": 1e-5, "max_iterations": 20000}
     found = divergence(x, y, epsilon=epsilon, threshold=1e-5, max_iterations=5000)
-    with jax.numpy_rank_promotion("allow"):
+    with promotion():
         _, plain = ott_divergence(PointCloud, x, y, epsilon=epsilon, solve_kwargs=options)
     assert bool(found.converged)
     assert bool(plain.converged[0])

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from helpers import bound
+from helpers import bound, promotion
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
@@ -19,7 +19,7 @@ def test_our_solver_solves_a_problem_of_ott_from_any_start(problem):
     solver, question = GibbsSinkhorn(TIGHT), LinearProblem(geom, a, b)
     cold = solver(question)
     warm = solver(question, cold.potentials)
-    with jax.numpy_rank_promotion("allow"):
+    with promotion():
         theirs = Sinkhorn(threshold=TIGHT, max_iterations=20000)(LinearProblem(PointCloud(x, y, epsilon=EPSILON), a, b))
     np.testing.assert_allclose(cold.reg_ot_cost, theirs.reg_ot_cost, rtol=CLOSE)
     np.testing.assert_allclose(cold.matrix, theirs.matrix, atol=CLOSE)

@@ -55,9 +55,12 @@ def _epsilon(cloud: Array, fraction: Array) -> Float[Array, ""]:
     nearest, farthest = jnp.min(squares, where=apart, initial=jnp.inf), jnp.max(squares)
     has_scale = (extent > 0) & jnp.isfinite(extent) & jnp.isfinite(log_alike)
 
+    # At most 2²⁰ pairs, a number that float32 holds exactly.
+    pairs = jnp.maximum(jnp.sum(apart, dtype=squares.dtype), 1)
+
     def surplus(log_epsilon, _):
         seen = jnp.sum(jnp.exp(-squares / jnp.exp(log_epsilon)), where=apart)
-        return jnp.where(has_scale, seen / jnp.maximum(jnp.sum(apart), 1) - fraction, 0)
+        return jnp.where(has_scale, seen / pairs - fraction, 0)
 
     ends = {"lower": jnp.log(nearest) + log_alike - 1, "upper": jnp.log(farthest) + log_alike + 1}
     ends = jax.tree.map(lambda end: jnp.where(has_scale, end, 0), ends)

@@ -28,7 +28,7 @@ def problem():
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_the_real_type_of_complex_parameters_is_that_of_their_parts(dtype):
     real = jnp.ones(2, dtype)
-    assert real_dtype({"z": real + 0j, "x": real}) == dtype
+    assert real_dtype({"z": jax.lax.complex(real, real), "x": real}) == dtype
     assert real_dtype([real]) == dtype
 
 

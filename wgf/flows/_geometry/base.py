@@ -88,7 +88,7 @@ def error_control(rtol, atol, norm, taus: Float[Array, " saves"]) -> diffrax.PID
 
 def real_dtype(parameters: PyTree[Array]) -> jnp.dtype:
     """The type of real numbers to which the parameters promote. τ, tolerances and integrals have it too."""
-    return jnp.finfo(jnp.result_type(*jax.tree.leaves(parameters))).dtype
+    return jnp.result_type(*(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(parameters)))
 
 
 def value_and_outputs(
