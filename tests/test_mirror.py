@@ -24,8 +24,13 @@ ELSEWHERE = {
     # The parts of a run are tested by runs: each needs a folder, a state and the loop over segments.
     **{
         f"flows/_run/{name}.py": "flows/test_run*.py"
-        for name in ("cause", "directory", "interrupt", "resumable", "run", "segment")
+        for name in ("cause", "directory", "folder", "interrupt", "problem_file", "resumable", "run", "segment")
     },
+    "flows/_run/training.py": "flows/test_training.py",
+    # Foreseen memory has one page of tests.
+    "flows/_fits.py": "flows/test_memory.py",
+    # A plain function as loss or readout is what both are for.
+    "objective/_shapes.py": "objective/test_function.py",
 }
 
 

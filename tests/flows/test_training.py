@@ -117,4 +117,4 @@ def test_a_folder_that_cannot_be_made_is_refused(problem, tmp_path):
 def test_several_processes_are_refused(problem, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="`directory` of a training needs one process; got 2"):
-        kept.train_in(tmp_path, None, 1)
+        wgf.train(*problem, OPTIMISER, directory=tmp_path, **OPTIONS)
