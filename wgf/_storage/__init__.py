@@ -1,1 +1,1 @@
-"""Files: solutions without pickle, and files that are whole at any time."""
+"""Files: solutions without pickle, files that are whole at any time, folders that one process uses at a time."""
