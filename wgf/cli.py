@@ -17,8 +17,9 @@ from ._checks import shown
 from ._standard_output import standard_output
 from ._stop_signals import ended_by_signals
 from ._versions import versions
-from .experiments import EXPERIMENTS, Parts, Result, config_from, in_one_line, load_config, reserved, save, settings
-from .experiments._settings import Device
+from .experiments import EXPERIMENTS, Parts, Result, config_from, load_config, reserved, save
+from .experiments._failures import in_one_line
+from .experiments._settings import Device, settings
 from .experiments._show import ShowConfig, show
 from .sharding import start_processes
 

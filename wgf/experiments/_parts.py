@@ -17,6 +17,7 @@ from .._backend.plain import PLAIN
 from .._backend.precision import default_precision
 from .._storage.tree import read_header, read_tree, write_tree
 from ._about import about
+from ._config_file import expanded
 
 _Part = TypeVar("_Part")
 _FORMAT = 1
@@ -69,7 +70,8 @@ class Parts:
 
     def clean(self) -> None:
         """Remove the temporary parts, and those of other runs. Call it when the results are saved."""
-        for path in self.folder.glob("*.npz"):
+        # A process that was killed while it wrote leaves a hidden file.
+        for path in [*self.folder.glob("*.npz"), *self.folder.glob(".*.part")]:
             if path not in self._lasting:
                 path.unlink(missing_ok=True)
 
@@ -104,9 +106,19 @@ class Parts:
 def origin_of(config: Any) -> dict[str, Any]:
     """What the numbers of a run depend on, as plain values."""
     facts = about(config)
-    names = ("sources", "versions", "device", "devices", "data")
+    names = ("sources", "versions", "device", "devices")
     precision = [facts["precision"], default_precision(), PLAIN]
-    return {"format": _FORMAT, "options": options_of(config), "precision": precision} | {n: facts[n] for n in names}
+    data = [facts["data"], _files_in(getattr(config, "root", None))]
+    own = {"format": _FORMAT, "options": options_of(config), "precision": precision, "data": data}
+    return own | {name: facts[name] for name in names}
+
+
+def _files_in(folder: Path | None) -> list[list[Any]] | None:
+    """Names, sizes and times of the files in a folder of data."""
+    if folder is None or not (place := expanded("root", folder)).is_dir():
+        return None
+    found = sorted(path for path in place.iterdir() if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in found]
 
 
 def options_of(config: Any) -> dict[str, Any]:

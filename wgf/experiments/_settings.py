@@ -55,3 +55,14 @@ def with_settings(run: Callable[Concatenate[_Config, _P], _R]) -> Callable[Conca
             return run(config, *args, **kwargs)
 
     return wrapped
+
+
+def in_settings(method: Callable[[Any], _R]) -> Callable[[Any], _R]:
+    """Call a method of a result, without arguments, with the precision and the device of the result's config."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any) -> _R:
+        with settings(self.config):
+            return method(self)
+
+    return wrapped

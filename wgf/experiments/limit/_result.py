@@ -14,6 +14,7 @@ from ...measures import coordinate_names
 from ...objective import Objective
 from .._failures import mark
 from .._power_law import PowerLaw
+from .._settings import in_settings
 from .._table import Table, in_text
 from ._clouds import clouds_at, final_particles, mean_squared_moves
 from ._config import LimitConfig
@@ -39,6 +40,7 @@ class LimitResult:
         """The two tables that the command prints, a row per size and time. `~` marks gaps that may be noise."""
         return in_text(self.tables())
 
+    @in_settings
     def tables(self) -> tuple[Table, ...]:
         """The tables themselves, cell by cell."""
         heads = ("L", "M", "tau", "Q finite", "seeds", "Q PDE", "error", "risk gap ", "seeds", "error", "output ")
@@ -134,6 +136,7 @@ class LimitResult:
             if np.all(distances > 0)
         }
 
+    @in_settings
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`.
 
@@ -172,6 +175,7 @@ class LimitResult:
             },
         }
 
+    @in_settings
     def figure(self) -> Figure:
         """Gaps against τ beside the PDE's own error, distances against size, and the clouds of the largest model."""
         figure = Figure(figsize=(12.5, 7.2), layout="constrained")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from ... import plot
 from .._failures import mark, of_seeds
 from .._power_law import PowerLaw
+from .._settings import in_settings
 from .._table import Table, in_text
 from ._condition import Runs
 from ._config import ResidualConfig
@@ -55,6 +56,7 @@ class ResidualResult:
         """The table that the command prints: a row per condition."""
         return in_text(self.tables())
 
+    @in_settings
     def tables(self) -> tuple[Table, ...]:
         """The tables themselves, cell by cell."""
         return (Table(_HEADS, [_row(runs) for runs in self.runs], left=(0, 16), notes=self._notes(), gap=1),)
@@ -98,11 +100,13 @@ class ResidualResult:
         )
         return without.conditions[:, 0] / runs.conditions[:, 0]
 
+    @in_settings
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`: of each condition, with leading axes `[seeds, saves]`."""
         fields = ("times", "loss", "dissipation", "bound", "least", "greatest")
         return {f"{r.condition.name}_{field}": getattr(r, field) for r in self.runs for field in fields}
 
+    @in_settings
     def figure(self) -> Figure:
         """Loss and condition number along training, the law of the rate, and depth."""
         figure = Figure(figsize=(12.5, 7.4), layout="constrained")
