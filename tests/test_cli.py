@@ -19,7 +19,7 @@ from stubbed import ENDLESS, TABLE, Stub
 
 import wgf
 from wgf import cli
-from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, config_from, load_config
+from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, MarkovConfig, config_from, load_config
 from wgf.experiments._config_file import save_config
 from wgf.experiments._data import load_prompts
 
@@ -339,7 +339,7 @@ def test_the_home_directory_of_nobody_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_a_run_whose_options_are_wrong_leaves_nothing(monkeypatch, tmp_path, capsys):
     def fail(config):
-        assert names(config.out) == ["config.json"]
+        assert names(config.out) == [".lock", "config.json"]
         raise ValueError("`scale` must be positive.")
 
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
@@ -373,7 +373,7 @@ def test_a_run_that_fails_in_an_old_folder_leaves_the_old_results(ran, monkeypat
 
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, fail))
     with pytest.raises(RuntimeError):
-        cli.main(["limit", "--seed", "2", "--out", "here"])
+        cli.main(["limit", "--seed", "2", "--out", "here", "--force"])
     assert names(tmp_path / "here") == FILES
     assert (tmp_path / "here" / "config.json").read_bytes() == before
 
@@ -381,9 +381,11 @@ def test_a_run_that_fails_in_an_old_folder_leaves_the_old_results(ran, monkeypat
 def test_a_killed_command_says_which_run_its_folder_holds(ran, monkeypatch):
     words = []
     monkeypatch.setattr(cli, "ended_by_signals", lambda text: words.append(text) or contextlib.nullcontext())
-    for _ in range(2):
-        cli.main(["limit", "--out", "here"])
-    assert words == ["`wgf rerun here` repeats the run.", "here still holds an earlier run."]
+    monkeypatch.setitem(EXPERIMENTS, "markov", Experiment(MarkovConfig, lambda config, parts: Stub(config), True))
+    for command in ("limit", "limit", "limit --seed 2 --force", "markov --force", "markov"):
+        cli.main([*command.split(), "--out", "here"])
+    repeats, still = "`wgf rerun here` repeats the run.", "here still holds an earlier run."
+    assert words == [repeats, repeats, still, still, "`wgf rerun here --out here` resumes the run."]
 
 
 def test_results_say_where_they_come_from(ran, tmp_path):
@@ -489,7 +491,8 @@ def test_a_signal_ends_the_command_at_once_while_compiled_code_runs(number, endl
     assert process.returncode == 128 + number
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert told(err) == ["", f"wgf: stopped by {name}. `wgf rerun {folder.name}` repeats the run."]
-    assert names(folder) == ["busy", "config.json"]
+    # The file of the lock stays; the lock does not.
+    assert names(folder) == [".lock", "busy", "config.json"]
     assert config_from(LimitConfig, load_config(folder)[1]).seed == ENDLESS
 
 

@@ -1,4 +1,4 @@
-"""The command line: one subcommand per experiment, and `rerun`."""
+"""The command line: one subcommand per experiment, `rerun` and `show`."""
 
 import dataclasses
 import gc
@@ -17,7 +17,10 @@ from ._checks import shown
 from ._standard_output import standard_output
 from ._stop_signals import ended_by_signals
 from ._versions import versions
-from .experiments import EXPERIMENTS, Result, config_from, load_config, reserved, save
+from .experiments import EXPERIMENTS, Parts, Result, config_from, load_config, reserved, save
+from .experiments._failures import in_one_line
+from .experiments._settings import Device, settings
+from .experiments._show import ShowConfig, show
 from .sharding import start_processes
 
 
@@ -31,6 +34,14 @@ class RerunConfig:
     """The results folder; by default a new one under results/."""
     distributed: str | None = None
     """Join several processes, as for `wgf limit`. What the config.json says of other machines is not used."""
+    x64: bool = False
+    """Compute in float64, also if the config.json does not say so."""
+    device: Device | None = None
+    """The kind of device to compute on; by default that of the config.json."""
+    resume: bool = True
+    """Read the finished parts of the same run from the results folder."""
+    force: bool = False
+    """Replace a finished run with other options in the results folder."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -44,7 +55,11 @@ def main(args: Sequence[str] | None = None) -> None:
         config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
     try:
         with _seldom_collected():
-            run(config)
+            if isinstance(config, ShowConfig):
+                show(config)
+            else:
+                plain, resume, force = _plain(config)
+                run(plain, resume=resume, force=force)
     except ValueError as error:
         # The user's input is at fault: one line without a traceback, and the exit code of wrong usage.
         print(f"wgf: {error}", file=sys.stderr)
@@ -78,13 +93,19 @@ def _seldom_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
-def run(config: Any) -> None:
+def run(config: Any, *, resume: bool = True, force: bool = False) -> None:
     """Run one command: a config dataclass of an experiment, or a `RerunConfig`.
 
     The results folder is made before anything is computed, and the results are saved before anything is printed.
 
+    **Arguments:**
+
+    - `config`: the options.
+    - `resume`: whether to read the finished parts that the results folder holds of the same run.
+    - `force`: whether to replace a finished run with other options.
+
     **Raises:** `ValueError` if an option, the results folder or the `config.json` of a rerun cannot be used;
-    `SystemExit` if the results cannot be saved or printed.
+    `SystemExit` if the results cannot be saved or printed, or a part of the run failed.
     """
     file = config.config if isinstance(config, RerunConfig) else None
     if isinstance(config, RerunConfig):
@@ -92,17 +113,31 @@ def run(config: Any) -> None:
     name = next(name for name, experiment in EXPERIMENTS.items() if isinstance(config, experiment.config))
     if getattr(config, "distributed", None) is not None:
         start_processes(config.distributed)
-    if jax.process_index() != 0:
-        # All processes compute the same result, and only the first one saves and prints it.
-        EXPERIMENTS[name].run(config)
-        return
+    with settings(config):
+        if jax.process_index() != 0:
+            # All processes compute the same result, and only the first one saves and prints it.
+            EXPERIMENTS[name].run(config)
+        else:
+            _run_first(name, config, file, resume, force)
+
+
+def _run_first(name: str, config: Any, file: Path | None, resume: bool, force: bool) -> None:
+    """Run an experiment in the process that saves and prints."""
     began = time.perf_counter()
-    with reserved(config, name) as (folder, is_new):
-        kept = f"`wgf rerun {folder}` repeats the run." if is_new else f"{folder} still holds an earlier run."
-        with ended_by_signals(kept):
+    # Several processes would have to agree on what is there.
+    keeps_parts = EXPERIMENTS[name].keeps_parts and jax.process_count() == 1
+    with reserved(config, name, force=force) as (folder, is_new):
+        kept = f"`wgf rerun {folder} --out {folder}` resumes" if keeps_parts else f"`wgf rerun {folder}` repeats"
+        with ended_by_signals(f"{kept} the run." if is_new else f"{folder} still holds an earlier run."):
+            config = dataclasses.replace(config, out=folder)
+            parts = Parts(folder, config, resume=resume) if keeps_parts else None
             with _about(file):
-                result = EXPERIMENTS[name].run(dataclasses.replace(config, out=folder))
+                result = EXPERIMENTS[name].run(config, **({} if parts is None else {"parts": parts}))
             _tell(name, result, folder, time.perf_counter() - began)
+            if parts is not None:
+                parts.clean()
+    if failures := getattr(result, "failures", ()):
+        raise SystemExit(f"wgf: {in_one_line(failures)}")
 
 
 def _stored(rerun: RerunConfig) -> Any:
@@ -114,7 +149,11 @@ def _stored(rerun: RerunConfig) -> Any:
         config = config_from(EXPERIMENTS[name].config, fields)
     if rerun.distributed is not None and not hasattr(config, "distributed"):
         raise ValueError(f"`distributed` goes with a run of `wgf limit`; got {shown(rerun.distributed)} with {name}.")
-    changes = {"distributed": rerun.distributed} if hasattr(config, "distributed") else {}
+    changes: dict[str, Any] = {"distributed": rerun.distributed} if hasattr(config, "distributed") else {}
+    if rerun.x64:
+        changes["x64"] = True
+    if rerun.device is not None:
+        changes["device"] = rerun.device
     return dataclasses.replace(config, out=config.out if rerun.out is None else rerun.out, **changes)
 
 
@@ -150,7 +189,33 @@ _DESCRIPTION = (
 def _commands(quick: bool) -> Any:
     """The union of subcommands. `--quick` changes the defaults of all other options."""
     commands: Any = Annotated[RerunConfig, tyro.conf.subcommand("rerun")]
+    commands = commands | Annotated[ShowConfig, tyro.conf.subcommand("show")]
     for name, experiment in reversed(EXPERIMENTS.items()):
         default = experiment.config.quick_default() if quick else experiment.config()
-        commands = Annotated[experiment.config, tyro.conf.subcommand(name, default=default)] | commands
+        command = _with_start_options(experiment.config)
+        commands = Annotated[command, tyro.conf.subcommand(name, default=command(**vars(default)))] | commands
     return commands
+
+
+_RESUME = "Read the finished parts of the same run from the results folder."
+_FORCE = "Replace a finished run with other options in the results folder."
+
+
+def _with_start_options(config: Any) -> Any:
+    """A config dataclass with the options of a start. They change no number, and are not in `config.json`."""
+    fields: Any = [
+        ("resume", Annotated[bool, tyro.conf.arg(help=_RESUME)], True),
+        ("force", Annotated[bool, tyro.conf.arg(help=_FORCE)], False),
+    ]
+    return dataclasses.make_dataclass(
+        config.__name__, fields, bases=(config,), frozen=True, namespace={"__doc__": config.__doc__}
+    )
+
+
+def _plain(command: Any) -> tuple[Any, bool, bool]:
+    """The config of a parsed command, and the options of its start."""
+    if isinstance(command, RerunConfig):
+        return command, command.resume, command.force
+    config = next(experiment.config for experiment in EXPERIMENTS.values() if isinstance(command, experiment.config))
+    fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(config)}
+    return config(**fields), command.resume, command.force

@@ -48,8 +48,10 @@ def mesh(*, prompts: int = 1, particles: int = 1, devices: Sequence[Any] | None 
     return Mesh(np.asarray(devices).reshape(shape), (PROMPTS, PARTICLES), axis_types=(AxisType.Auto,) * 2)
 
 
-def parse_mesh(text: str) -> Mesh:
+def parse_mesh(text: str, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of all devices that a command-line text describes, e.g. `prompts=4,particles=2`.
+
+    **Arguments:** `text`: the number of parts of each axis. `devices`: as in [`wgf.sharding.mesh`][].
 
     **Raises:** `ValueError` if the text is not of that form, or the number of devices is not the number of parts.
     """
@@ -59,7 +61,7 @@ def parse_mesh(text: str) -> Mesh:
         raise ValueError(f"`mesh` must be of the form prompts=4,particles=2; got {shown(text)}.")
     if len(axes) < len(pairs):
         raise ValueError(f"`mesh` must name each axis once, as in prompts=4,particles=2; got {shown(text)}.")
-    return mesh(prompts=int(axes.get(PROMPTS, 1)), particles=int(axes.get(PARTICLES, 1)))
+    return mesh(prompts=int(axes.get(PROMPTS, 1)), particles=int(axes.get(PARTICLES, 1)), devices=devices)
 
 
 def start_processes(text: str) -> None:
@@ -134,11 +136,12 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
 
 
 def gather(tree: _Tree) -> _Tree:
-    """Collect a tree of arrays on one device: with several processes, on the first device of each.
+    """Collect a tree of arrays on one device: the default device, or with several processes the first one of each.
 
     **Arguments:** `tree`: any tree, e.g. the solution of a flow before a gap or a figure is made.
     """
-    home = jax.local_devices()[0]
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    home = chosen if isinstance(chosen, jax.Device) else jax.local_devices()[0]
 
     def one(leaf):
         if not eqx.is_array(leaf):

@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
 import wgf
@@ -21,9 +22,20 @@ TINY = DecayConfig(
 
 
 @pytest.fixture(scope="module")
-def result():
+def place(tmp_path_factory):
+    """The results folder of the tiny job."""
+    return tmp_path_factory.mktemp("decay")
+
+
+@pytest.fixture(scope="module")
+def result(place):
     """One run of the tiny job."""
-    return decay.run(TINY)
+    return run_with_parts(decay, TINY, place)
+
+
+@pytest.mark.slow
+def test_a_run_is_read_again_from_its_parts(result, place):
+    check_read_again(decay, result, place)
 
 
 @pytest.mark.slow

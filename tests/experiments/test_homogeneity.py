@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import Matrix
+from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
 import wgf
@@ -31,9 +32,20 @@ TINY = HomogeneityConfig(
 
 
 @pytest.fixture(scope="module")
-def result():
+def place(tmp_path_factory):
+    """The results folder of the tiny job."""
+    return tmp_path_factory.mktemp("homogeneity")
+
+
+@pytest.fixture(scope="module")
+def result(place):
     """One run of the tiny job."""
-    return homogeneity.run(TINY)
+    return run_with_parts(homogeneity, TINY, place)
+
+
+@pytest.mark.slow
+def test_a_run_is_read_again_from_its_parts(result, place):
+    check_read_again(homogeneity, result, place)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
 from wgf.experiments import ImagesConfig, images
@@ -16,9 +17,19 @@ TINY = ImagesConfig(heads=(2,), layers=(1,), depth=1, epochs=4, saves=2, seeds=2
 
 
 @pytest.fixture(scope="module")
-def result():
+def place(tmp_path_factory):
+    """The results folder of the tiny job."""
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="module")
+def result(place):
     """One run of the tiny job."""
-    return images.run(TINY)
+    return run_with_parts(images, TINY, place)
+
+
+def test_a_run_is_read_again_from_its_parts(result, place):
+    check_read_again(images, result, place)
 
 
 def test_every_size_runs_once():

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import in_float64
+from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
 import wgf
@@ -22,9 +24,34 @@ GAPS = ("objective", "risk", "output", *DISTANCES)
 
 
 @pytest.fixture(scope="module")
-def result():
+def place(tmp_path_factory):
+    """The results folder of the tiny job."""
+    return tmp_path_factory.mktemp("limit")
+
+
+@pytest.fixture(scope="module")
+def result(place):
     """One run of the tiny job."""
-    return limit.run(TINY)
+    return run_with_parts(limit, TINY, place)
+
+
+@pytest.mark.heavy
+def test_a_run_is_read_again_from_its_parts(result, place):
+    check_read_again(limit, result, place)
+
+
+@pytest.mark.heavy
+def test_a_run_in_float64_leaves_the_callers_precision_and_is_the_same(result):
+    """Its table and arrays are computed in float64, too."""
+    with jax.enable_x64(False):
+        found = limit.run(dataclasses.replace(TINY, x64=True, device="cpu"))
+        assert jnp.result_type(float) == jnp.float32
+        table, arrays = found.table(), found.arrays()
+    assert all(array.dtype != np.float32 for array in map(np.asarray, arrays.values()))
+    if in_float64():
+        assert table == result.table()
+        for name, array in result.arrays().items():
+            np.testing.assert_array_equal(arrays[name], array, err_msg=name)
 
 
 @pytest.mark.heavy
@@ -165,6 +192,32 @@ def test_a_sinkhorn_solve_that_did_not_converge_is_marked(result):
 
     assert not any(row.endswith("not converged") for row in rows([True, True]))
     assert [row.endswith("Sinkhorn not converged") for row in rows([True, False])] == [False, False, False, True]
+
+
+def test_a_finite_model_that_fails_is_marked_and_the_others_stay(result):
+    """Seed 1 of the first size becomes NaN after the first time."""
+
+    def fails(tree):
+        def at_end(leaf):
+            is_along = eqx.is_inexact_array(leaf) and leaf.ndim and leaf.shape[0] == SAVES
+            return leaf.at[1].set(jnp.nan) if is_along else leaf
+
+        return jax.tree.map(at_end, tree)
+
+    solution = eqx.tree_at(lambda s: s.result, fails(result.finite[0][1]), wgf.flows.RESULTS.not_finite)
+    finite = ((result.finite[0][0], solution), result.finite[1])
+    found = dataclasses.replace(
+        result, finite=finite, gaps=((result.gaps[0][0], fails(result.gaps[0][1])), result.gaps[1])
+    )
+    assert result.failures == ()
+    (failure,) = found.failures
+    assert failure.startswith("L = 1, M = 2, seed 1: The flow stopped being finite: ")
+    for table in found.table().split("\n\n"):
+        rows = table.splitlines()[3:7]
+        assert [row.endswith("failed: 1 seed") for row in rows] == [False, True, False, False], table
+    assert found.laws() == {}
+    found.figure().canvas.draw()
+    assert found.arrays()["gap_risk"].shape == (SIZES, SEEDS, SAVES)
 
 
 def test_the_saved_arrays_are_named_and_shaped(folder):

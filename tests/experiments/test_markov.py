@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from kept import check_read_again, run_with_parts
 from matplotlib.figure import Figure
 
 from wgf.experiments import MarkovConfig, MarkovResult, markov, save
@@ -121,8 +122,9 @@ def test_the_saved_arrays_are_named_and_finite(result, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tiny_run_gives_every_row_and_repeats_itself():
-    first, second = (markov.run(TINY, show_progress=False) for _ in range(2))
+def test_a_tiny_run_gives_every_row_and_repeats_itself(tmp_path):
+    first, second = run_with_parts(markov, TINY, tmp_path), markov.run(TINY, show_progress=False)
+    check_read_again(markov, first, tmp_path)
     assert first.initialisations.excess.shape == (2 + 2 + 1, 2, 2)
     assert first.rates.excess.shape == (2, 1, 2)
     assert first.widths.excess.shape == (2 * 2, 1, 2)

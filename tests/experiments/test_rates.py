@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
 import wgf
-from wgf.experiments import RatesConfig, rates
+from wgf.experiments import Parts, RatesConfig, rates
 from wgf.experiments._grouping import group_by_compile_cost
 from wgf.experiments._results import save
 from wgf.experiments.rates import RatesResult
@@ -135,8 +136,25 @@ def test_the_ratio_of_width_to_log_depth_is_fixed_grows_and_shrinks_along_the_pa
 
 
 @pytest.fixture(scope="module")
-def result():
-    return rates.run(dataclasses.replace(RatesConfig.quick_default(), optimisers=("adam", "adamw")))
+def place(tmp_path_factory):
+    """The results folder of the run."""
+    return tmp_path_factory.mktemp("rates")
+
+
+@pytest.fixture(scope="module")
+def result(place):
+    return run_with_parts(rates, dataclasses.replace(RatesConfig.quick_default(), optimisers=("adam", "adamw")), place)
+
+
+@pytest.mark.slow
+def test_a_run_is_read_again_from_its_parts(result: RatesResult, place):
+    """The limit's tracers are large. They are not needed where all gaps are there."""
+    (tracers,) = place.glob("parts/the-limit-with-tracers-*.npz")
+    parts = Parts(place, result.config)
+    rates.run(result.config, parts=parts)
+    parts.clean()
+    assert not tracers.exists()
+    check_read_again(rates, result, place)
 
 
 @pytest.mark.slow

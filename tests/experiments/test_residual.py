@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
 from wgf.experiments import ResidualConfig, residual
@@ -14,9 +15,19 @@ TINY = ResidualConfig(
 
 
 @pytest.fixture(scope="module")
-def result():
+def place(tmp_path_factory):
+    """The results folder of the tiny job."""
+    return tmp_path_factory.mktemp("residual")
+
+
+@pytest.fixture(scope="module")
+def result(place):
     """One run of the tiny job."""
-    return residual.run(TINY)
+    return run_with_parts(residual, TINY, place)
+
+
+def test_a_run_is_read_again_from_its_parts(result, place):
+    check_read_again(residual, result, place)
 
 
 @pytest.mark.heavy

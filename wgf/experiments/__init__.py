@@ -17,6 +17,7 @@ from . import (
     residual as residual,
 )
 from ._config_file import config_from as config_from, load_config as load_config
+from ._parts import Parts as Parts
 from ._progress import Progress as Progress
 from ._results import Result as Result, reserved as reserved, save as save
 from .decay import DecayConfig as DecayConfig, DecayResult as DecayResult
@@ -30,19 +31,23 @@ from .residual import ResidualConfig as ResidualConfig, ResidualResult as Residu
 
 
 class Experiment(NamedTuple):
-    """One subcommand: the config dataclass (with `quick`, `out` and `quick_default()`), and `run`."""
+    """One subcommand: the config dataclass (with `quick`, `out` and `quick_default()`), and `run`.
+
+    If `keeps_parts` is true, `run` takes [`wgf.experiments.Parts`][] as `parts`, and the command resumes.
+    """
 
     config: Any
-    run: Callable[[Any], Result]
+    run: Callable[..., Result]
+    keeps_parts: bool = False
 
 
 EXPERIMENTS = {
-    "decay": Experiment(DecayConfig, decay.run),
-    "homogeneity": Experiment(HomogeneityConfig, homogeneity.run),
-    "images": Experiment(ImagesConfig, images.run),
-    "limit": Experiment(LimitConfig, limit.run),
-    "markov": Experiment(MarkovConfig, markov.run),
-    "optimisers": Experiment(OptimisersConfig, optimisers.run),
-    "rates": Experiment(RatesConfig, rates.run),
-    "residual": Experiment(ResidualConfig, residual.run),
+    "decay": Experiment(DecayConfig, decay.run, keeps_parts=True),
+    "homogeneity": Experiment(HomogeneityConfig, homogeneity.run, keeps_parts=True),
+    "images": Experiment(ImagesConfig, images.run, keeps_parts=True),
+    "limit": Experiment(LimitConfig, limit.run, keeps_parts=True),
+    "markov": Experiment(MarkovConfig, markov.run, keeps_parts=True),
+    "optimisers": Experiment(OptimisersConfig, optimisers.run, keeps_parts=True),
+    "rates": Experiment(RatesConfig, rates.run, keeps_parts=True),
+    "residual": Experiment(ResidualConfig, residual.run, keeps_parts=True),
 }

@@ -24,14 +24,15 @@ def about(config: Any) -> dict[str, Any]:
     - `data`: a digest of the CSV file, if the run reads one.
     - `began`: the local time, ISO 8601.
     """
-    device = jax.devices()[0]
+    chosen: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    device = chosen if isinstance(chosen, jax.Device) else jax.devices()[0]
     return {
         "versions": versions(),
         "sources": digest_of_project(),
         "commit": _commit(),
         "system": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
-        "devices": jax.device_count(),
+        "devices": jax.device_count(device.platform),
         "processes": jax.process_count(),
         "precision": jnp.result_type(float).name,
         "data": _digest_of_data(getattr(config, "data", None)),

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from ._parts import Parts
+
 _Result = TypeVar("_Result")
 _TICK = 1.0
 """Seconds between two drawings of a bar whose tasks report nothing, so that its clock moves."""
@@ -38,19 +40,22 @@ class Meter(diffrax.AbstractProgressMeter):
 class Progress(AbstractContextManager):
     """A progress bar on the terminal that counts tasks, and shows the progress of the solves inside each task.
 
-    A task runs in the calling thread (`task`) or in a thread of the bar's own pool (`start`).
+    A task runs in the calling thread (`task`, `run`) or in a thread of the bar's own pool (`start`).
 
     **Arguments:**
 
     - `tasks`: the number of tasks.
     - `show`: False for no bar; None for a bar if standard error is a terminal.
     - `at_once`: the number of threads of the pool.
+    - `parts`: where the results of `run` and `start` are kept, by the names of the tasks. What is there is read instead
+      of computed.
 
     As a context manager it waits for the running tasks, drops the tasks that have not begun, and clears the bar. It
     does so after an error too.
     """
 
-    def __init__(self, tasks: int, show: bool | None = None, *, at_once: int = 1):
+    def __init__(self, tasks: int, show: bool | None = None, *, at_once: int = 1, parts: Parts | None = None):
+        self._parts = parts
         self._lock = threading.Lock()
         self._shares: dict[str, int] = {}
         self._bar = tqdm(
@@ -88,13 +93,27 @@ class Progress(AbstractContextManager):
         with self._lock:
             del self._shares[name]
 
+    def run(
+        self, name: str, function: Callable[..., _Result], *args: Any, solves: int = 1, is_temporary: bool = False
+    ) -> _Result:
+        """Run `function(meter, *args)` as a task in the calling thread.
+
+        **Arguments:** `is_temporary`: whether the kept result is removed once the whole run is saved.
+        """
+        with self.task(name, solves=solves) as meter:
+
+            def compute() -> _Result:
+                return jax.block_until_ready(function(meter, *args))
+
+            return compute() if self._parts is None else self._parts.part(name, compute, is_temporary=is_temporary)
+
     def start(self, name: str, function: Callable[..., _Result], *args: Any, solves: int = 1) -> Future[_Result]:
         """Run `function(meter, *args)` as a task in a thread of the pool, with the caller's JAX settings."""
         enter_settings = _settings_of_this_thread()
 
         def run() -> _Result:
-            with enter_settings(), self.task(name, solves=solves) as meter:
-                return jax.block_until_ready(function(meter, *args))
+            with enter_settings():
+                return self.run(name, function, *args, solves=solves)
 
         return self._pool.submit(run)
 

@@ -13,8 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .._storage.files import written_whole
+from .._storage.lock import locked
 from ._about import about
-from ._config_file import expanded, save_config
+from ._config_file import config_from, expanded, load_config, save_config
+from ._parts import options_of
 
 
 @runtime_checkable
@@ -94,31 +96,69 @@ def _new_folder(experiment: str) -> Path:
 
 
 @contextlib.contextmanager
-def reserved(config: Any, experiment: str) -> Iterator[tuple[Path, bool]]:
-    """Make the results folder before the run, with its `config.json`, unless that of an earlier run is there.
+def reserved(config: Any, experiment: str, *, force: bool = False) -> Iterator[tuple[Path, bool]]:
+    """Make the results folder before the run, with its `config.json`, and lock it against other processes.
 
-    A run that is killed can so be repeated. If an option cannot be used, the new file and folders are removed again.
+    A run that is killed can so be resumed or repeated. If an option cannot be used, the new file and folders are
+    removed again.
+
+    **Arguments:** `force`: whether the folder may hold a finished run with other options. Its files stay until the new
+    ones are complete.
 
     **Returns:** as a context, the folder, and whether its `config.json` is that of this run.
 
-    **Raises:** `ValueError` if the folder cannot be made or written.
+    **Raises:** `ValueError` if the folder cannot be made or written, is in use by another process, or holds a finished
+    run with other options.
     """
     parent = Path("results") if config.out is None else expanded("out", config.out)
     existing = {path for path in (parent, *parent.parents) if path.exists()}
     folder = results_folder(config.out, experiment)
-    file = folder / "config.json"
-    is_new = not file.exists()
-    if is_new:
-        save_config(folder, experiment, config, about(config))
     try:
-        yield folder, is_new
+        with locked(folder), _noted(folder, config, experiment, force) as is_new:
+            yield folder, is_new
     except ValueError:
-        if is_new:
-            file.unlink(missing_ok=True)
         for path in itertools.takewhile(lambda path: path not in existing, (folder, *folder.parents)):
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def _noted(folder: Path, config: Any, experiment: str, force: bool) -> Iterator[bool]:
+    """Write `config.json`, unless a finished run with other options is there. Yield whether it is that of this run."""
+    file = folder / "config.json"
+    before = file.read_bytes() if file.exists() else None
+    if (folder / "result.npz").exists() and before is not None and (other := _other(folder, config, experiment)):
+        if not force:
+            raise ValueError(
+                f"`out` must not hold another run; {folder} holds a finished run with {other}. Name another folder, or "
+                "pass --force to replace it."
+            )
+        yield False
+        return
+    save_config(folder, experiment, config, about(config))
+    try:
+        yield True
+    except ValueError:
+        if before is not None:
+            with written_whole(file) as old:
+                old.write(before)
+        elif not (folder / "parts").exists():
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _other(folder: Path, config: Any, experiment: str) -> str:
+    """What the options in a folder differ in, in words; nothing if they are those of this run."""
+    try:
+        name, fields = load_config(folder)
+        if name != experiment:
+            return f"the experiment {name!r}"
+        theirs, ours = options_of(config_from(type(config), fields)), options_of(config)
+    except ValueError:
+        return "an unreadable config.json"
+    differing = [f"`{option}`" for option, value in ours.items() if value != theirs[option]]
+    return f"other {' and '.join(differing)}" if differing else ""
 
 
 def save_arrays(folder: Path, arrays: dict[str, Any]) -> None:

@@ -50,3 +50,8 @@ class Table:
             for i, (cell, width) in enumerate(zip(cells, widths, strict=False))
         )
         return (" " * self.gap).join(padded).rstrip()
+
+
+def in_text(tables: Sequence[Table]) -> str:
+    """Tables below each other, with an empty line between them."""
+    return "\n\n".join(map(str, tables))

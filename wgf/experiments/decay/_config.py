@@ -7,6 +7,7 @@ import numpy as np
 
 from ..._checks import shown
 from .._options import check_options, check_rtol
+from .._settings import Device
 
 SETS = ("synthetic", "teacher", "diabetes", "shuffled")
 DECAYS = (1e-1, 3.16e-2, 1e-2, 3.16e-3, 1e-3, 3.16e-4, 1e-4, 1e-5)
@@ -52,6 +53,10 @@ class DecayConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: one data set, four weight decays and a small model, unless these are given."""
+    x64: bool = False
+    """Compute in float64. This study does so in any case."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

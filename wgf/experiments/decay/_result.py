@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from .._power_law import PowerLaw
-from .._table import Table
+from .._table import Table, in_text
 from ._config import DecayConfig
 
 _HEADS = ("data", "start", "lambda", "risk", "Q", "Q/lambda", "bound", "gap/Q", "motion", "", "steps")
@@ -24,6 +24,7 @@ class Rest:
     - `objective`: Q at the end. `bound`: the teacher's Q, an upper bound of the minimum (NaN without a teacher).
     - `motion`: the share of Q that was lost in the last time interval of length 1/λ.
     - `gap`: the optimality certificate of the worst layer, in units of Q.
+    - `failure`: why the flow failed; empty if it did not. All numbers of a failed flow are NaN.
     """
 
     data: str
@@ -36,6 +37,13 @@ class Rest:
     motion: float
     gap: float
     steps: int
+    failure: str = ""
+
+    @classmethod
+    def failed(cls, data: str, planted: bool, weight_decay: float, taus: np.ndarray, reason: str) -> "Rest":
+        """A flow that failed for a reason. Its numbers are NaN."""
+        nan = float("nan")
+        return cls(data, planted, weight_decay, taus, np.full(len(taus), nan), nan, nan, nan, nan, 0, reason)
 
     @property
     def start(self) -> str:
@@ -60,23 +68,40 @@ class DecayResult:
 
     def laws(self, name: str) -> tuple[PowerLaw, PowerLaw]:
         """The final risk and the final Q as powers of λ, over the small weight decays."""
-        ends = [end for end in self.find(name) if end.weight_decay <= self.config.small]
+        ends = self._small(name)
         decays = np.array([end.weight_decay for end in ends])
         risks, objectives = (np.array(x) for x in zip(*((end.risks[-1], end.objective) for end in ends), strict=True))
         return PowerLaw.fit(decays, risks), PowerLaw.fit(decays, objectives)
+
+    def _small(self, name: str) -> list[Rest]:
+        """The ends at the small weight decays, without the flows that failed."""
+        return [end for end in self.find(name) if end.weight_decay <= self.config.small and not end.failure]
 
     def threshold(self, name: str) -> float:
         """The largest λ such that it and all smaller ones fit the labels; 0 if the smallest does not."""
         largest = 0.0
         for end in sorted(self.find(name), key=lambda end: end.weight_decay):
-            if end.risks[-1] > self.config.fit:
+            # Negated, because NaN is not above anything.
+            if not end.risks[-1] <= self.config.fit:
                 break
             largest = end.weight_decay
         return largest
 
     def table(self) -> str:
         """The table that the command prints: a row per data set, start and weight decay."""
-        return str(Table(_HEADS, [self._row(end) for end in self.ends], left=(0, 1, 9), notes=self._notes()))
+        return in_text(self.tables())
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
+        rows = [_failed_row(end) if end.failure else self._row(end) for end in self.ends]
+        return (Table(_HEADS, rows, left=(0, 1, 9), notes=self._notes()),)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each flow that failed."""
+        return tuple(
+            f"{end.data}, {end.start}, lambda = {end.weight_decay:g}: {end.failure}" for end in self.ends if end.failure
+        )
 
     def _row(self, end: Rest) -> list[str]:
         return [
@@ -106,7 +131,7 @@ class DecayResult:
         ]
         for name in config.data:
             notes.append(f"{name}: risk <= {config.fit:g} of the null model's up to lambda = {self.threshold(name):g}")
-            if sum(end.weight_decay <= config.small for end in self.find(name)) >= 3:
+            if len(self._small(name)) >= 3:
                 risk, objective = self.laws(name)
                 notes += [f"{name}: risk, {risk}", f"{name}: Q, {objective}"]
         return notes
@@ -115,6 +140,7 @@ class DecayResult:
         """The named arrays of `result.npz`, each with leading axis `[flow]`; `taus` and `risks` are `[flow, saves]`."""
         return {
             "data": np.array([end.data for end in self.ends]),
+            "failure": np.array([end.failure for end in self.ends]),
             "at_rest": np.array([self.is_at_rest(end) for end in self.ends]),
             **{
                 name: np.array([getattr(end, name) for end in self.ends])
@@ -147,3 +173,8 @@ class DecayResult:
         columns = ((end.weight_decay, value(end), self.is_at_rest(end)) for end in ends)
         decays, values, rest = map(np.array, zip(*columns, strict=True))
         return decays, values, rest
+
+
+def _failed_row(end: Rest) -> str:
+    """A row without columns."""
+    return f"{end.data}  {end.start}  {end.weight_decay:.2e}  failed: {end.failure.partition(': ')[0]}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .._options import check_options, check_rtol
+from .._settings import Device
 
 _MOST_STEPS = 10**7
 
@@ -54,6 +55,10 @@ class HomogeneityConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: a few encoders, small models and short times, unless these are given."""
+    x64: bool = False
+    """Compute in float64. This study does so in any case."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

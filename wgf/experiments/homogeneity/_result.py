@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from ...analysis import Lipschitz
-from .._table import Table
+from .._failures import of_seeds
+from .._table import Table, in_text
 from ._config import HomogeneityConfig
 from ._correlation import Correlation, correlations
 from ._trial import CLASSES, Trial
@@ -36,10 +37,19 @@ class HomogeneityResult:
 
     def table(self) -> str:
         """The table that the command prints: a row per encoder."""
+        return in_text(self.tables())
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
         rows: list[str | list[str]] = []
         for group in dict.fromkeys(trial.specimen.group for trial in self.trials):
             rows += [f"{group}s", *(_row(trial) for trial in self.trials if trial.specimen.group == group)]
-        return str(Table(_HEADS, rows, left=(0, 3, 16), notes=self._notes(), gap=1))
+        return (Table(_HEADS, rows, left=(0, 3, 16), notes=self._notes(), gap=1),)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each encoder with flows that failed."""
+        return tuple(line for trial in self.trials for line in of_seeds(trial.label, trial.risk))
 
     def _notes(self) -> list[str]:
         config = self.config

@@ -1,25 +1,33 @@
 """The run of `wgf homogeneity`."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
 from ..._checks import check_memory
 from ...prompts import Prompts
 from .._data import load_prompts
+from .._parts import Parts
 from .._progress import Progress
+from .._settings import with_settings
 from ._config import HomogeneityConfig, check
 from ._encoders import Specimen, specimens
 from ._result import HomogeneityResult
-from ._trial import measure_trial
+from ._trial import Trial, measure_trial
 
 
-def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> HomogeneityResult:
+@with_settings
+def run(
+    config: HomogeneityConfig, *, show_progress: bool | None = None, parts: Parts | None = None
+) -> HomogeneityResult:
     """Measure every encoder's assumptions, and train it from every seed, in float64.
 
     **Arguments:**
 
     - `config`: [`wgf.experiments.HomogeneityConfig`][].
     - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.HomogeneityResult`][].
 
@@ -35,11 +43,18 @@ def run(config: HomogeneityConfig, *, show_progress: bool | None = None) -> Homo
         chosen = _choose(config, specimens(data[0].token_dim, config.key_dim))
         taus = np.concatenate([[0.0], np.geomspace(min(1.0, config.horizon / 10), config.horizon, config.saves - 1)])
         trials = []
-        with Progress(len(chosen), show_progress) as progress:
+        with Progress(len(chosen), show_progress, parts=parts) as progress:
             for specimen in chosen:
-                with progress.task(f"{specimen.group} {specimen.name}"):
-                    trials.append(measure_trial(config, specimen, data, keys, taus))
+                name = f"{specimen.group} {specimen.name}"
+                measured = progress.run(name, _measure, config, specimen, data, keys, taus)
+                trials.append(Trial(specimen, *measured))
     return HomogeneityResult(config, taus, tuple(trials))
+
+
+def _measure(_, config: HomogeneityConfig, specimen: Specimen, *problem: Any) -> tuple[Any, ...]:
+    """A trial's numbers. An encoder may hold functions that have no name in a file."""
+    trial = measure_trial(config, specimen, *problem)
+    return trial.assumptions, trial.risk, trial.violation, trial.excess
 
 
 def _prompts(config: HomogeneityConfig, key) -> Prompts:

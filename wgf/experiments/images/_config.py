@@ -6,6 +6,7 @@ from typing import Literal
 
 from ..._checks import shown
 from .._options import check_options
+from .._settings import Device
 
 _DATA = ("digits", "cifar10")
 
@@ -52,6 +53,10 @@ class ImagesConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: fewer sizes, seeds and epochs, unless these are given."""
+    x64: bool = False
+    """Compute in float64; by default in JAX's own precision, mostly float32."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ... import plot
-from .._table import Table
+from .._failures import mark, of_seeds
+from .._table import Table, in_text
 from ._config import ImagesConfig
 
-_HEADS = ("layers", "heads", "|", "training loss", "accuracy %", "to 95 %", "|", "held-out loss", "accuracy %")
+_HEADS = ("layers", "heads", "|", "training loss", "accuracy %", "to 95 %", "|", "held-out loss", "accuracy %", "")
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,22 @@ class ImagesResult:
 
     def table(self) -> str:
         """The table that the command prints: a row per size."""
+        return in_text(self.tables())
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
         first, second = self.images
         notes = [
             f"{first} images to train on, {second} held out; means over {self.config.seeds} seeds (least to greatest)",
             "after the last epoch; to 95 %: epochs until the training accuracy of the slowest seed reached 95 %",
         ]
-        return str(Table(_HEADS, [self._row(run) for run in self.runs], notes=notes, gap=1))
+        return (Table(_HEADS, [self._row(run) for run in self.runs], left=(9,), notes=notes, gap=1),)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each size with seeds whose training failed."""
+        sizes = {f"{run.layers} layers of {run.heads} heads": run for run in self.runs}
+        return tuple(line for name, run in sizes.items() for line in of_seeds(name, run.train.loss))
 
     def _row(self, run: Run) -> list[str]:
         reached = np.all(run.train.accuracy >= 0.95, axis=0)
@@ -81,6 +92,7 @@ class ImagesResult:
             "|",
             _spread(run.held_out.loss, ".3f"),
             _spread(100 * run.held_out.accuracy, ".2f"),
+            mark(run.train.loss),
         ]
 
     def arrays(self) -> dict[str, Any]:

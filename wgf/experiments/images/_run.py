@@ -13,19 +13,23 @@ from ...measures import Gaussian
 from ...models import Transformer
 from ...prompts import Split, cifar10, digits
 from .._config_file import expanded
+from .._parts import Parts
 from .._progress import Progress
+from .._settings import with_settings
 from ._config import ImagesConfig, check
 from ._result import Curves, ImagesResult, Run
 from ._training import train_seeds, vision_encoder
 
 
-def run(config: ImagesConfig, *, show_progress: bool | None = None) -> ImagesResult:
+@with_settings
+def run(config: ImagesConfig, *, show_progress: bool | None = None, parts: Parts | None = None) -> ImagesResult:
     """Train every size from every seed.
 
     **Arguments:**
 
     - `config`: [`wgf.experiments.ImagesConfig`][].
     - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.ImagesResult`][].
 
@@ -36,10 +40,10 @@ def run(config: ImagesConfig, *, show_progress: bool | None = None) -> ImagesRes
     check_memory(layers=max(config.depth, *config.layers), heads=max(config.heads), seeds=config.seeds)
     split = _load(data_key, config)
     runs = []
-    with Progress(len(config.sizes), show_progress) as progress:
+    with Progress(len(config.sizes), show_progress, parts=parts) as progress:
         for layers, heads in config.sizes:
-            with progress.task(f"{layers} layers of {heads} heads"):
-                runs.append(_run(config, split, layers, heads, run_key))
+            name = f"{layers} layers of {heads} heads"
+            runs.append(progress.run(name, _run, config, split, layers, heads, run_key))
     return ImagesResult(config, (split.train.batch, split.held_out.batch), tuple(runs))
 
 
@@ -56,7 +60,7 @@ def _load(key: PRNGKeyArray, config: ImagesConfig) -> Split:
     return digits(key, **cut)
 
 
-def _run(config: ImagesConfig, split: Split, layers: int, heads: int, key: PRNGKeyArray) -> Run:
+def _run(_, config: ImagesConfig, split: Split, layers: int, heads: int, key: PRNGKeyArray) -> Run:
     """Train all seeds of one size."""
     encoder = vision_encoder(split.train.token_dim, config.key_dim)
     law = Gaussian(encoder, config.scale)

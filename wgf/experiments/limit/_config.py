@@ -9,6 +9,7 @@ from ..._checks import at_least, shown
 from ...measures import Independent, SignPairs, Sobol
 from .._grouping import Size
 from .._options import check_options, check_rtol
+from .._settings import Device
 
 SAMPLINGS = {"pairs": SignPairs(Sobol()), "sobol": Sobol(), "independent": Independent()}
 
@@ -64,6 +65,10 @@ class LimitConfig:
     ADDRESS:PORT,PROCESSES,ID with the first process's address. Needs a mesh of the devices of all processes."""
     quick: bool = False
     """Run in seconds: fewer prompts, particles, layers and times, unless these are given."""
+    x64: bool = False
+    """Compute in float64; by default in JAX's own precision, mostly float32."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

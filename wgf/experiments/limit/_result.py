@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from ...analysis import Gap, Noise, Replicates, student_quantile
-from ...flows import FlowSolution
+from ...flows import RESULTS, FlowSolution
 from ...measures import coordinate_names
 from ...objective import Objective
+from .._failures import mark
 from .._power_law import PowerLaw
-from .._table import Table
+from .._settings import in_settings
+from .._table import Table, in_text
 from ._clouds import clouds_at, final_particles, mean_squared_moves
 from ._config import LimitConfig
 from ._seeds import SeedMean, mean, root_mean_square
@@ -36,8 +38,14 @@ class LimitResult:
 
     def table(self) -> str:
         """The two tables that the command prints, a row per size and time. `~` marks gaps that may be noise."""
+        return in_text(self.tables())
+
+    @in_settings
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
         heads = ("L", "M", "tau", "Q finite", "seeds", "Q PDE", "error", "risk gap ", "seeds", "error", "output ")
-        outputs = Table((*heads, "seeds", "error"), list(self._output_rows()), title="Risk and outputs", gap=1)
+        heads = (*heads, "seeds", "error", "")
+        outputs = Table(heads, list(self._output_rows()), left=(13,), title="Risk and outputs", gap=1)
         heads = tuple(part for name in ("Gelbrich ", "Sinkhorn ", "coupling ") for part in (name, "seeds", "error"))
         particles = Table(
             ("L", "M", "tau", *heads, ""),
@@ -46,7 +54,21 @@ class LimitResult:
             title="Distances between the laws of the particles",
             notes=self._notes(),
         )
-        return f"{outputs}\n\n{particles}"
+        return outputs, particles
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each finite model whose flow failed."""
+        lines = []
+        for (depth, width), solutions in zip(self.config.sizes, self.finite, strict=True):
+            for number, solution in enumerate(solutions):
+                if bool(solution.result != RESULTS.successful):
+                    lines.append(f"L = {depth}, M = {width}, seed {number}: {RESULTS[solution.result]}")
+        return tuple(lines)
+
+    def _mark(self, size: int, tau: int) -> str:
+        """How many seeds of a size failed before a time, as a cell."""
+        return mark(self._stacked(self.finite, "objective")[size, :, tau])
 
     def _output_rows(self) -> Iterator[list[str]]:
         limit, noise = np.asarray(self.limit.pooled.objective), self._noise("objective")
@@ -54,13 +76,19 @@ class LimitResult:
         for size, tau, start in self._starts():
             found = [f"{value.value[size, tau]:.6f}", f"{value.error[size, tau]:.1e}", f"{limit[tau]:.6f}"]
             cells = (self._cells(name, size, tau) for name in ("risk", "output"))
-            yield [*start, *found, f"{noise[tau]:.1e}", *(cell for three in cells for cell in three)]
+            yield [
+                *start,
+                *found,
+                f"{noise[tau]:.1e}",
+                *(cell for three in cells for cell in three),
+                self._mark(size, tau),
+            ]
 
     def _distance_rows(self) -> Iterator[list[str]]:
         converged = np.all(self._stacked(self.gaps, "distances.converged"), axis=1)
         for size, tau, start in self._starts():
             cells = (self._cells(name, size, tau) for name in DISTANCES)
-            warning = "" if converged[size, tau] else "Sinkhorn not converged"
+            warning = self._mark(size, tau) or ("" if converged[size, tau] else "Sinkhorn not converged")
             yield [*start, *(cell for three in cells for cell in three), warning]
 
     def _starts(self) -> Iterator[tuple[int, int, tuple[str, str, str]]]:
@@ -108,6 +136,7 @@ class LimitResult:
             if np.all(distances > 0)
         }
 
+    @in_settings
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`.
 
@@ -146,6 +175,7 @@ class LimitResult:
             },
         }
 
+    @in_settings
     def figure(self) -> Figure:
         """Gaps against τ beside the PDE's own error, distances against size, and the clouds of the largest model."""
         figure = Figure(figsize=(12.5, 7.2), layout="constrained")

@@ -16,7 +16,9 @@ from ...models import AveragedODE, Transformer
 from ...objective import Objective
 from ...sharding import gather, parse_mesh, shard, start_processes
 from .._data import load_prompts
+from .._parts import Parts
 from .._progress import Progress
+from .._settings import devices_of, with_settings
 from ._config import SAMPLINGS, LimitConfig, check, distinct_sizes, replicate_width
 from ._result import LimitResult
 
@@ -24,13 +26,15 @@ _Tree = TypeVar("_Tree")
 _TRACER_DEPTHS = 4
 
 
-def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResult:
+@with_settings
+def run(config: LimitConfig, *, show_progress: bool | None = None, parts: Parts | None = None) -> LimitResult:
     """Run the main job: every finite flow and the PDE's flow, with the same fresh tracers in each, and the gaps.
 
     **Arguments:**
 
     - `config`: [`wgf.experiments.LimitConfig`][].
     - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.LimitResult`][].
 
@@ -61,7 +65,7 @@ def run(config: LimitConfig, *, show_progress: bool | None = None) -> LimitResul
         AveragedODE(encoder, placed.staged(width, key, steps=config.steps, joint=True))
         for key in jax.random.split(limit_key, config.replicates)
     ]
-    return _solve(config, objective, finite, limits, fresh, show_progress)
+    return _solve(config, objective, finite, limits, fresh, show_progress, parts)
 
 
 def _solve(
@@ -71,15 +75,16 @@ def _solve(
     limits: list[AveragedODE],
     fresh: Layered,
     show_progress: bool | None,
+    parts: Parts | None,
 ) -> LimitResult:
     """Solve all flows, and measure the gaps."""
-    mesh = None if config.mesh is None else parse_mesh(config.mesh)
+    mesh = None if config.mesh is None else parse_mesh(config.mesh, config.device and devices_of(config.device))
     if mesh is not None:
         objective, finite, limits, fresh = shard((objective, finite, limits, fresh), mesh)
     # With several processes, each computes all gaps by itself.
     gap_mesh = mesh if jax.process_count() == 1 else None
     # One program is compiled while another runs. On a mesh all processes must start their programs in the same order.
-    with Progress(5, show_progress, at_once=2 if mesh is None else 1) as progress:
+    with Progress(5, show_progress, at_once=2 if mesh is None else 1, parts=parts) as progress:
         pooled = progress.start("Wasserstein-flow PDE", _flow_limit, config, objective, limits, fresh)
         trained = progress.start("Transformers", _flow_finite, config, objective, finite, solves=len(finite))
         members = progress.start("the PDE's replicates", _flow_replicates, config, objective, limits)
@@ -102,7 +107,7 @@ def _flow_finite(
     meter, config: LimitConfig, objective: Objective, models: Sequence[Transformer]
 ) -> tuple[FlowSolution, ...]:
     """The flows of the finite models."""
-    solutions = flow_many(objective, models, config.taus, rtol=config.rtol, progress_meter=meter)
+    solutions = flow_many(objective, models, config.taus, rtol=config.rtol, progress_meter=meter, throw=False)
     return tuple(_on_one_device(config, solution) for solution in solutions)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..._checks import shown
 from ...companions import CanonicalRisk
 from .._options import check_options, of_option
+from .._settings import Device
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class MarkovConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: fewer starts, chains, scales, widths, seeds and steps, unless these are given."""
+    x64: bool = False
+    """Compute in float64; by default in JAX's own precision, mostly float32."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import plot
-from .._table import Table
+from .._table import Table, in_text
 from ._config import MarkovConfig
 from ._portrait import SIDE, Portrait
 from ._trained import Trained
@@ -28,6 +28,10 @@ class MarkovResult:
 
     def table(self) -> str:
         """The tables that the command prints: the canonical model, then the trained ones."""
+        return in_text(self.tables())
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
         found = "seeds that found the bigram solution, and the median excess (1: the unigram minimum)"
         canonical = Table(
             Portrait.HEADS,
@@ -42,7 +46,12 @@ class MarkovResult:
         starts = Table(first.heads(), first.cells(), (0,), f"One-layer Transformer, AdamW: {found}", gap=4)
         others = [row for part in (self.rates, self.widths, self.mean_field) for row in part.cells()]
         varied = Table(self.rates.heads(), others, (0,), f"Learning rate and width: {found}", gap=4)
-        return f"{canonical}\n\n{starts}\n\n{varied}"
+        return canonical, starts, varied
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each initialisation and chain with seeds whose training failed."""
+        return tuple(line for name in _PARTS for line in getattr(self, name).failures())
 
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`."""

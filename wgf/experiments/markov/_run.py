@@ -5,20 +5,24 @@ from typing import Any
 import jax
 
 from ..._checks import check_memory
+from .._parts import Parts
 from .._progress import Progress
+from .._settings import with_settings
 from ._config import MarkovConfig, check
 from ._portrait import Portrait, portrait
 from ._result import MarkovResult
 from ._training import train_initialisations, train_mean_field, train_rates, train_widths
 
 
-def run(config: MarkovConfig, *, show_progress: bool | None = None) -> MarkovResult:
+@with_settings
+def run(config: MarkovConfig, *, show_progress: bool | None = None, parts: Parts | None = None) -> MarkovResult:
     """Run all parts: portraits, initialisations, learning rates, widths.
 
     **Arguments:**
 
     - `config`: [`wgf.experiments.MarkovConfig`][].
     - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.MarkovResult`][].
 
@@ -43,10 +47,10 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None) -> MarkovRes
     def mean_field(_):
         return train_mean_field(field_key, config.hard, config.particles, (0.02, 0.5), length=16, **common)
 
-    parts = {"initialisations": starts, "widths": widths, "mean field": mean_field, "learning rates": rates}
+    trainings = {"initialisations": starts, "widths": widths, "mean field": mean_field, "learning rates": rates}
     # One program is compiled while another runs.
-    with Progress(len(config.chains) + len(parts), show_progress, at_once=2) as progress:
-        trained = {name: progress.start(name, part) for name, part in parts.items()}
+    with Progress(len(config.chains) + len(trainings), show_progress, at_once=2, parts=parts) as progress:
+        trained = {name: progress.start(name, part) for name, part in trainings.items()}
         portraits = [
             progress.start(f"canonical model, p = {p:g}, q = {q:g}", _portrait, config, p, q) for p, q in config.chains
         ]

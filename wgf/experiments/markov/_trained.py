@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._failures import mark, of_seeds
+
 BIGRAM = 0.1
 """A run has found the bigram solution if its excess is below this share of the unigram solution's."""
 
@@ -34,6 +36,15 @@ class Trained:
         seeds = self.excess.shape[-1]
         found, middle = np.sum(self.excess < BIGRAM, axis=-1), np.median(self.excess, axis=-1)
         return [
-            [name, *(f"{n}/{seeds}  {m:.3f}" for n, m in zip(*counts, strict=True))]
-            for name, *counts in zip(self.rows, found, middle, strict=True)
+            [name, *(f"{n}/{seeds}  {m:.3f}  {mark(e)}".rstrip() for n, m, e in zip(*counts, strict=True))]
+            for name, *counts in zip(self.rows, found, middle, self.excess, strict=True)
+        ]
+
+    def failures(self) -> list[str]:
+        """A line for each row and chain with seeds that failed."""
+        return [
+            line
+            for name, chains in zip(self.rows, self.excess, strict=True)
+            for (p, q), excess in zip(self.chains, chains, strict=True)
+            for line in of_seeds(f"{name}, p = {p:g}, q = {q:g}", excess)
         ]

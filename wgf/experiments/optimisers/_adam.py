@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...flows import FlowSolution, TrainSolution
+from ...flows import TrainSolution
 from ...models import Transformer
 from ...objective import Objective
 from ._config import OptimisersConfig
-from ._methods import AdamParameters, adam, normalised_flow
+from ._methods import AdamParameters, OutputsAndRisk, adam, normalised_flow
 from ._order import Order, distance, distance_at_equal_risk
 
 Problem = tuple[Objective, Transformer]
@@ -21,7 +21,7 @@ OPTAX_EPSILON = 1e-8
 
 
 def adam_orders(
-    config: OptimisersConfig, problem: Problem, flowed: FlowSolution
+    _, config: OptimisersConfig, problem: Problem, flowed: OutputsAndRisk
 ) -> tuple[Order, Order, Order, np.ndarray]:
     """The orders of Adam, of AdamW and of Adam at Optax's epsilon, and the distance of both limits from the flow.
 

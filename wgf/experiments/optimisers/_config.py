@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..._checks import shown
 from .._options import check_options
+from .._settings import Device
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class OptimisersConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: fewer steps, batches, replicates and seeds, unless these are given."""
+    x64: bool = False
+    """Compute in float64; by default in JAX's own precision, mostly float32."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

@@ -6,6 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optimistix as optx
 from jaxtyping import Array, Float, Key, PyTree
@@ -18,8 +19,8 @@ from ...objective import Objective
 class OutputsAndRisk(NamedTuple):
     """The outputs, `[*runs, prompts]`, and the risk, `[*runs]`, of runs."""
 
-    outputs: Array
-    risk: Array
+    outputs: Array | np.ndarray
+    risk: Array | np.ndarray
 
 
 @eqx.filter_jit

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from ...flows import FlowSolution
+from .._failures import failed
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,20 @@ class Order:
 
     @property
     def exponents(self) -> Float[np.ndarray, " seeds"]:
-        """The slope of log y against log x, for each seed."""
-        return np.polyfit(np.log(self.x), np.log(self.y), 1)[0]
+        """The slope of log y against log x, for each seed that did not fail."""
+        return np.polyfit(np.log(self.x), np.log(self.y[:, ~failed(self.y.T)]), 1)[0]
 
     @property
     def exponent(self) -> float:
-        """The mean of the seeds' exponents."""
-        return float(self.exponents.mean())
+        """The mean of the seeds' exponents; NaN if all failed."""
+        return float(self.exponents.mean()) if self.exponents.size else float("nan")
 
     @property
     def interval(self) -> float:
         """Half the width of the exponent's 95 % interval, by Student's t over the seeds."""
         count = len(self.exponents)
+        if count < 2:
+            return float("nan")
         return float(stats.t.ppf(0.975, count - 1) * self.exponents.std(ddof=1) / np.sqrt(count))
 
     def last(self, points: int) -> "Order":
@@ -79,8 +81,11 @@ def distance(a: Any, b: Any) -> np.ndarray:
     return np.sqrt(np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2, axis=-1))
 
 
-def distance_at_equal_risk(risk: np.ndarray, outputs: np.ndarray, flowed: FlowSolution) -> np.ndarray:
-    """The distance of outputs `[saves, seeds, prompts]` from the flow's outputs, interpolated at equal risk."""
+def distance_at_equal_risk(risk: np.ndarray, outputs: np.ndarray, flowed: Any) -> np.ndarray:
+    """The distance of outputs `[saves, seeds, prompts]` from the flow's outputs, interpolated at equal risk.
+
+    **Arguments:** `flowed`: what has the flow's `outputs`, `[seeds, saves, prompts]`, and `risk`, `[seeds, saves]`.
+    """
     apart = np.full(risk.shape, np.nan)
     flows = zip(np.asarray(flowed.risk), np.asarray(flowed.outputs), strict=True)
     for seed, (flow_risk, flow_outputs) in enumerate(flows):

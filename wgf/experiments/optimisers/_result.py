@@ -8,7 +8,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ... import plot
-from .._table import Table
+from .._failures import failed, of_seeds
+from .._table import Table, in_text
 from ._adam import OPTAX_EPSILON
 from ._config import OptimisersConfig
 from ._order import BatchNoise, LongRun, Order
@@ -43,9 +44,20 @@ class OptimisersResult:
 
     def table(self) -> str:
         """The tables that the command prints: orders, then long runs."""
+        return in_text(self.tables())
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
         orders = Table(_HEADS, [_order_row(*row) for row in self._orders()], (0,), notes=self._notes())
         long_runs = Table(_LONG_HEADS, [_long_row(*item) for item in self.long_runs.items()], (0,))
-        return f"{orders}\n\n{long_runs}"
+        return orders, long_runs
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each method with seeds that failed."""
+        orders = {name: order.y for name, _, order in self._orders() if not name.startswith("the same")}
+        risks = {name: run.risk for name, run in self.long_runs.items()}
+        return tuple(line for name, values in (orders | risks).items() for line in of_seeds(name, values.T))
 
     def _orders(self) -> list[tuple[str, str, Order]]:
         """Name, exponent by theory, and measured order of each row."""
@@ -138,7 +150,10 @@ def _long_row(name: str, run: LongRun) -> list[str]:
 def _draw(axes: Any, orders: dict[str, Order], labels: tuple[str, str], title: str) -> None:
     groups = {}
     for name, order in orders.items():
-        line = np.exp(np.polyval(np.polyfit(np.log(order.x), np.log(order.y).mean(1), 1), np.log(order.x)))
+        if failed(order.y.T).all():
+            continue
+        y = order.y[:, ~failed(order.y.T)]
+        line = np.exp(np.polyval(np.polyfit(np.log(order.x), np.log(y).mean(1), 1), np.log(order.x)))
         spread = np.broadcast_to(order.x[:, None], order.y.shape)
         groups[f"{name}: {order}"] = (spread, order.y, order.x, line)
     plot.power_laws(axes, groups, labels, title)

@@ -11,12 +11,13 @@ from jaxtyping import Array, Key, PRNGKeyArray
 
 from ..._checks import check_memory
 from ...encoders import Average, Perceptron, SoftmaxAttention
-from ...flows import FlowSolution
 from ...measures import Gaussian
 from ...models import Transformer
 from ...objective import Objective
 from ...prompts import linear_regression
+from .._parts import Parts
 from .._progress import Progress
+from .._settings import with_settings
 from ._adam import OPTAX_EPSILON, Problem, adam_orders, run_adam, variants
 from ._config import OptimisersConfig, check
 from ._methods import OutputsAndRisk, descend, flows, response
@@ -24,13 +25,15 @@ from ._order import BatchNoise, LongRun, Order, distance, distance_at_equal_risk
 from ._result import OptimisersResult
 
 
-def run(config: OptimisersConfig, *, show_progress: bool | None = None) -> OptimisersResult:
+@with_settings
+def run(config: OptimisersConfig, *, show_progress: bool | None = None, parts: Parts | None = None) -> OptimisersResult:
     """Run gradient descent, SGD, Adam and AdamW at every step, and the long runs.
 
     **Arguments:**
 
     - `config`: [`wgf.experiments.OptimisersConfig`][].
     - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.OptimisersResult`][].
 
@@ -42,16 +45,12 @@ def run(config: OptimisersConfig, *, show_progress: bool | None = None) -> Optim
     draw_key, sgd_key, path_key = jax.random.split(jax.random.key(config.seed), 3)
     draw = lambda key: _draw_problem(config, key)  # noqa: E731
     problem = eqx.filter_vmap(draw)(jax.random.split(draw_key, config.seeds))
-    with Progress(4, show_progress) as progress:
-        with progress.task("gradient descent"):
-            flowed, along = _flow(config, problem)
-            descent = _descent_order(config, problem, flowed)
-        with progress.task("noise of SGD"):
-            by_step, by_batch = _noise(config, problem, sgd_key)
-        with progress.task("Adam and AdamW"):
-            adam, adamw, sharp, apart = adam_orders(config, problem, along)
-        with progress.task("long runs"):
-            long_runs = _long_runs(config, problem, along, path_key)
+    with Progress(5, show_progress, parts=parts) as progress:
+        flowed, along = progress.run("gradient flow", _flow, config, problem)
+        descent = progress.run("gradient descent", _descent_order, config, problem, flowed)
+        by_step, by_batch = progress.run("noise of SGD", _noise, config, problem, sgd_key)
+        adam, adamw, sharp, apart = progress.run("Adam and AdamW", adam_orders, config, problem, along)
+        long_runs = progress.run("long runs", _long_runs, config, problem, along, path_key)
     label_rms = float(np.sqrt(np.mean(np.asarray(problem[0].prompts.labels) ** 2)))
     return OptimisersResult(config, label_rms, descent, by_step, by_batch, adam, adamw, sharp, apart, long_runs)
 
@@ -65,15 +64,16 @@ def _draw_problem(config: OptimisersConfig, key: PRNGKeyArray) -> tuple[Objectiv
     return Objective(prompts, config.weight_decay), model
 
 
-def _flow(config: OptimisersConfig, problem: Problem) -> tuple[np.ndarray, FlowSolution]:
-    """The flow's outputs at `tau`, and the flow along times up to ten times `long_tau`."""
+def _flow(_, config: OptimisersConfig, problem: Problem) -> tuple[np.ndarray, OutputsAndRisk]:
+    """The flow's outputs at `tau`, `[seeds, prompts]`, and the flow at times up to ten times `long_tau`."""
     along = np.geomspace(0.01, 10 * config.long_tau, 160)
     taus = np.unique(np.concatenate([[0.0, config.tau], along]).astype(np.float32))
     solution = flows(*problem, jnp.asarray(taus), 1e-6)
-    return np.asarray(solution.outputs[:, np.searchsorted(taus, np.float32(config.tau))]), solution
+    outputs = np.asarray(solution.outputs)
+    return outputs[:, np.searchsorted(taus, np.float32(config.tau))], OutputsAndRisk(outputs, np.asarray(solution.risk))
 
 
-def _descent_order(config: OptimisersConfig, problem: Problem, flowed: np.ndarray) -> Order:
+def _descent_order(_, config: OptimisersConfig, problem: Problem, flowed: np.ndarray) -> Order:
     errors = [distance(_descend(config, problem, step).outputs[-1], flowed) for step in config.steps]
     return Order(np.array(config.steps), np.stack(errors))
 
@@ -82,7 +82,7 @@ def _descend(config: OptimisersConfig, problem: Problem, step: float, **options:
     return descend(*problem, step, round(config.tau / step), chunk=config.chunk, **options)
 
 
-def _noise(config: OptimisersConfig, problem: Problem, key: PRNGKeyArray) -> tuple[BatchNoise, BatchNoise]:
+def _noise(_, config: OptimisersConfig, problem: Problem, key: PRNGKeyArray) -> tuple[BatchNoise, BatchNoise]:
     """SGD at every step with the second batch size, and at the second step with every batch size."""
     step, batch = config.steps[1], config.batches[1]
     unit = np.asarray(response(*problem, step, round(config.tau / step))) / step
@@ -108,7 +108,7 @@ def _replicates(config: OptimisersConfig, key: PRNGKeyArray) -> Key[Array, "seed
 
 
 def _long_runs(
-    config: OptimisersConfig, problem: Problem, flowed: FlowSolution, key: PRNGKeyArray
+    _, config: OptimisersConfig, problem: Problem, flowed: OutputsAndRisk, key: PRNGKeyArray
 ) -> dict[str, LongRun]:
     """The long runs of all four methods, by name."""
     objectives, models = problem
@@ -147,6 +147,6 @@ def _long_adam(config: OptimisersConfig, problem: Problem) -> list[OutputsAndRis
     ]
 
 
-def _compare(updates: np.ndarray, end: OutputsAndRisk, flowed: FlowSolution) -> LongRun:
+def _compare(updates: np.ndarray, end: OutputsAndRisk, flowed: OutputsAndRisk) -> LongRun:
     risk, outputs = np.asarray(end.risk), np.asarray(end.outputs)
     return LongRun(updates, risk, distance_at_equal_risk(risk, outputs, flowed))

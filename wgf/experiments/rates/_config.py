@@ -8,6 +8,7 @@ import numpy as np
 from ..._checks import shown
 from .._grouping import Size
 from .._options import check_options
+from .._settings import Device
 
 PATHS = ("M / log L fixed", "M / log L growing", "M / log L shrinking")
 OPTIMISERS = ("adam", "adamw")
@@ -63,6 +64,10 @@ class RatesConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: small models, few seeds, one optimiser, unless these are given."""
+    x64: bool = False
+    """Compute in float64; by default in JAX's own precision, mostly float32."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

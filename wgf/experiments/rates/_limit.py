@@ -33,7 +33,7 @@ class Reference(NamedTuple):
 class LimitFlow(NamedTuple):
     """The limit's flow, with the finite models' particles as tracers.
 
-    - `pooled`: its solution.
+    - `pooled`: its solution, without the tracers.
     - `tracers`: the tracers of each size at the end, `[seeds, L, M, ...]`.
     - `transport`: the root mean square error of a tracer.
     """
@@ -74,7 +74,9 @@ def flow_limit(
     ended: dict[Size, PyTree[np.ndarray]] = {}
     for depth, tracer in zip(depths, solved.pooled.model_at(-1).tracers, strict=True):
         ended |= split_widths([size for size in particles if size[0] == depth], tracer.particles, _seeds(particles))
-    return LimitFlow(Reference(*estimates), solved.pooled, ended, float(solved.transport_error()[-1]))
+    # The tracers are large, and are in `ended`.
+    pooled = eqx.tree_at(lambda solution: solution.models.tracers, solved.pooled, ())
+    return LimitFlow(Reference(*estimates), pooled, ended, float(solved.transport_error()[-1]))
 
 
 def train_limit(objective: Objective, models: Sequence[AveragedODE], schedule: TrainingSchedule) -> Reference:

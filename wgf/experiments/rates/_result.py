@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from ...analysis import FORMS, RateFit, fit_rates
+from .._failures import failed, mark, of_seeds
 from .._grouping import Size
-from .._table import Table
+from .._table import Table, in_text
 from ._config import RatesConfig
 from ._gaps import ReferenceNoise, SeedGaps
 
 KINDS = ("output", "coupling", "risk", "objective")
 EXPONENTS = ("alpha", "beta", "gamma")
-_HEADS = ("method", "L", "M", "output", "+-", "coupling", "risk", "Q", "excess", "+-")
+_HEADS = ("method", "L", "M", "output", "+-", "coupling", "risk", "Q", "excess", "+-", "")
 _NAMES = {"flow": "gradient flow", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -41,8 +42,10 @@ class RatesResult:
         return {key: self._fit(*key) for key in kinds}
 
     def _fit(self, method: str, kind: str) -> RateFit:
-        sizes = [size for size in self.config.grid() if size in self.found[method]]
-        values = np.stack([getattr(self.found[method][size], kind) for size in sizes])
+        found = {size: getattr(gaps, kind) for size, gaps in self.found[method].items()}
+        # A size is left out if one of its seeds failed.
+        sizes = [size for size in self.config.grid() if size in found and not failed(found[size]).any()]
+        values = np.stack([found[size] for size in sizes])
         depths, widths = np.array(sizes).T
         return fit_rates(depths, widths, values, resamples=self.config.resamples, seed=self.config.seed)
 
@@ -52,10 +55,24 @@ class RatesResult:
 
     def table(self) -> str:
         """The table that the command prints: a row per method and size, then paths, fits and verdicts."""
+        return in_text(self.tables())
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
         rows = [
             _row(method, size, gaps) for method, found in self.found.items() for size, gaps in sorted(found.items())
         ]
-        return str(Table(_HEADS, rows, left=(0,), notes=[*self._paths(), *self._fits(), *self._notes()]))
+        return (Table(_HEADS, rows, left=(0, 10), notes=[*self._paths(), *self._fits(), *self._notes()]),)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each method and size with seeds that failed."""
+        sizes = ((method, size, gaps) for method, found in self.found.items() for size, gaps in found.items())
+        return tuple(
+            line
+            for method, (depth, width), gaps in sizes
+            for line in of_seeds(f"{method}, {depth} x {width}", gaps.output)
+        )
 
     def _paths(self) -> list[str]:
         lines = []
@@ -176,7 +193,9 @@ def _row(method: str, size: Size, gaps: SeedGaps) -> list[str]:
     cells = [f"{output:.2e}", f"{bar:.1e}", *(f"{root:.2e}" if np.isfinite(root) else "-" for root in roots)]
     if np.isfinite(gaps.excess).all():
         cells += [f"{np.mean(gaps.excess):+.1e}", f"{np.std(gaps.excess, ddof=1) / np.sqrt(seeds):.1e}"]
-    return [method, *map(str, size), *cells]
+    else:
+        cells += ["", ""]
+    return [method, *map(str, size), *cells, mark(gaps.output)]
 
 
 def _title(kind: str, fit: RateFit) -> str:

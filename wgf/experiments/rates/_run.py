@@ -1,5 +1,7 @@
 """The run of `wgf rates`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -9,10 +11,12 @@ from ...encoders import Average, Perceptron, SoftmaxAttention
 from ...models import AveragedODE
 from ...objective import Objective
 from .._grouping import Size, group_by_compile_cost
+from .._parts import Parts
 from .._progress import Progress
+from .._settings import with_settings
 from ._config import RatesConfig, check
 from ._gaps import ReferenceNoise, SeedGaps, SinkhornExcess, coupling_gap, gaps_of, noise_of
-from ._limit import draw_replicates, flow_limit, train_limit
+from ._limit import LimitFlow, draw_replicates, flow_limit, train_limit
 from ._padding import PaddedModels, draw_padded
 from ._result import RatesResult
 from ._training import FlowSchedule, TrainingSchedule, flow_all, train_all
@@ -21,13 +25,15 @@ _COMPILE_COST = 2**20
 """The compile time of a program, in velocities of one particle on 16 prompts."""
 
 
-def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResult:
+@with_settings
+def run(config: RatesConfig, *, show_progress: bool | None = None, parts: Parts | None = None) -> RatesResult:
     """Solve the limit with the finite models' particles as tracers, then every size, and again for each optimiser.
 
     **Arguments:**
 
     - `config`: [`wgf.experiments.RatesConfig`][].
     - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.RatesResult`][].
 
@@ -58,7 +64,8 @@ def run(config: RatesConfig, *, show_progress: bool | None = None) -> RatesResul
         for groups in (flow_groups, train_groups)
     )
     found, noise = {}, {}
-    with Progress(2 * len(to_flow) + 1 + len(config.optimisers) * (1 + len(to_train)), show_progress) as progress:
+    count = 2 + len(to_flow) + len(config.optimisers) * (1 + len(to_train))
+    with Progress(count, show_progress, parts=parts) as progress:
         found["flow"], noise["flow"] = _flow(config, objective, limit, to_flow, progress)
         for name in config.optimisers:
             found[name], noise[name] = _train(config, name, objective, limit, to_train, progress)
@@ -75,22 +82,30 @@ def _flow(
     """The gaps of all sizes under the flow. The gaps of particles are measured on the grid only."""
     schedule, grid = FlowSchedule(config.tau, config.steps), set(config.grid())
     starts = {size: p for group in groups for size, p in group.unpad(group.models.measure.particles).items()}
-    with progress.task("the limit, with tracers"):
-        limit = flow_limit(objective, models, {size: starts[size] for size in sorted(grid)}, schedule)
-    noise = noise_of(objective, limit.reference, limit.transport)
-    excess = SinkhornExcess(limit, max(config.widths), config.cloud, config.seed)
+
+    # The tracers are large. They are computed, or read, only if a gap is not yet there, and not kept in the end.
+    @functools.cache
+    def limit() -> LimitFlow:
+        tracers = {size: starts[size] for size in sorted(grid)}
+        name = "the limit, with tracers"
+        return progress.run(name, lambda _: flow_limit(objective, models, tracers, schedule), is_temporary=True)
+
+    noise = progress.run("noise of the limit", lambda _: noise_of(objective, limit().reference, limit().transport))
+    excess = functools.cache(lambda: SinkhornExcess(limit(), max(config.widths), config.cloud, config.seed))
+
+    def gaps(_, group: PaddedModels) -> dict[Size, SeedGaps]:
+        ends = flow_all(objective, group.models, schedule)
+        moved = group.unpad(ends.particles)
+        found = {s: gaps_of(objective, e, limit().reference, noise) for s, e in group.split(ends).items()}
+        for size in grid & set(group.sizes):
+            tracers = limit().tracers[size]
+            coupling = coupling_gap(moved[size], tracers, noise.coupling)
+            found[size] = found[size]._replace(coupling=coupling, excess=excess()(size, moved[size], tracers))
+        return found
+
     found: dict[Size, SeedGaps] = {}
     for group in groups:
-        with progress.task(f"flow: {group}"):
-            ends = flow_all(objective, group.models, schedule)
-            moved = group.unpad(ends.particles)
-            gaps = {s: gaps_of(objective, e, limit.reference, noise) for s, e in group.split(ends).items()}
-        with progress.task(f"distances: {group}"):
-            for size in grid & set(group.sizes):
-                tracers = limit.tracers[size]
-                coupling = coupling_gap(moved[size], tracers, noise.coupling)
-                gaps[size] = gaps[size]._replace(coupling=coupling, excess=excess(size, moved[size], tracers))
-        found |= gaps
+        found |= progress.run(f"flow: {group}", gaps, group)
     return found, noise
 
 
@@ -105,12 +120,14 @@ def _train(
     """The gaps of outputs, risk and Q under an optimiser, to the limit under the same optimiser."""
     decoupled = jnp.asarray(config.decoupled if name == "adamw" else 0.0)
     schedule = TrainingSchedule(config.learning_rate, config.epsilon, decoupled, config.updates)
-    with progress.task(f"{name}: the limit"):
-        reference = train_limit(objective, models, schedule)
+    reference = progress.run(f"{name}: the limit", lambda _: train_limit(objective, models, schedule))
     noise = noise_of(objective, reference)
+
+    def gaps(_, group: PaddedModels) -> dict[Size, SeedGaps]:
+        ends = group.split(train_all(objective, group.models, schedule))
+        return {size: gaps_of(objective, end, reference, noise) for size, end in ends.items()}
+
     found: dict[Size, SeedGaps] = {}
     for group in groups:
-        with progress.task(f"{name}: {group}"):
-            ends = group.split(train_all(objective, group.models, schedule))
-            found |= {size: gaps_of(objective, end, reference, noise) for size, end in ends.items()}
+        found |= progress.run(f"{name}: {group}", gaps, group)
     return found, noise

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from ...analysis import LinearRate, linear_rate
 from ...companions import Spectrum
+from .._failures import failed
 from ._config import ResidualConfig
 
 
@@ -51,6 +52,9 @@ def conditions_of(config: ResidualConfig) -> list[Condition]:
     return [*single, *linear, *descent, *deep]
 
 
+_NO_FIT = LinearRate(float("nan"), float("nan"), float("nan"), float("nan"), (0, 0))
+
+
 @dataclass(frozen=True)
 class Runs:
     """The runs of one condition, one per seed.
@@ -70,8 +74,9 @@ class Runs:
 
     @cached_property
     def fits(self) -> tuple[LinearRate, ...]:
-        """The line through each seed's log-loss."""
-        return tuple(linear_rate(t, loss) for t, loss in zip(self.times, self.loss, strict=True))
+        """The line through each seed's log-loss; NaN for a seed that failed."""
+        seeds = zip(self.times, self.loss, failed(self.loss), strict=True)
+        return tuple(_NO_FIT if has_failed else linear_rate(t, loss) for t, loss, has_failed in seeds)
 
     @property
     def rates(self) -> Float[np.ndarray, " seeds"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..._checks import shown
 from ...companions import SmoothLeakyReLU
 from .._options import check_options, check_rtol
+from .._settings import Device
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class ResidualConfig:
     """The seed of every random draw."""
     quick: bool = False
     """Run in seconds: fewer conditions, unless these are given."""
+    x64: bool = False
+    """Compute in float64; by default in JAX's own precision, mostly float32."""
+    device: Device | None = None
+    """The kind of device to compute on; by default the one that JAX chooses."""
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 

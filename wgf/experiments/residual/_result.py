@@ -9,14 +9,16 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ... import plot
+from .._failures import mark, of_seeds
 from .._power_law import PowerLaw
-from .._table import Table
+from .._settings import in_settings
+from .._table import Table, in_text
 from ._condition import Runs
 from ._config import ResidualConfig
 
 _HEADS = (
     *("", "residual", "L", "N", "T", "gamma", "cond.", "at end", "s_min^2", "decades", "R2", "linear"),
-    *("rate", "rate/s2", "bound", "slack"),
+    *("rate", "rate/s2", "bound", "slack", ""),
 )
 
 
@@ -52,7 +54,17 @@ class ResidualResult:
 
     def table(self) -> str:
         """The table that the command prints: a row per condition."""
-        return str(Table(_HEADS, [_row(runs) for runs in self.runs], left=(0,), notes=self._notes(), gap=1))
+        return in_text(self.tables())
+
+    @in_settings
+    def tables(self) -> tuple[Table, ...]:
+        """The tables themselves, cell by cell."""
+        return (Table(_HEADS, [_row(runs) for runs in self.runs], left=(0, 16), notes=self._notes(), gap=1),)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each condition with seeds whose training failed."""
+        return tuple(line for r in self.runs for line in of_seeds(r.condition.name.replace("_", " "), r.loss))
 
     def _notes(self) -> list[str]:
         config, slope = self.config, self.config.slope
@@ -88,11 +100,13 @@ class ResidualResult:
         )
         return without.conditions[:, 0] / runs.conditions[:, 0]
 
+    @in_settings
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`: of each condition, with leading axes `[seeds, saves]`."""
         fields = ("times", "loss", "dissipation", "bound", "least", "greatest")
         return {f"{r.condition.name}_{field}": getattr(r, field) for r in self.runs for field in fields}
 
+    @in_settings
     def figure(self) -> Figure:
         """Loss and condition number along training, the law of the rate, and depth."""
         figure = Figure(figsize=(12.5, 7.4), layout="constrained")
@@ -176,6 +190,7 @@ def _row(runs: Runs) -> list[str]:
         f"{np.median(runs.rates / squares):.2g}",
         f"{np.median(runs.bound[:, 0]):.2g}",
         f"{np.min(runs.slack):.3g}" if np.all(runs.bound > 0) else "-",
+        mark(runs.loss),
     ]
 
 
