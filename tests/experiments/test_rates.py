@@ -13,8 +13,8 @@ from wgf.experiments import Parts, RatesConfig, rates
 from wgf.experiments._grouping import group_by_compile_cost
 from wgf.experiments._results import save
 from wgf.experiments.rates import RatesResult
-from wgf.experiments.rates._gaps import SinkhornExcess, coupling_gap, subtract_noise
-from wgf.experiments.rates._limit import LimitFlow, Reference, concatenate_widths, split_widths
+from wgf.experiments.rates._gaps import coupling_gap, squared_bias, subtract_noise
+from wgf.experiments.rates._limit import concatenate_widths, split_widths
 from wgf.experiments.rates._padding import draw_padded
 from wgf.experiments.rates._training import FlowSchedule, TrainingSchedule, flow_all, train_all
 
@@ -89,28 +89,17 @@ def test_noise_is_subtracted_in_square_down_to_a_tenth_of_it():
     np.testing.assert_allclose(subtract_noise(np.array([5.0, -5.0, 1.0]), 3.0), [4.0, 4.0, 0.3])
 
 
-@pytest.mark.slow
-def test_padded_clouds_have_the_excess_of_their_own_particles(problem):
-    """The excess equals that of unpadded Sinkhorn divergences. Equal clouds have no excess."""
-    objective, encoder, _, own = problem
-    law = wgf.measures.Gaussian(encoder, 0.7).staged(8, jax.random.key(3), solver=wgf.measures.ThreeEighths())
-    limit = wgf.flow(objective, wgf.AveragedODE(encoder, law), jnp.array([0.0, 0.1]), **FlowSchedule(0.1, 1).options())
-    unknown = Reference(*(None,) * 3)  # pyright: ignore[reportArgumentType]
-    excess = SinkhornExcess(LimitFlow(unknown, limit, {}, 0.0), width=7, cloud=99, seed=0)
-    particles = own[SIZES[2]]
-    tracers = jax.tree.map(lambda leaf: leaf[::-1], particles)
-    np.testing.assert_allclose(excess(SIZES[2], particles, particles), 0, atol=1e-12)
-    found = excess(SIZES[2], particles, tracers)
-    np.testing.assert_allclose(found[0], -found[1], rtol=1e-10)
-    end, epsilon = limit.model_at(-1).measure, excess._epsilon
-    divergences = [0.0, 0.0]
-    # Layers 1 and 3 of 4 begin at 1/4 and 3/4. The nodes at 1/3 and 1 are the nearest to their middles.
-    for layer, node in ((1, 1), (3, 3)):
-        points = wgf.measures.coordinates(end.particles)[node]
-        for seed in range(SEEDS):
-            cloud = wgf.measures.coordinates(jax.tree.map(lambda leaf, s=seed: jnp.asarray(leaf[s]), particles))[layer]
-            divergences[seed] += float(wgf.transport.sinkhorn_divergence(cloud, points, epsilon=epsilon).value) / 2
-    np.testing.assert_allclose(found[0], divergences[0] - divergences[1], rtol=1e-6)
+def test_the_squared_bias_is_that_of_the_mean_over_all_seeds():
+    """Differences of a known mean and scatter: the estimate is free of the variance, and its error is no smaller."""
+    random, weights, mean, count = np.random.default_rng(0), np.array([0.25, 0.75]), np.array([0.3, -0.1]), 500
+    for scatter, most in ((0.03, 1.2), (1.0, 1.7)):
+        off = mean + scatter * random.normal(size=(count, 6, 2))
+        found = np.array([squared_bias(each, weights) for each in off])
+        estimates, errors = found.mean(1), found.std(1, ddof=1) / np.sqrt(6)
+        assert abs(estimates.mean() - mean**2 @ weights) < 4 * estimates.std() / np.sqrt(count)
+        # The jackknife is exact where the bias rules, and too wide where the scatter does.
+        assert 0.85 < np.sqrt(np.mean(errors**2)) / estimates.std() < most
+    np.testing.assert_allclose(squared_bias(np.tile(mean, (6, 1)), weights), mean**2 @ weights, rtol=1e-12)
 
 
 def test_sizes_share_programs_where_that_is_cheap():

@@ -56,8 +56,6 @@ class RatesConfig:
     """The number of steps of Kutta's 3/8 rule in the limit's depth solve."""
     replicates: int = 8
     """The number of independent replicates of the limit, which are pooled. Their spread measures the limit's error."""
-    cloud: int = 512
-    """The number of the limit's particles per depth in Sinkhorn divergences."""
     resamples: int = 200
     """The number of resamples of the bootstrap over seeds."""
     seed: int = 0
@@ -89,7 +87,6 @@ class RatesConfig:
             reference=128,
             depth_steps=1,
             replicates=4,
-            cloud=128,
             resamples=20,
             quick=True,
         )
@@ -118,7 +115,7 @@ class RatesConfig:
 
 def check(config: RatesConfig) -> None:
     """Raise `ValueError` that names the first option that cannot be used."""
-    least = {"seeds": 3, "replicates": 2, "cloud": 2, "resamples": 2}
+    least = {"seeds": 3, "replicates": 2, "resamples": 2}
     check_options(config, least=least, zero=("weight_decay", "decoupled"), distinct=("optimisers",))
     for name in ("depths", "widths"):
         values = getattr(config, name)

@@ -12,7 +12,6 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ...analysis import Estimate, flow_replicates, pool
 from ...encoders import AbstractEncoder, Average
-from ...flows import FlowSolution
 from ...measures import Gaussian, Layered, SignPairs, Sobol, ThreeEighths
 from ...models import AbstractModel, AveragedODE, Transformer
 from ...objective import Objective
@@ -33,13 +32,11 @@ class Reference(NamedTuple):
 class LimitFlow(NamedTuple):
     """The limit's flow, with the finite models' particles as tracers.
 
-    - `pooled`: its solution, without the tracers.
     - `tracers`: the tracers of each size at the end, `[seeds, L, M, ...]`.
     - `transport`: the root mean square error of a tracer.
     """
 
     reference: Reference
-    pooled: FlowSolution
     tracers: Mapping[Size, PyTree[np.ndarray]]
     transport: float
 
@@ -74,9 +71,7 @@ def flow_limit(
     ended: dict[Size, PyTree[np.ndarray]] = {}
     for depth, tracer in zip(depths, solved.pooled.model_at(-1).tracers, strict=True):
         ended |= split_widths([size for size in particles if size[0] == depth], tracer.particles, _seeds(particles))
-    # The tracers are large, and are in `ended`.
-    pooled = eqx.tree_at(lambda solution: solution.models.tracers, solved.pooled, ())
-    return LimitFlow(Reference(*estimates), pooled, ended, float(solved.transport_error()[-1]))
+    return LimitFlow(Reference(*estimates), ended, float(solved.transport_error()[-1]))
 
 
 def train_limit(objective: Objective, models: Sequence[AveragedODE], schedule: TrainingSchedule) -> Reference:

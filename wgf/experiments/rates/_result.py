@@ -18,7 +18,7 @@ from ._gaps import ReferenceNoise, SeedGaps
 
 KINDS = ("output", "coupling", "risk", "objective")
 EXPONENTS = ("alpha", "beta", "gamma")
-_HEADS = ("method", "L", "M", "output", "+-", "coupling", "risk", "Q", "excess", "+-", "")
+_HEADS = ("method", "L", "M", "output", "+-", "coupling", "risk", "Q", "root(LM) output", "bias", "+-", "")
 _NAMES = {"flow": "gradient flow", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -62,7 +62,7 @@ class RatesResult:
         rows = [
             _row(method, size, gaps) for method, found in self.found.items() for size, gaps in sorted(found.items())
         ]
-        return (Table(_HEADS, rows, left=(0, 10), notes=[*self._paths(), *self._fits(), *self._notes()]),)
+        return (Table(_HEADS, rows, left=(0, 11), notes=[*self._paths(), *self._fits(), *self._notes()]),)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -98,7 +98,8 @@ class RatesResult:
             "fits: a L^-alpha + b L^-beta M^-gamma [95 %, bootstrap over seeds]; below: forms of theory",
             f"gaps: root mean squares over {config.seeds} seeds, at tau = {config.tau:g} or after {config.updates} "
             f"updates; label RMS {self.label_rms:.3f}",
-            "coupling: distance from the limit's tracers; excess: Sinkhorn divergence minus theirs (a square)",
+            "coupling: distance from the limit's tracers; root(LM) output: the output gap times the root of L M",
+            "bias: share of the squared bias over seeds in the squared output gap; the rest is scatter",
             f"reference: {config.replicates} replicates x {config.reference} particles at each stage time; its RMS "
             "error, subtracted in square:",
             f"    in outputs {noise}; of the flow in coupling {flow.coupling:.1e}, risk {flow.risk:.1e}, "
@@ -186,15 +187,13 @@ def _rms(values: np.ndarray) -> float:
 
 
 def _row(method: str, size: Size, gaps: SeedGaps) -> list[str]:
-    """Root mean squares over seeds, with the standard errors of the output gap and of the excess."""
+    """Root mean squares over seeds, with the standard errors of the output gap and of the share of its bias."""
     output, seeds = _rms(gaps.output), len(gaps.output)
     bar = np.std(gaps.output**2, ddof=1) / np.sqrt(seeds) / (2 * output)
     roots = (_rms(getattr(gaps, kind)) for kind in KINDS[1:])
     cells = [f"{output:.2e}", f"{bar:.1e}", *(f"{root:.2e}" if np.isfinite(root) else "-" for root in roots)]
-    if np.isfinite(gaps.excess).all():
-        cells += [f"{np.mean(gaps.excess):+.1e}", f"{np.std(gaps.excess, ddof=1) / np.sqrt(seeds):.1e}"]
-    else:
-        cells += ["", ""]
+    share, error = np.mean(gaps.bias), np.std(gaps.bias, ddof=1) / np.sqrt(seeds)
+    cells += [f"{np.sqrt(np.prod(size)) * output:.3f}", *(f"{x / output**2:.2f}" for x in (share, error))]
     return [method, *map(str, size), *cells, mark(gaps.output)]
 
 

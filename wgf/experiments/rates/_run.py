@@ -15,7 +15,7 @@ from .._parts import Parts
 from .._progress import Progress
 from .._settings import with_settings
 from ._config import RatesConfig, check
-from ._gaps import ReferenceNoise, SeedGaps, SinkhornExcess, coupling_gap, gaps_of, noise_of
+from ._gaps import ReferenceNoise, SeedGaps, coupling_gap, gaps_of, noise_of
 from ._limit import LimitFlow, draw_replicates, flow_limit, train_limit
 from ._padding import PaddedModels, draw_padded
 from ._result import RatesResult
@@ -91,16 +91,14 @@ def _flow(
         return progress.run(name, lambda _: flow_limit(objective, models, tracers, schedule), is_temporary=True)
 
     noise = progress.run("noise of the limit", lambda _: noise_of(objective, limit().reference, limit().transport))
-    excess = functools.cache(lambda: SinkhornExcess(limit(), max(config.widths), config.cloud, config.seed))
 
     def gaps(_, group: PaddedModels) -> dict[Size, SeedGaps]:
         ends = flow_all(objective, group.models, schedule)
         moved = group.unpad(ends.particles)
         found = {s: gaps_of(objective, e, limit().reference, noise) for s, e in group.split(ends).items()}
         for size in grid & set(group.sizes):
-            tracers = limit().tracers[size]
-            coupling = coupling_gap(moved[size], tracers, noise.coupling)
-            found[size] = found[size]._replace(coupling=coupling, excess=excess()(size, moved[size], tracers))
+            coupling = coupling_gap(moved[size], limit().tracers[size], noise.coupling)
+            found[size] = found[size]._replace(coupling=coupling)
         return found
 
     found: dict[Size, SeedGaps] = {}
