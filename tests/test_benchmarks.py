@@ -69,8 +69,8 @@ def test_memory(tmp_path):
     assert set(report) >= ABOUT
     (row,) = report["tables"][1]["rows"]
     assert row[0] in shown
-    assert row[6] > 100, "MiB, so that the flow outweighs the noise of a process"
-    assert 1 / 1.5 < row[7] < 1.5
+    assert row[7] > 100, "MiB, so that the flow outweighs the noise of a process"
+    assert 1 / 1.5 < row[8] < 1.5
 
 
 @pytest.mark.slow

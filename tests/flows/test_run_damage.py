@@ -337,12 +337,12 @@ def test_one_process_writes_a_directory_at_a_time(folder, whole):
 def test_unchecked_files_must_still_fit(folder):
     """Without digests a state of another shape or time is found all the same."""
     (folder / "digests.json").unlink()
-    path = folder / "saves" / "0001.npz"
+    path = folder / "saves" / "0000.npz"
     right = dict(np.load(path))
     for name, value in (("tau", 7.0), ("dissipated", np.zeros(2))):
         np.savez(path, **{**right, name: value})
         with (
             pytest.warns(UserWarning, match="digests.json is missing"),
-            pytest.raises(ValueError, match=r"0001.npz is missing, truncated or has other contents"),
+            pytest.raises(ValueError, match=r"0000.npz is missing, truncated or has other contents"),
         ):
             solve(folder)
