@@ -195,3 +195,11 @@ def test_a_class_that_does_not_return_one_number_per_prompt_is_refused(prompts):
 
 def test_readouts_are_read_prompt_by_prompt(prompts):
     np.testing.assert_array_equal(FunctionReadout(last_row)(prompts.tokens), QueryEntry(2)(prompts.tokens))
+
+
+@pytest.mark.parametrize("kind", [FunctionLoss, FunctionReadout])
+@pytest.mark.parametrize("value", [3, HalfSquaredError])
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_function_is_refused(kind, value):
+    with pytest.raises(ValueError, match=r"`function` must be a function of one prompt, .*; got (3|the class Half)"):
+        kind(value)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from .._backend.canonical import canonical
 from .._backend.precision import Module
-from .._checks import instance
+from .._checks import instance, shown
 from .._display.text import Brief
 from ._loss import AbstractLoss
 from ._readout import AbstractReadout
@@ -46,6 +46,8 @@ class FunctionLoss(AbstractLoss, Brief):
 
     A function that has the same code, constants and globals as an earlier one stands for the same program: nothing is
     compiled again.
+
+    **Raises:** `ValueError` unless `function` is a function.
     """
 
     function: Callable[..., Any]
@@ -94,6 +96,8 @@ class FunctionReadout(AbstractReadout, Brief):
 
     - `function`: maps tokens `[D, N+1]` to a number, or to an array of real numbers. It must work under `jit`, `vmap`
       and `grad`.
+
+    **Raises:** `ValueError` unless `function` is a function.
     """
 
     function: Callable[..., Any]
@@ -139,5 +143,9 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as a PyTree without arrays. A module stays, for it may have arrays.
 
     Functions that compute the same have one representative, so that a cell that runs again compiles nothing.
+
+    **Raises:** `ValueError` unless it is a function, and not a class.
     """
+    if not callable(function) or isinstance(function, type):
+        raise ValueError(f"`function` must be a function of one prompt, e.g. optax.huber_loss; got {shown(function)}.")
     return function if isinstance(function, eqx.Module) else Plain(canonical(function))
