@@ -47,7 +47,7 @@ def test_numbers_take_the_type_of_the_model(dtype):
     problem = posed(dtype, dt0=0.1, steady=0.5)
     assert isinstance(problem.controller, diffrax.PIDController)
     numbers = problem.taus, problem.temperature, problem.dt0, problem.steady, problem.controller.rtol
-    assert {number.dtype for number in numbers} == {jnp.dtype(dtype)}
+    assert {jnp.asarray(number).dtype for number in numbers} == {jnp.dtype(dtype)}
 
 
 def test_a_temperature_makes_constant_steps_of_a_stochastic_method():
