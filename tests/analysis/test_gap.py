@@ -216,7 +216,7 @@ def grown(solution, model):
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3) if eqx.is_array(leaf) else leaf, model)
 
     def grow(measure, rate):
-        factors = 1 + rate * jnp.arange(3)
+        factors = 1 + rate * jnp.arange(3.0)
         return jax.tree.map(lambda leaf: leaf * factors.reshape(-1, *[1] * (leaf.ndim - 1)), measure.particles)
 
     stacked = stacked.with_particles(grow(stacked.measure, 0.25))

@@ -45,8 +45,9 @@ def test_the_defaults_are_an_adaptive_solve_without_noise_or_stop():
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_numbers_take_the_type_of_the_model(dtype):
     problem = posed(dtype, dt0=0.1, steady=0.5)
+    assert isinstance(problem.controller, diffrax.PIDController)
     numbers = problem.taus, problem.temperature, problem.dt0, problem.steady, problem.controller.rtol
-    assert {number.dtype for number in numbers} == {jnp.dtype(dtype)}
+    assert {jnp.asarray(number).dtype for number in numbers} == {jnp.dtype(dtype)}
 
 
 def test_a_temperature_makes_constant_steps_of_a_stochastic_method():
@@ -78,6 +79,7 @@ def test_a_grid_has_diffusion_in_the_place_of_noise():
 
 def test_the_norm_of_a_state_is_that_of_its_parameters():
     problem = posed()
+    assert isinstance(problem.controller, diffrax.PIDController)
     assert problem.controller.norm(problem.start()) == 4
 
 

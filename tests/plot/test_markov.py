@@ -57,7 +57,7 @@ def test_a_share_of_none_is_a_bar_that_can_be_seen(axes):
     plot.success_bars(axes, ["one", "two"], {"a": np.array([0.0, 0.5]), "b": np.array([1.0, 0.25])}, "title")
     assert [bar.get_height() for bar in axes.patches] == [0.01, 0.5, 1.0, 0.25]
     centres = np.array([bar.get_x() + bar.get_width() / 2 for bar in axes.patches]).reshape(2, 2)
-    np.testing.assert_allclose(centres.mean(axis=0), [0, 1])
+    np.testing.assert_allclose(centres.mean(axis=0), [0, 1], atol=1e-12)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["one", "two"]
 
 

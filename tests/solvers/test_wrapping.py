@@ -26,4 +26,5 @@ def test_tolerances_and_norm_are_those_of_the_inner_controller():
 def test_the_direction_of_time_reaches_the_inner_controller():
     wrapped = CourantController(Directed(1e-3, 1e-6), 0.5).wrap(-1)
     assert isinstance(wrapped, CourantController)
+    assert isinstance(wrapped.inner, Directed)
     assert (wrapped.inner.direction, wrapped.aim) == (-1, 0.5)

@@ -36,7 +36,7 @@ def squares():
 def by_hand(epsilon):
     """Potentials by 2,000 plain iterations in logarithms, with f normalised to mean 0."""
     cost, a, b = squares(), np.log(np.asarray(A, float)), np.log(np.asarray(B, float))
-    g = np.zeros(5)
+    f, g = np.zeros(7), np.zeros(5)
     for _ in range(2000):
         f = -epsilon * logsumexp((g - cost) / epsilon + b, axis=1)
         g = -epsilon * logsumexp((f[:, None] - cost) / epsilon + a[:, None], axis=0)

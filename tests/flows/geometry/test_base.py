@@ -9,6 +9,7 @@ from helpers import FLOATS, Matrix, bound, regression
 import wgf
 from wgf.flows._geometry.base import error_control, prompt_weights, real_dtype, risk, value_and_outputs
 from wgf.flows._geometry.euclidean import Euclidean
+from wgf.flows._geometry.lagrangian import Lagrangian
 
 
 def half_square(model):
@@ -45,7 +46,7 @@ def test_an_objective_has_outputs_weights_and_a_risk_below_q(problem):
     np.testing.assert_allclose(q, objective(model), rtol=bound(1e-14, 1e-6))
     np.testing.assert_allclose(outputs, objective.outputs(model), rtol=bound(1e-14, 1e-6))
     np.testing.assert_array_equal(prompt_weights(objective), objective.prompts.weights)
-    found = wgf.flows._geometry.Lagrangian().evaluate(objective, model)
+    found = Lagrangian().evaluate(objective, model)
     np.testing.assert_allclose(risk(objective, found), objective.risk(model), rtol=bound(1e-14, 1e-6))
 
 
