@@ -213,8 +213,7 @@ def test_parts_that_failed_are_told_after_the_table_and_the_others_are_saved(job
     with pytest.raises(SystemExit) as stop:
         cli.main(["limit", "--out", "here"])
     assert stop.value.code == (
-        "wgf: 5 parts of the run failed. lambda = 0: The flow stopped.; lambda = 1: The flow stopped.; "
-        "lambda = 2: The flow stopped.; and 2 more"
+        "wgf: 5 parts of the run failed, the table marks them. The first one: lambda = 0: The flow stopped."
     )
     assert capsys.readouterr().out == f"{TABLE}\nresults: here\n"
     assert len(saved()) == 2
@@ -254,7 +253,7 @@ TINY = [
 ]
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_a_killed_command_resumes_bit_for_bit(tmp_path):
     """The process is killed after its first part, as by a machine that stops."""
 

@@ -1,6 +1,7 @@
 """Flows and trainings that failed, in the table and at the end of a command."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,11 @@ import numpy as np
 def first_line(error: Exception) -> str:
     """The first line of an error's text."""
     return str(error).strip().partition("\n")[0]
+
+
+def brief(reason: str) -> str:
+    """The first statement of a reason, without what follows a colon or a full stop."""
+    return re.split(r"[:.] |\.$", reason)[0]
 
 
 def of_seeds(name: str, values: Any) -> list[str]:
@@ -32,8 +38,8 @@ def mark(values: Any) -> str:
     return f"failed: {count} seed{'s' * (count > 1)}" if count else ""
 
 
-def in_one_line(failures: Sequence[str], most: int = 3) -> str:
-    """The failures of a run in one line, the first ones by name."""
-    shown: Iterable[str] = failures[:most]
-    rest = f"; and {len(failures) - most} more" if len(failures) > most else ""
-    return f"{len(failures)} part{'s' * (len(failures) > 1)} of the run failed. {'; '.join(shown)}{rest}"
+def in_one_line(failures: Sequence[str]) -> str:
+    """The failures of a run in one line: their number, and the first one with its reason."""
+    if len(failures) == 1:
+        return f"1 part of the run failed. {failures[0]}"
+    return f"{len(failures)} parts of the run failed, the table marks them. The first one: {failures[0]}"

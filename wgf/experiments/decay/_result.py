@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ... import plot
+from .._failures import brief
 from .._power_law import PowerLaw
 from .._table import Table, in_text
 from ._config import DecayConfig
@@ -177,4 +178,4 @@ class DecayResult:
 
 def _failed_row(end: Rest) -> str:
     """A row without columns."""
-    return f"{end.data}  {end.start}  {end.weight_decay:.2e}  failed: {end.failure.partition(': ')[0]}"
+    return f"{end.data}  {end.start}  {end.weight_decay:.2e}  failed: {brief(end.failure)}"
