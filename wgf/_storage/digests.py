@@ -24,7 +24,7 @@ def digest_of(arrays: Mapping[str, Any]) -> str:
     for name, value in arrays.items():
         array = np.asarray(value)
         found.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

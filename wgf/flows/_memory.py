@@ -74,9 +74,9 @@ def memory_estimate(
 
     **Arguments:** those of [`wgf.flow`][], without `throw`.
 
-    **Returns:** [`wgf.flows.MemoryEstimate`][]. It leaves out the process itself, its compiled programs, and what else
-    lies on the device. On CPUs the measured peak agreed within a factor of 1.5 (`benchmarks/memory.py`). Derivatives of
-    a flow take more.
+    **Returns:** [`wgf.flows.MemoryEstimate`][]. It leaves out the process itself, its compiled programs (up to 60 MB
+    more at the first call), and what else lies on the device. On a CPU the measured peak was within 5 % of it at six
+    sizes (`benchmarks/memory.py`, whose claim is a factor of 1.5). Derivatives of a flow take more.
 
     **Raises:** `ValueError` as [`wgf.flow`][] does; if an argument is traced; if the device's compiler reports no
     memory.
