@@ -139,7 +139,7 @@ def _is_function(value: Any, kind: type) -> bool:
     return callable(value) and not isinstance(value, type | kind)
 
 
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def _plain(function: Any) -> Any:
     """The function as a PyTree without arrays. A module stays, for it may have arrays.
 
     Functions that compute the same have one representative, so that a cell that runs again compiles nothing.
