@@ -234,7 +234,7 @@ class EncoderLaw(AbstractInitialLaw):
 def _check_scale(scale: PyTree[ArrayLike], encoder: AbstractEncoder) -> PyTree[Array]:
     """One positive number, or one for each array of a particle."""
     if scale is None or isinstance(scale, list) or jax.tree_util.all_leaves([scale]):
-        return _positive_number(scale)
+        return _positive_number(scale)  # pyright: ignore[reportArgumentType] (it refuses what is no number)
     particle = particle_of(encoder)
     try:
         each = jax.tree.broadcast(scale, particle)
