@@ -1,0 +1,83 @@
+"""Public functions under `jit` and `vmap`: the numbers are those of the plain call.
+
+Flows are in tests/flows/test_flow.py, gaps in tests/analysis/test_gap.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import averaged, bound, regression
+
+import wgf
+from wgf import analysis, companions, flows, measures, prompts, transport
+
+pytestmark = pytest.mark.heavy
+
+
+class Drawn:
+    """A small problem of a key and of a number, both of which may be traced."""
+
+    def __init__(self, key, scale):
+        self.key, self.scale = key, scale
+        self.prompts = regression(key, batch=2, examples=2, dim=1)
+        self.encoder = averaged(self.prompts.token_dim)
+        self.law = measures.Gaussian(self.encoder, scale)
+        self.objective = wgf.Objective(self.prompts, 1e-2 * scale)
+        self.cloud = scale * jax.random.normal(key, (6, 2))
+
+    @property
+    def finite(self):
+        return wgf.Transformer(self.encoder, self.law.layered(2, 2, self.key))
+
+    @property
+    def limit(self):
+        return wgf.AveragedODE(self.encoder, self.law.spectral(1, 2, self.key), steps=1)
+
+    @property
+    def traced(self):
+        return self.limit.with_tracers(self.finite)
+
+
+CALLS = {
+    "linear_regression": lambda p: p.prompts.tokens,
+    "layered": lambda p: p.law.layered(2, 3, p.key).particles,
+    "staged": lambda p: p.law.staged(2, p.key, joint=True).particles,
+    "fit": lambda p: measures.Spectral.fit(p.finite.measure, 2).particles,
+    "trajectory": lambda p: p.limit.trajectory(p.prompts.tokens, jnp.array([0.0, 0.5])),
+    "objective": lambda p: (p.objective(p.finite), p.objective.risk(p.limit), p.objective.outputs(p.finite)),
+    "first_variation": lambda p: p.objective.first_variation(p.limit)(
+        jax.tree.map(lambda leaf: leaf[0, 0], p.finite.measure.particles), 0.3
+    ),
+    "velocity": lambda p: wgf.velocity(p.objective, p.finite),
+    "tracer_velocity": lambda p: flows.tracer_velocity(p.objective, p.traced),
+    "train": lambda p: wgf.train(p.objective, p.finite, optax.sgd(0.1), steps=2, throw=False).objective,
+    "sinkhorn_divergence": lambda p: transport.sinkhorn_divergence(p.cloud, p.cloud[::-1] + 1, epsilon=0.5).value,
+    "conditional_divergence": lambda p: (
+        transport.conditional_divergence(p.cloud[None], p.cloud[None] + 1, jnp.ones(1), epsilon=0.5).value
+    ),
+    "gelbrich_distance": lambda p: transport.gelbrich_distance(p.cloud, 2 * p.cloud + 1),
+    "coupling_distance": lambda p: transport.coupling_distance(
+        p.finite.measure,
+        p.finite.with_particles(jax.tree.map(lambda leaf: leaf + 0.1, p.finite.measure.particles)).measure,
+    ),
+    "epsilon_from_scale": lambda p: transport.epsilon_from_scale(p.cloud),
+    "certificate": lambda p: analysis.certificate(p.objective, p.finite, key=p.key, starts=2, max_steps=4).mean,
+    "MarkovChain.sample": lambda p: prompts.MarkovChain.binary(0.3, 0.4).sample(p.key, 2, 4),
+    "companion": lambda p: companions.ResidualTransformer(4, 4, depth=1, key=p.key)(jnp.ones((1, 2, 4)), p.scale),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_numbers_are_those_of_the_plain_call(name):
+    def call(key, scale):
+        return [jnp.asarray(leaf) for leaf in jax.tree.leaves(CALLS[name](Drawn(key, scale)))]
+
+    keys, scales = jax.random.split(jax.random.key(3), 2), jnp.array([0.5, 0.8])
+    plain = [call(key, scale) for key, scale in zip(keys, scales, strict=True)]
+    close = {"rtol": bound(1e-9, 2e-4), "atol": bound(1e-11, 1e-5)}
+    for found, expected in zip(jax.jit(call)(keys[0], scales[0]), plain[0], strict=True):
+        np.testing.assert_allclose(found, expected, **close)
+    for found, *each in zip(jax.vmap(call)(keys, scales), *plain, strict=True):
+        np.testing.assert_allclose(found, np.stack(each), **close)
