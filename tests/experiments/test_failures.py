@@ -195,6 +195,16 @@ def test_sizes_of_rates_with_failed_seeds_are_marked_and_not_fitted():
     result.figure().canvas.draw()
 
 
+def test_rates_of_few_sizes_are_not_fitted():
+    config = dataclasses.replace(RatesConfig.quick_default(), optimisers=())
+    nothing = {size: SeedGaps(*np.full((5, 4), np.nan)) for size in config.sizes()}
+    result = RatesResult(config, 0.5, {"flow": nothing}, {"flow": ReferenceNoise(1e-4, 1e-4, 1e-4, 1e-4)})
+    count = len(config.grid())
+    text = rf"{count} of {count} sizes have failed seeds \(flow\), and a fit needs 6 sizes without. Lower `scale`"
+    with pytest.raises(eqx.EquinoxRuntimeError, match=text):
+        result.table()
+
+
 def test_conditions_of_residual_with_failed_seeds_are_marked():
     config = ResidualConfig(dim=4, hidden=8, lengths=(3,), temperatures=(16.0,), depths=(), seeds=4, saves=16)
     times = np.broadcast_to(np.linspace(0, 2, 16), (4, 16))

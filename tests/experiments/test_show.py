@@ -20,7 +20,7 @@ class Shown:
 
     def tables(self):
         return (
-            Table(("x ", "y"), ["a heading", ["1", f" {self.number}"]], title="Numbers", notes=("a note",)),
+            Table(("x ", "y"), ["a heading", ["1", f" {float(self.number)}"]], title="Numbers", notes=("a note",)),
             Table(("L",), [["2"]]),
         )
 
@@ -94,7 +94,7 @@ def test_the_tables_are_printed_as_json(table, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["experiment"] == "limit"
     first, second = found["tables"]
-    number = str(jnp.asarray(0.1) + 2)
+    number = str(float(jnp.asarray(0.1) + 2))
     assert first == {"title": "Numbers", "heads": ["x", "y"], "rows": ["a heading", ["1", number]], "notes": ["a note"]}
     assert second == {"title": None, "heads": ["L"], "rows": [["2"]], "notes": []}
 
@@ -166,4 +166,4 @@ def test_a_run_without_parts_is_shown_as_it_was_saved(table, computed, capsys):
 
 def test_the_numbers_of_a_shown_run_are_those_that_were_saved(table):
     with np.load("here/result.npz") as arrays:
-        assert str(arrays["number"]) in table
+        assert str(float(arrays["number"])) in table

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -16,6 +17,8 @@ from .._table import Table, in_text
 from ._config import RatesConfig
 from ._gaps import ReferenceNoise, SeedGaps
 
+LEAST_SIZES = 6
+"""The sizes that a fit of the rates needs."""
 KINDS = ("output", "coupling", "risk", "objective")
 EXPONENTS = ("alpha", "beta", "gamma")
 _HEADS = ("method", "L", "M", "output", "+-", "coupling", "risk", "Q", "root(LM) output", "bias", "+-", "")
@@ -44,7 +47,13 @@ class RatesResult:
     def _fit(self, method: str, kind: str) -> RateFit:
         found = {size: getattr(gaps, kind) for size, gaps in self.found[method].items()}
         # A size is left out if one of its seeds failed.
-        sizes = [size for size in self.config.grid() if size in found and not failed(found[size]).any()]
+        grid = [size for size in self.config.grid() if size in found]
+        sizes = [size for size in grid if not failed(found[size]).any()]
+        if len(sizes) < LEAST_SIZES:
+            raise eqx.EquinoxRuntimeError(
+                f"{len(grid) - len(sizes)} of {len(grid)} sizes have failed seeds ({method}), and a fit needs "
+                f"{LEAST_SIZES} sizes without. Lower `scale`, or raise `steps`."
+            )
         values = np.stack([found[size] for size in sizes])
         depths, widths = np.array(sizes).T
         return fit_rates(depths, widths, values, resamples=self.config.resamples, seed=self.config.seed)
