@@ -103,8 +103,8 @@ FORMS = {
     ),
     "prompts.diabetes": ("prompts.from_table", lambda key: prompts.diabetes(key, **TABLE)),
 }
-# `diagnose` makes a certificate and checks assumptions; the zero encoder has no parameters.
-DRAW_NOTHING_OF_THEIR_OWN = {"analysis.diagnose", "encoders.Zero.sample"}
+# `diagnose` makes a certificate and checks assumptions; the zero encoder has no parameters; an estimate runs nothing.
+DRAW_NOTHING_OF_THEIR_OWN = {"analysis.diagnose", "encoders.Zero.sample", "flows.memory_estimate"}
 
 
 def takes_a_key(function):

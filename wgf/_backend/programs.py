@@ -8,12 +8,14 @@ import equinox as eqx
 import jax
 
 from . import canonical
+from .precision import full_precision
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = Path("/proc/sys/vm/max_map_count")
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
+@full_precision
 def clear_caches() -> None:
     """Drop all compiled programs of this process, and with them the memory that they take.
 
