@@ -35,7 +35,11 @@ from wgf.encoders import (
 
 EXAMPLES = int(os.environ.get("WGF_FUZZ", "3"))
 random_problems = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-pytestmark = pytest.mark.heavy
+pytestmark = [
+    pytest.mark.heavy,
+    # Hundreds of sizes fill the memory maps of a process, which says so when it drops their programs.
+    pytest.mark.filterwarnings("ignore:This process held"),
+]
 counts = st.integers(1, 5)
 
 
@@ -188,7 +192,8 @@ def test_q_falls_at_the_rate_of_the_dissipation(options):
 @given(cases)
 def test_a_flow_ends_well_or_says_why(options):
     case = case_of(**options)
-    solution = wgf.flow(case.objective, case.model, [0.0, 0.1, 0.5], rtol=1e-3, atol=1e-4, max_steps=64, throw=False)
+    # The step size control bounds the errors of particles. Those of the integrals follow at tight tolerances.
+    solution = wgf.flow(case.objective, case.model, [0.0, 0.1, 0.5], rtol=1e-5, atol=1e-6, max_steps=64, throw=False)
     assert all(leaf.dtype == case.dtype for leaf in (solution.objective, solution.dissipated))
     if solution.result == wgf.flows.RESULTS.successful:
         assert finite((solution.objective, solution.models.measure.particles, solution.dissipation))

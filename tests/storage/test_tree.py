@@ -40,7 +40,8 @@ def there_and_back(tree, folder):
         wgf.Transformer,
         diffrax.Tsit5(),
     ],
-    ids=str,
+    # A function prints with its address, which differs between the processes of a run of the tests.
+    ids=lambda tree: getattr(tree, "__name__", str(tree)),
 )
 def test_values_come_back_as_they_were(tree, tmp_path):
     found = there_and_back(tree, tmp_path)
