@@ -1000,7 +1000,7 @@ def test_a_rerun_joins_no_cluster_that_its_file_names(tmp_path, monkeypatch, cap
     ],
 )
 def test_a_run_that_fails_ends_a_command_with_one_line(error, message, monkeypatch, capsys):
-    def fail(config):
+    def fail(config, **_):
         raise error
 
     monkeypatch.setattr(cli, "run", fail)

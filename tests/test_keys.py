@@ -82,6 +82,14 @@ SAMPLERS = {
 # What is another sampler in another form draws the same numbers: the name of that one, and how to call this one.
 FORMS = {
     "encoders.Chunked.sample": ("encoders.Perceptron.sample", lambda key: encoders.Chunked(NEURON).sample(key, (2,))),
+    "encoders.FixedRow.sample": (
+        "encoders.Perceptron.sample",
+        lambda key: encoders.FixedRow(NEURON, row=0).sample(key, (2,)),
+    ),
+    "encoders.PaddedAttention.sample": (
+        "encoders.SoftmaxAttention.sample",
+        lambda key: encoders.PaddedAttention(**HEAD, row=0).sample(key, (2,)),
+    ),
     "encoders.LayerNorm.sample": (
         "encoders.Perceptron.sample",
         lambda key: encoders.LayerNorm(NEURON).sample(key, (2,)),

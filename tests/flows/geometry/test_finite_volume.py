@@ -13,7 +13,7 @@ def random_case(key, dim):
     """Masses over many orders of magnitude, a fifth of them 0, in a rough potential on a grid of unequal lengths."""
     keys = jax.random.split(key, 4)
     cells = (9, 7, 5)[:dim]
-    masses = jnp.exp(8 * jax.random.normal(keys[0], cells)) * (jax.random.uniform(keys[1], cells) > 0.2)
+    masses = jnp.exp(8 * jax.random.normal(keys[0], cells)) * (jax.random.uniform(keys[1], cells) > 0.2).astype(float)
     spacing = jnp.exp(jax.random.normal(keys[3], (dim,)))
     return masses / masses.sum(), 5 * jax.random.normal(keys[2], cells), spacing
 
