@@ -28,6 +28,7 @@ def result(place):
     return run_with_parts(images, TINY, place)
 
 
+@pytest.mark.heavy
 def test_a_run_is_read_again_from_its_parts(result, place):
     check_read_again(images, result, place)
 
@@ -36,6 +37,7 @@ def test_every_size_runs_once():
     assert ImagesConfig(heads=(4, 10), layers=(1, 6, 12), depth=6).sizes == ((6, 4), (6, 10), (1, 4), (12, 4))
 
 
+@pytest.mark.heavy
 def test_training_learns_and_all_is_measured(result):
     (only,) = result.runs
     assert result.images == (1437, 360)
@@ -61,6 +63,7 @@ def test_evaluation_counts_what_is_right(key):
     np.testing.assert_allclose(loss, [np.mean(np.log(np.exp(logits).sum(1)) - right)], rtol=1e-10)
 
 
+@pytest.mark.heavy
 def test_the_table_has_a_line_for_each_size_and_fits_a_terminal(result):
     head, rule, row, *_ = result.table().splitlines()
     assert max(map(len, result.table().splitlines())) <= 120
@@ -68,6 +71,7 @@ def test_the_table_has_a_line_for_each_size_and_fits_a_terminal(result):
     assert row.split()[:2] == ["1", "2"]
 
 
+@pytest.mark.heavy
 def test_the_folder_holds_curves_and_picture(result, tmp_path):
     folder = save("images", dataclasses.replace(result, config=dataclasses.replace(TINY, out=tmp_path)))
     image = imread(folder / "images.png")

@@ -66,6 +66,7 @@ def test_finite_flows_are_those_of_their_own_sizes(result):
         assert jax.tree.structure(solution) == jax.tree.structure(alone)
 
 
+@pytest.mark.heavy
 def test_all_flows_carry_the_same_fresh_particles(result):
     def starts(solution):
         return wgf.measures.coordinates(solution.model_at(0).tracers[0].particles)
@@ -78,6 +79,7 @@ def test_all_flows_carry_the_same_fresh_particles(result):
         assert not np.isin(np.asarray(own), np.asarray(expected)).any(), "fresh ones are independent of the model's own"
 
 
+@pytest.mark.heavy
 def test_seeds_of_one_size_differ(result):
     for seeds in result.finite:
         first, second = (solution.model_at(0).measure.particles for solution in seeds)
@@ -103,6 +105,7 @@ def parts(result):
     return tables
 
 
+@pytest.mark.heavy
 def test_the_tables_have_every_column_and_a_line_for_each_size_and_time(result):
     (outputs, output_rows), (particles, particle_rows) = parts(result)
     columns = "L M tau Q finite seeds Q PDE error risk gap seeds error output seeds error"
@@ -116,6 +119,7 @@ def test_the_tables_have_every_column_and_a_line_for_each_size_and_time(result):
     assert max(len(line) for line in result.table().splitlines()) <= 120
 
 
+@pytest.mark.heavy
 def test_the_tables_show_the_numbers_of_the_arrays(result):
     arrays, ((_, outputs), (_, particles)) = result.arrays(), parts(result)
     shown = {3: arrays["finite_objective"].mean(axis=1)[1, 1], 5: arrays["limit_objective"][1]}
@@ -132,6 +136,7 @@ def test_the_tables_show_the_numbers_of_the_arrays(result):
         np.testing.assert_allclose(float(outputs[3][place]), value, rtol=rtol, err_msg=str(place))
 
 
+@pytest.mark.heavy
 def test_means_and_their_errors_are_those_of_the_seeds(result):
     arrays = result.arrays()
     for name in ("objective", "risk"):
@@ -145,6 +150,7 @@ def test_means_and_their_errors_are_those_of_the_seeds(result):
         np.testing.assert_allclose(2 * root * error, squares.std(axis=1, ddof=1) / np.sqrt(SEEDS), atol=1e-14)
 
 
+@pytest.mark.heavy
 def test_numbers_that_may_be_noise_are_marked(result):
     arrays, shown = result.arrays(), result.table()
     marks = sum(int(np.sum(~arrays[f"resolved_{name}"])) for name in ("risk", "output", *DISTANCES))
@@ -155,6 +161,7 @@ def test_numbers_that_may_be_noise_are_marked(result):
         np.testing.assert_array_equal(arrays[f"resolved_{name}"], above, err_msg=name)
 
 
+@pytest.mark.heavy
 def test_the_table_ends_with_what_was_run(result):
     notes = result.table()
     law = result.laws()["coupling"]
@@ -172,6 +179,7 @@ def test_the_table_ends_with_what_was_run(result):
         assert fact in notes, (fact, notes)
 
 
+@pytest.mark.heavy
 def test_slopes_are_those_of_a_straight_line(result):
     distances = result.arrays()["gap_coupling"][:, :, -1]
     slope = np.polyfit(np.log(np.repeat([2.0, 8.0], SEEDS)), np.log(distances.ravel()), 1)[0]
@@ -180,6 +188,7 @@ def test_slopes_are_those_of_a_straight_line(result):
     assert one_size.laws() == {}
 
 
+@pytest.mark.heavy
 def test_a_sinkhorn_solve_that_did_not_converge_is_marked(result):
     def with_converged(gap, flags):
         return eqx.tree_at(lambda g: g.distances.converged, gap, jnp.array(flags))
@@ -194,6 +203,7 @@ def test_a_sinkhorn_solve_that_did_not_converge_is_marked(result):
     assert [row.endswith("Sinkhorn not converged") for row in rows([True, False])] == [False, False, False, True]
 
 
+@pytest.mark.heavy
 def test_a_finite_model_that_fails_is_marked_and_the_others_stay(result):
     """Seed 1 of the first size becomes NaN after the first time."""
 
@@ -220,6 +230,7 @@ def test_a_finite_model_that_fails_is_marked_and_the_others_stay(result):
     assert found.arrays()["gap_risk"].shape == (SIZES, SEEDS, SAVES)
 
 
+@pytest.mark.heavy
 def test_the_saved_arrays_are_named_and_shaped(folder):
     shapes = {
         "taus": (SAVES,),
@@ -251,6 +262,7 @@ def test_the_saved_arrays_are_named_and_shaped(folder):
         assert all(np.isfinite(arrays[name]).all() for name in arrays if arrays[name].dtype.kind == "f")
 
 
+@pytest.mark.heavy
 def test_gaps_are_the_differences_of_the_saved_runs(folder):
     with np.load(folder / "result.npz") as a:
         np.testing.assert_allclose(a["gap_risk"], a["finite_risk"] - a["limit_risk"], atol=1e-14)
@@ -258,6 +270,7 @@ def test_gaps_are_the_differences_of_the_saved_runs(folder):
         np.testing.assert_allclose(a["gap_output"], np.sqrt(np.mean(difference**2, axis=-1)), rtol=1e-10)
 
 
+@pytest.mark.heavy
 def test_error_bars_are_those_of_the_saved_replicates(folder):
     with np.load(folder / "result.npz") as a:
         for name in ("objective", "risk", "outputs"):
@@ -268,6 +281,7 @@ def test_error_bars_are_those_of_the_saved_replicates(folder):
         np.testing.assert_allclose(a["noise_output"], noise, rtol=1e-10)
 
 
+@pytest.mark.heavy
 def test_distances_start_at_zero_and_bound_each_other(folder):
     with np.load(folder / "result.npz") as a:
         for name in DISTANCES:
@@ -277,12 +291,14 @@ def test_distances_start_at_zero_and_bound_each_other(folder):
         assert a["sinkhorn_converged"].all()
 
 
+@pytest.mark.heavy
 def test_the_objective_falls(folder):
     with np.load(folder / "result.npz") as a:
         assert np.all(a["finite_objective"][..., 1] < a["finite_objective"][..., 0]), a["finite_objective"]
         assert a["limit_objective"][1] < a["limit_objective"][0], a["limit_objective"]
 
 
+@pytest.mark.heavy
 def test_the_figure_is_drawn(folder):
     picture = imread(folder / "limit.png")
     height, width = picture.shape[:2]
@@ -292,6 +308,7 @@ def test_the_figure_is_drawn(folder):
     assert 0.01 < ink < 0.5, ink
 
 
+@pytest.mark.heavy
 def test_the_figure_has_six_panels_with_titles_and_labels(result):
     axes = result.figure().axes
     assert len(axes) == 6
@@ -309,6 +326,7 @@ def test_the_figure_has_six_panels_with_titles_and_labels(result):
     assert any(text == f"Sinkhorn, slope {slopes['sinkhorn']:.2f}" for text in legend), legend
 
 
+@pytest.mark.heavy
 def test_points_that_may_be_noise_are_hollow(result):
     arrays = result.arrays()
     for axes, kind in zip(result.figure().axes[1:3], ("output", "sinkhorn"), strict=True):
@@ -317,10 +335,12 @@ def test_points_that_may_be_noise_are_hollow(result):
         assert shown == int(np.sum(~arrays[f"resolved_{kind}"] & (np.abs(arrays[f"gap_{kind}_mean"]) > 0)))
 
 
+@pytest.mark.heavy
 def test_the_table_is_saved(folder, result):
     assert (folder / "table.txt").read_text(encoding="utf-8") == result.table() + "\n"
 
 
+@pytest.mark.heavy
 def test_the_default_folder_is_a_new_one_under_results(folder):
     assert folder.parent.name == "results"
     assert folder.name.startswith("limit-")
@@ -341,6 +361,7 @@ def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, 
             np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
+@pytest.mark.heavy
 def test_the_saved_config_names_its_experiment_and_every_field(folder):
     record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert record.pop("experiment") == "limit"

@@ -26,6 +26,7 @@ def result(place):
     return run_with_parts(residual, TINY, place)
 
 
+@pytest.mark.heavy
 def test_a_run_is_read_again_from_its_parts(result, place):
     check_read_again(residual, result, place)
 

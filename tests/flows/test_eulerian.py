@@ -50,6 +50,7 @@ def refinement(objective):
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("sigma", "low", "high"), [(0.0, -2.25, -1.75), (0.2, -2.5, -1.75)])
 def test_law_converges_to_the_closed_form_at_second_order(objective, refinement, sigma, low, high):
     """With diffusion the order tends to 2 from above on these grids."""

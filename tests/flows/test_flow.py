@@ -61,6 +61,7 @@ def test_splitting_a_particle_changes_nothing(problem, key, kind):
     assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(twin)) < bound(1e-12, 1e-5)
 
 
+@pytest.mark.heavy
 @KINDS
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_weight_zero_feels_the_field_and_makes_none(problem, key, kind, dtype):

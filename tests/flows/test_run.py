@@ -245,6 +245,7 @@ print(int(solution.stats["num_steps"]))
 """
 
 
+@pytest.mark.heavy
 def test_a_script_goes_on_in_another_process(tmp_path):
     def call(name, text):
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -177,6 +177,7 @@ def outcome(folder):
         return error
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_run_ends_with_the_same_numbers_or_names_the_file(name, folder, whole):
     DAMAGES[name](folder)
@@ -250,6 +251,7 @@ class FullDisk:
 WRITERS = {"written_whole": (1, 2, 7, 21), "write_digests": (1, 3), "digest_of": (5,)}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("writer", "first"), [(name, first) for name, firsts in WRITERS.items() for first in firsts])
 def test_a_full_disk_keeps_what_is_done(writer, first, tmp_path, whole, monkeypatch):
     with monkeypatch.context() as patch:

@@ -41,6 +41,7 @@ def points_at(model, depth):
     return np.asarray(coordinates(jax.tree.map(lambda leaf: leaf[None], particles)))[0], np.asarray(weights)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("quantity", ["risk", "objective", "dissipation"])
 def test_curves_are_those_of_the_solutions(solved, quantity):
     _, finite, limit, _ = solved
@@ -51,6 +52,7 @@ def test_curves_are_those_of_the_solutions(solved, quantity):
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["finite", "PDE"]
 
 
+@pytest.mark.heavy
 def test_parts_of_a_gap_are_drawn_without_their_sign_and_their_zeros(solved):
     panel = axes()
     plot.gap_parts(panel, solved[3], ("risk", "coupling"))
@@ -60,6 +62,7 @@ def test_parts_of_a_gap_are_drawn_without_their_sign_and_their_zeros(solved):
     np.testing.assert_array_equal(coupling[1:], solved[3].coupling[1:])
 
 
+@pytest.mark.heavy
 def test_paths_begin_at_the_prompt_and_end_at_the_output(solved):
     prompts, finite, *_ = solved
     model, tokens = finite.model_at(-1), prompts.tokens[1]
@@ -73,6 +76,7 @@ def test_paths_begin_at_the_prompt_and_end_at_the_output(solved):
         np.testing.assert_allclose([end.get_xdata()[0], end.get_ydata()[0]], output[[0, 2], token], rtol=1e-6)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("which", [1, 2])
 def test_a_map_holds_the_statistic_at_each_depth_and_time(solved, which):
     solution = solved[which]
@@ -86,6 +90,7 @@ def test_a_map_holds_the_statistic_at_each_depth_and_time(solved, which):
     np.testing.assert_array_equal(panel.collections[-1].get_array(), {1: 4.0, 2: 6.0}[which])
 
 
+@pytest.mark.heavy
 def test_an_animation_moves_both_clouds(solved, tmp_path):
     _, finite, limit, _ = solved
     panel = axes()
@@ -100,6 +105,7 @@ def test_an_animation_moves_both_clouds(solved, tmp_path):
         np.testing.assert_allclose(scatter.get_offsets(), points[:, [0, 3]], rtol=1e-6)
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_drawn_is_refused(solved, unchecked):
     prompts, finite, limit, gap = solved
     with pytest.raises(

@@ -144,6 +144,7 @@ def adjoint_by_diffrax(solver):
     return both
 
 
+@pytest.mark.heavy
 @example("Tsit5", 3, "float32")
 @settings(max_examples=3, deadline=None)
 @given(st.sampled_from(list(SOLVERS)), st.integers(1, 12), st.sampled_from(list(TYPES)))

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import bound, promotion
 from ott.geometry.pointcloud import PointCloud
 from ott.problems.linear.linear_problem import LinearProblem
@@ -12,6 +13,7 @@ from wgf.transport._geometry import GibbsPointCloud
 EPSILON, TIGHT, CLOSE = 0.5, bound(1e-8, 1e-5), bound(1e-6, 1e-4)
 
 
+@pytest.mark.heavy
 def test_our_geometry_is_a_geometry_for_ott(problem):
     """Any method that OTT's outputs call, whole and in blocks, has the numbers of a plain point cloud."""
     x, y, a, b = problem
