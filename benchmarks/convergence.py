@@ -168,16 +168,14 @@ def dimension_of_tokens(quick: bool) -> Table:
         constant = each.gaps * math.sqrt(math.prod(size) / dim)
         constants.append(constant)
         rows.append((dim, *each.gaps, each.errors[1], each.own[1], *constant))
-    spread = [float(c.max() / c.min()) for c in np.array(constants).T]
+    start, trained = np.array(constants).T
     note = f"A ResNet, L = {size[0]}, M = {size[1]}; input weights have variance 1/D; τ = 1/(2 D)."
-    checks = (
-        []
-        if quick
-        else [
-            Check(f"gap √(LM / D), greatest over least, {time}", c, 1, 1.5)
-            for time, c in zip(("start", "trained"), spread, strict=True)
-        ]
-    )
+    checks = [
+        Check("gap √(LM / D), greatest over least, start", float(start.max() / start.min()), 1, 1.5),
+        # The theorem is a bound: training may bring the models nearer to each other.
+        Check("gap √(LM / D), at the largest D over the smallest, trained", float(trained[-1] / trained[0]), 0, 1.1),
+    ]
+    checks = [] if quick else checks
     columns = ("D", "gap, start", "trained", "its error", "the limit's", "√(LM / D) gap, start", "trained")
     return Table("Dimension of tokens", columns, rows, note, checks)
 
