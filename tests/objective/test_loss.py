@@ -82,3 +82,43 @@ def test_a_loss_of_ones_own_need_not_return_labels(case):
     np.testing.assert_allclose(
         objective.risk(model), np.abs(outputs - np.asarray(prompts.labels)).mean(), rtol=bound(1e-12, 1e-6)
     )
+
+
+def test_ignored_positions_do_not_count(key):
+    outputs, labels = jax.random.normal(key, (3, 4, 5)), jax.random.randint(key, (3, 5), 0, 4)
+    labels = labels.at[0, 1:].set(-100).at[1, 2].set(-100).at[2].set(-100)
+    loss, plain = CrossEntropy(ignored=-100), CrossEntropy()
+    found, gradient = loss(outputs, labels), jax.grad(lambda x: jnp.sum(loss(x, labels)))(outputs)
+    kept = jnp.array([0, 1, 3, 4])
+    expected = [plain(outputs[:1, :, :1], labels[:1, :1])[0], plain(outputs[1:2, :, kept], labels[1:2, kept])[0], 0]
+    np.testing.assert_allclose(found, expected, rtol=bound(1e-12, 1e-5))
+    assert np.all(np.asarray(gradient)[0, :, 1:] == 0)
+    assert np.all(np.asarray(gradient)[2] == 0)
+    assert np.isfinite(gradient).all()
+
+
+def test_ignored_labels_pass_and_others_that_are_no_class_do_not(case):
+    prompts, model = case
+    length = prompts.tokens.shape[2]
+    labels = np.zeros((6, length), int)
+    labels[:, :-1] = -100
+    readout = EveryRows(0, 2)
+    some = wgf.Objective(
+        wgf.prompts.Prompts(prompts.tokens, labels, label_row=2), loss=CrossEntropy(ignored=-100), readout=readout
+    )
+    last = wgf.Objective(
+        wgf.prompts.Prompts(prompts.tokens, labels[:, -1], label_row=2), loss=CrossEntropy(), readout=QueryRows(0, 2)
+    )
+    np.testing.assert_allclose(some.risk(model), last.risk(model), rtol=bound(1e-12, 1e-5))
+    labels[0, 0] = 2
+    with pytest.raises(ValueError, match="`labels` must be classes 0 to 1"):
+        wgf.Objective(
+            wgf.prompts.Prompts(prompts.tokens, labels, label_row=2), loss=CrossEntropy(ignored=-100), readout=readout
+        )
+
+
+@pytest.mark.parametrize("ignored", [0, 3, -1.0, True])
+@pytest.mark.usefixtures("unchecked")
+def test_an_ignored_label_is_no_class(ignored):
+    with pytest.raises(ValueError, match="`ignored` must be a whole number below 0, which is no class; got"):
+        CrossEntropy(ignored=ignored)

@@ -2,13 +2,14 @@
 
 import abc
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from .._backend.precision import Module
-from .._checks import numbered
+from .._checks import numbered, shown
 from ._shapes import result_of, shape_text
 
 
@@ -61,18 +62,38 @@ class CrossEntropy(AbstractLoss):
     It takes logits `[B, C]` with labels `[B]`, or logits of every position `[B, C, N+1]`
     ([`wgf.objective.EveryRows`][]) with labels `[B, N+1]`.
 
-    [`wgf.Objective`][] raises if a label is not a class. Called on its own, the loss of such a label is NaN.
+    **Arguments:**
+
+    - `ignored`: a label that is no class, e.g. -100. Positions with it do not count: neither in the sum nor in the
+      number that it is divided by. A prompt of which no position counts has the loss 0. Default None: all count.
+
+    [`wgf.Objective`][] raises if any other label is not a class. Called on its own, the loss of such a label is NaN.
+
+    **Raises:** `ValueError` if `ignored` is not a whole number below 0.
     """
+
+    ignored: int | None = eqx.field(static=True)
+
+    def __init__(self, ignored: int | None = None):
+        if ignored is not None and (isinstance(ignored, bool) or not isinstance(ignored, int) or ignored >= 0):
+            raise ValueError(f"`ignored` must be a whole number below 0, which is no class; got {shown(ignored)}.")
+        self.ignored = ignored
 
     def __call__(
         self, outputs: Float[Array, "batch classes *positions"], labels: Int[Array, "batch *positions"]
     ) -> Float[Array, " batch"]:
         """Score logits against integer classes."""
+        counted = jnp.ones(labels.shape, bool) if self.ignored is None else labels != self.ignored
         classes = (labels >= 0) & (labels < outputs.shape[1])
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.where(classes, labels, 0), axis=1)
         # A product, so that the gradient is NaN too.
-        losses = losses * jnp.where(classes, 1, jnp.nan).astype(losses.dtype)
-        return jnp.mean(losses.reshape(losses.shape[0], -1), axis=1)
+        losses = losses * jnp.where(classes | ~counted, 1, jnp.nan).astype(losses.dtype)
+        losses, counted = (x.reshape(losses.shape[0], -1) for x in (losses, counted))
+        if self.ignored is None:
+            return jnp.mean(losses, axis=1)
+        # Of a prompt without positions that count, the mean is 0 / 1.
+        number = jnp.maximum(jnp.sum(counted, axis=1), 1).astype(losses.dtype)
+        return jnp.sum(jnp.where(counted, losses, 0), axis=1) / number
 
     def check(self, outputs: tuple[int, ...], labels: Array) -> Array:
         """Raise `ValueError` unless labels are classes with the shape of the outputs without the class axis."""
@@ -83,4 +104,8 @@ class CrossEntropy(AbstractLoss):
                 "outputs [B, C, N+1] and integer labels [B, N+1] (readout wgf.objective.EveryRows); "
                 f"got outputs {outputs} and labels {labels.shape} of type {labels.dtype}."
             )
-        return numbered("labels", labels, outputs[1], "classes")
+        if self.ignored is None:
+            return numbered("labels", labels, outputs[1], "classes")
+        ignored = labels == self.ignored
+        classes = numbered("labels", jnp.where(ignored, jnp.zeros_like(labels), labels), outputs[1], "classes")
+        return jnp.where(ignored, labels, classes.astype(labels.dtype))
