@@ -261,6 +261,7 @@ def test_prompts_and_particles_of_one_key_are_uncorrelated(inputs, measure, key)
     assert abs(correlation) < 5 / np.sqrt(particles.size), correlation
 
 
+@pytest.mark.heavy
 def test_the_first_gap_of_replicates_is_what_independent_keys_give():
     """A finite model and eight replicates of one key, as many write them: the squared gap of outputs at τ = 0."""
     encoder = encoders.Perceptron(5, jnp.tanh)

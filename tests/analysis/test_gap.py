@@ -39,6 +39,7 @@ def flows(fresh):
     return keep(finite), keep(limit), keep(limit, limit.models.tracers[0])
 
 
+@pytest.mark.heavy
 def test_gaps_are_differences(flows):
     finite, limit, _ = flows
     gap = wgf.gap(finite, limit, unpaired=True)
@@ -79,6 +80,7 @@ def test_own_particles_are_compared_with_their_tracers(flows):
     assert gap.unpaired.excess[0] == pytest.approx(0, abs=bound(1e-9, 1e-4))
 
 
+@pytest.mark.heavy
 def test_fresh_particles_come_before_own_ones(fresh):
     finite, limit = fresh
     gap = wgf.gap(finite, limit)
@@ -87,6 +89,7 @@ def test_fresh_particles_come_before_own_ones(fresh):
     np.testing.assert_allclose(found, expected, rtol=bound(1e-5, 1e-2))
 
 
+@pytest.mark.heavy
 def test_the_bounds_hold_the_wasserstein_distance_between_them(fresh):
     """The exact distance at each depth, by SciPy's assignment."""
     finite, limit = fresh
@@ -116,12 +119,14 @@ def test_the_divergence_is_compared_at_few_depths(fresh):
     np.testing.assert_array_equal(few.gelbrich, all_depths.gelbrich)
 
 
+@pytest.mark.heavy
 def test_a_solution_has_no_gap_to_itself(flows):
     gap = wgf.gap(flows[0], flows[0])
     assert np.abs(gap.output).max() == 0
     assert np.abs(gap.risk).max() == 0
 
 
+@pytest.mark.heavy
 def test_epsilon_is_one_for_all_times(flows):
     given = wgf.gap(flows[0], flows[2], epsilon=7.0)
     chosen = wgf.gap(flows[0], flows[2])
@@ -141,6 +146,7 @@ def replicated(flows):
     return replicates, wgf.gap(finite, bare, unpaired=True), wgf.gap(finite, replicates, unpaired=True)
 
 
+@pytest.mark.heavy
 def test_a_single_solution_does_not_know_its_noise(flows):
     gap = wgf.gap(flows[0], flows[1])
     assert gap.noise is None
@@ -324,6 +330,7 @@ def test_gaps_are_resolved_above_students_quantile_of_the_noise():
         assert noise.resolves(name, jnp.array([-4.31, 4.29, 4.31])).tolist() == [True, False, True]
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_compared_is_refused(flows, unchecked):
     finite, limit, _ = flows
     later = eqx.tree_at(lambda s: s.taus, limit, limit.taus + 1)
@@ -341,6 +348,7 @@ def test_what_cannot_be_compared_is_refused(flows, unchecked):
         wgf.analysis.noise(limit)
 
 
+@pytest.mark.heavy
 def test_tracers_with_other_starts_are_no_pairs(flows, fresh):
     finite, limit = fresh
     moved = eqx.tree_at(lambda s: s.models.tracers, limit, replace_fn=lambda t: jax.tree.map(lambda x: x + 1, t))
@@ -391,6 +399,7 @@ def test_a_gap_prints_whatever_its_leaves_are(replicated):
         assert other._repr_html_().startswith("<pre>Gap: ")
 
 
+@pytest.mark.heavy
 def test_the_structure_of_a_gap_is_known_without_computing_it(flows):
     """As `wgf.load` needs it."""
     gap = wgf.gap(flows[0], flows[2])

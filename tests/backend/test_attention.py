@@ -91,6 +91,7 @@ def test_attention_gradients(size, dtype, tolerance):
     against_plain(*attention_problem(size, dtype), tolerance)
 
 
+@pytest.mark.heavy
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(size=sizes, seed=st.integers(0, 9))
 def test_attention_any_size(size, seed):

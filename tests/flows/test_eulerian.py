@@ -65,6 +65,7 @@ def test_law_converges_to_the_closed_form_at_second_order(objective, refinement,
     np.testing.assert_allclose(refinement[192, sigma].outputs[-1], outputs, rtol=0, atol=2e-4)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("sigma", [0.0, 0.2])
 def test_mass_positivity_and_energy(refinement, sigma):
     solution = refinement[96, sigma]
@@ -77,6 +78,7 @@ def test_mass_positivity_and_energy(refinement, sigma):
     assert jnp.all(jnp.diff(energy) < 0), energy
 
 
+@pytest.mark.heavy
 def test_errors_of_time_steps_are_below_those_of_the_grid(objective, refinement):
     loose = wgf.flow(objective, line(96), TAUS, rtol=1e-3)
     change = jnp.max(jnp.abs(loose.outputs - refinement[96, 0.0].outputs))
@@ -84,6 +86,7 @@ def test_errors_of_time_steps_are_below_those_of_the_grid(objective, refinement)
     assert change < error / 5, (change, error)
 
 
+@pytest.mark.heavy
 def test_tracers_ride_in_the_field_of_the_grid(objective, refinement):
     """In closed form they follow the mean and contract: X_τ(x) = m(τ) + e^(−λτ) x."""
     finite = wgf.Transformer(Matrix(1), wgf.measures.Gaussian(Matrix(1), SPREAD).layered(2, 3, jax.random.key(1)))

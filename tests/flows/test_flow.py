@@ -118,6 +118,7 @@ def test_tracers_follow_the_particles_in_the_limit(problem):
     assert errors[2] > 5 * errors[3] > 25 * errors[5], errors
 
 
+@pytest.mark.heavy
 def test_a_large_tracer_velocity_does_not_change_the_steps(problem, key):
     model = model_of(problem, "limit", key)
     far = wgf.Transformer(model.encoder, wgf.measures.Gaussian(model.encoder, 30.0).layered(2, 3, key))

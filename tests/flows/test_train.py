@@ -25,6 +25,7 @@ def test_train_by_sgd_is_euler_of_the_flow(problem, key):
     np.testing.assert_allclose(stepped.objective[jnp.array([0, -1])], euler.objective, rtol=bound(1e-12, 1e-5))
 
 
+@pytest.mark.heavy
 def test_descent_converges_to_the_flow_at_first_order(problem, key):
     objective, model = problem[0], model_of(problem, "finite", key)
     exact = wgf.flow(objective, model, TAUS[:3], rtol=bound(1e-10, 1e-6), atol=bound(1e-12, 1e-8)).objective[-1]
