@@ -1,6 +1,6 @@
 """Random problems: encoders, measures, models, types and sizes that nobody chose.
 
-`WGF_FUZZ=400 pytest -m heavy tests/test_fuzz.py` looks at so many examples of each, for about twenty minutes.
+`WGF_FUZZ=100 pytest -m heavy tests/test_fuzz.py` tries 100 examples in each test.
 """
 
 import os
@@ -157,6 +157,9 @@ def test_means_and_their_gradients_are_finite_and_those_of_the_plain_mean(encode
     )
     assert finite(fast)
     assert finite(plain)
+    if max(sizes["scales"]) <= 0:
+        # Larger numbers make the softmax a maximum, which rounding may move from one key to another.
+        assert relative(fast, plain) < 2e4 * float(jnp.finfo(tokens.dtype).eps)
     assert all(leaf.dtype == tokens.dtype for leaf in jax.tree.leaves(fast))
 
 

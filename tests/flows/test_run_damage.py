@@ -337,7 +337,7 @@ def test_one_process_writes_a_directory_at_a_time(folder, whole):
 
 
 def test_unchecked_files_must_still_fit(folder):
-    """Without digests a state of another shape or time is found all the same."""
+    """Without digests, a state of another shape or of another time is still refused."""
     (folder / "digests.json").unlink()
     path = folder / "saves" / "0000.npz"
     right = dict(np.load(path))

@@ -110,7 +110,7 @@ def test_a_folder_in_use_is_refused(problem, whole):
 
 def test_a_folder_that_cannot_be_made_is_refused(problem, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="`directory` must be a folder that can be made"):
+    with pytest.raises(ValueError, match="`directory` must be a folder that can be made and written"):
         wgf.train(*problem, OPTIMISER, directory=tmp_path / "file" / "run", **OPTIONS)
 
 

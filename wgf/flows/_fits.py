@@ -20,9 +20,9 @@ def check_solution(saves: int, model: PyTree) -> None:
     taken, most = 2 * saves * sum(map(_bytes_here, jax.tree.leaves(model))), _memory()
     if taken > most:
         raise ValueError(
-            f"`taus` must be few enough for the memory, {most / 2**30:.4g} GiB; got {saves} times, and so many copies "
-            f"of `model` take {taken / 2**30:.4g} GiB at the end of the flow. Save at fewer `taus`, or use fewer "
-            "particles."
+            f"`taus` must be few enough for the memory, {most / 2**30:.4g} GiB; got {saves} times. The solution holds "
+            f"a model for each, and takes {taken / 2**30:.4g} GiB at the end of the flow. Save at fewer `taus`, or use "
+            "fewer particles."
         )
 
 

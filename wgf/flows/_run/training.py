@@ -1,5 +1,6 @@
 """A training that is kept on disk, save by save."""
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -34,12 +35,15 @@ def train_in(directory: str | os.PathLike, training: Training, saves: int) -> li
             f"`directory` of a training needs one process; got {jax.process_count()}. Train without it, or by one."
         )
     folder, ours = folder_at(directory), fingerprint(vars(training))
-    try:
-        (folder / "saves").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"`directory` must be a folder that can be made; got {folder} ({error}).") from error
-    with alone(folder):
-        claim(folder, ours)
+    with contextlib.ExitStack() as held:
+        try:
+            (folder / "saves").mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(folder))
+            claim(folder, ours)
+        except OSError as error:
+            raise ValueError(
+                f"`directory` must be a folder that can be made and written; got {folder} ({error})."
+            ) from error
         return _train(folder, training, saves)
 
 
