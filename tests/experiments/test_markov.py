@@ -6,6 +6,7 @@ from kept import check_read_again, run_with_parts
 from matplotlib.figure import Figure
 
 from wgf.experiments import MarkovConfig, MarkovResult, markov, save
+from wgf.experiments.markov._escape import Escapes
 from wgf.experiments.markov._portrait import NEAR, Portrait, portrait
 from wgf.experiments.markov._trained import Trained
 
@@ -20,6 +21,7 @@ TINY = MarkovConfig(
     rates=(1e-3, 2e-3),
     widths=(2, 4),
     particles=(1, 2),
+    reach=0.1,
 )
 
 
@@ -49,7 +51,15 @@ def result():
         Trained(names[:2], (TINY.hard,), draw[8:10, :1]),
         Trained(names[:4], (TINY.hard,), draw[:4, :1]),
         Trained(names[:4], (TINY.hard,), draw[4:8, :1]),
+        watched(draw[:4].reshape(4, 2, 3)),
     )
+
+
+def watched(excess):
+    """Trainings of 10, 5, 5 and 5 steps a save, whose excess is given."""
+    rates, every = np.array([1e-3, 2e-3, 2e-3, 2e-3]), np.array([10, 5, 5, 5])
+    names = ("AdamW at rate 0.001", "AdamW at rate 0.002", "AdamW, 2 neurons", "AdamW, 4 neurons")
+    return Escapes(names, rates, every[:, None] * np.arange(excess.shape[-1]), excess)
 
 
 @pytest.mark.slow
@@ -95,6 +105,18 @@ def test_success_is_an_excess_below_a_tenth():
     assert trained.cells() == [["a", "2/4  0.295"]]
 
 
+def test_a_seed_escapes_when_half_of_the_excess_is_gone():
+    excess = np.ones((4, 3, 3))
+    excess[0, :, 2] = 0.4, 0.49, 0.5
+    excess[1, 0, 1:], excess[1, 1, 1:] = (0.2, 0.9), (0.6, np.nan)
+    escapes = watched(excess)
+    np.testing.assert_array_equal(escapes.first[:2], [[20, 20, np.inf], [5, np.inf, np.inf]])
+    np.testing.assert_array_equal(escapes.median, [20, np.inf, np.inf, np.inf])
+    assert escapes.cells()[0] == ["AdamW at rate 0.001", "0.001", "2/3", "20", "20", "20", "never", "0.02", ""]
+    assert escapes.cells()[1][2:] == ["1/3", "10", "5", "never", "never", "never", "failed: 1 seed"]
+    assert escapes.failures() == ["AdamW at rate 0.002: 1 of 3 seeds failed, their numbers are not finite"]
+
+
 def test_the_table_names_every_row_within_120_columns(result):
     lines = result.table().splitlines()
     assert max(map(len, lines)) <= 120, max(lines, key=len)
@@ -132,6 +154,10 @@ def test_a_tiny_run_gives_every_row_and_repeats_itself(tmp_path):
     for name in ("initialisations", "rates", "widths", "mean_field"):
         excess = getattr(first, name).excess
         assert np.all(np.isfinite(excess) & (excess > 0)), (name, excess)
+    assert first.escapes.excess.shape == (2 + 2, 2, 41)
+    np.testing.assert_array_equal(first.escapes.steps[:, -1], [120, 80, 80, 80])
+    for name in ("initialisations", "rates", "widths", "mean_field", "escapes"):
+        excess = getattr(first, name).excess
         np.testing.assert_array_equal(excess, getattr(second, name).excess)
 
 
@@ -150,6 +176,8 @@ def test_a_tiny_run_gives_every_row_and_repeats_itself(tmp_path):
         ({"seeds": 0}, "`seeds` must be a whole number of at least 1"),
         ({"steps": 0}, "`steps` must be a whole number of at least 1"),
         ({"batch": 0}, "`batch` must be a whole number of at least 1"),
+        ({"reach": 0.0}, "`reach` must be positive"),
+        ({"reach": 5.0, "rates": (1e-6,)}, "`reach` over the least of `rates` must be at most 1,000,000"),
         ({"length": 0}, "`length` must be a whole number of at least 1"),
     ],
 )

@@ -53,6 +53,23 @@ def test_shares_of_success_are_thinner_curve_by_curve(axes):
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.1", "1"]
 
 
+def test_steps_to_escape_and_seeds_that_never_do(axes):
+    steps = np.array([[40.0, 60.0, 80.0], [20.0, 30.0, np.inf]])
+    plot.escape_steps(axes, np.array([1e-3, 2e-3]), steps, np.array([100, 50]), "title")
+    seen, _, others, never, law, median = axes.lines
+    np.testing.assert_array_equal(seen.get_xydata(), [[1e-3, 40], [1e-3, 60], [1e-3, 80]])
+    np.testing.assert_array_equal(others.get_xydata(), [[2e-3, 20], [2e-3, 30]])
+    np.testing.assert_array_equal(never.get_xydata(), [[2e-3, 50]])
+    np.testing.assert_array_equal(median.get_xydata(), [[1e-3, 60], [2e-3, 30]])
+    np.testing.assert_allclose(law.get_ydata(), [60, 30])
+    assert law.get_label() == "rate x steps = 0.06"
+
+
+def test_where_no_seed_escapes_no_median_is_drawn(axes):
+    plot.escape_steps(axes, np.array([1e-3]), np.full((1, 3), np.inf), np.array([100]), "title")
+    assert [len(line.get_xydata()) for line in axes.lines] == [0, 3]
+
+
 def test_a_share_of_none_is_a_bar_that_can_be_seen(axes):
     plot.success_bars(axes, ["one", "two"], {"a": np.array([0.0, 0.5]), "b": np.array([1.0, 0.25])}, "title")
     assert [bar.get_height() for bar in axes.patches] == [0.01, 0.5, 1.0, 0.25]

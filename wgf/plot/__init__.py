@@ -17,6 +17,7 @@ from ._limit import (
     signed_gap_curves as signed_gap_curves,
 )
 from ._markov import (
+    escape_steps as escape_steps,
     excess_curves as excess_curves,
     phase_portrait as phase_portrait,
     success_bars as success_bars,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 
-from ._style import GLOBAL, LIMIT, LOCAL, colours, finish
+from ._style import CLOUD, GLOBAL, GROUPS, LIMIT, LOCAL, colours, finish
 
 
 def phase_portrait(
@@ -63,6 +63,38 @@ def success_curves(
     axes.minorticks_off()
     axes.set_ylim(-0.06, 1.06)
     finish(axes, *labels, title)
+
+
+def escape_steps(axes: Axes, rates: ArrayLike, steps: ArrayLike, most: ArrayLike, title: str) -> None:
+    """The steps that seeds take to escape the unigram solution, against the learning rate, in logarithms.
+
+    A dashed line shows steps in inverse proportion to the rate. A seed that never escapes is a triangle at the end of
+    its training.
+
+    **Arguments:** the axes; the rates `[n]`; the steps `[n, seeds]`, infinite if never; the steps of each training
+    `[n]`; the title.
+    """
+    rates, steps, most = (np.asarray(each, float) for each in (rates, steps, most))
+    for rate, row, end in zip(rates, steps, most, strict=True):
+        seen, never = row[np.isfinite(row)], row[np.isinf(row)]
+        axes.plot(np.full(len(seen), rate), seen, "o", color=CLOUD, markersize=4, alpha=0.5)
+        axes.plot(np.full(len(never), rate), np.full(len(never), end), "^", color=LOCAL, markersize=6)
+    middle = np.sort(steps, axis=-1)[:, steps.shape[-1] // 2]
+    known = np.isfinite(middle)
+    if known.any():
+        product = np.exp(np.mean(np.log(rates[known] * middle[known])))
+        axes.plot(rates, product / rates, "--", color=LIMIT, linewidth=1.2, label=f"rate x steps = {product:.2g}")
+        axes.plot(rates[known], middle[known], "o-", color=GROUPS[0], label="median over seeds")
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
+    finish(
+        axes,
+        "constant learning rate of AdamW",
+        "steps to escape the unigram solution",
+        title,
+        "best" if known.any() else None,
+    )
 
 
 def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLike], title: str) -> None:

@@ -8,6 +8,9 @@ from ...companions import CanonicalRisk
 from .._options import check_options, of_option
 from .._settings import Device
 
+MOST_STEPS = 10**6
+"""The most steps of one training at a constant rate."""
+
 
 @dataclass(frozen=True)
 class MarkovConfig:
@@ -33,6 +36,8 @@ class MarkovConfig:
     """Next-token predictions in a sequence."""
     rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     """AdamW's learning rates in the runs that vary the rate; it is 2e-3 in all other runs."""
+    reach: float = 4.0
+    """Rate times steps in the runs at constant rates, in which the steps to escape the unigram solution are counted."""
     widths: tuple[int, ...] = (4, 16, 64, 256)
     """Numbers of neurons of the feed-forward layer in the runs that vary its width."""
     particles: tuple[int, ...] = (1, 4, 16)
@@ -61,6 +66,7 @@ class MarkovConfig:
             steps=400,
             length=16,
             rates=(4e-3,),
+            reach=1.6,
             widths=(256,),
             particles=(4,),
             quick=True,
@@ -81,3 +87,8 @@ def check(config: MarkovConfig) -> None:
         if not getattr(config, name):
             raise ValueError(f"`{name}` must hold at least one number; got none.")
     check_options(config, least={"grid": 2}, distinct=("chains", "scales", "rates", "widths", "particles"))
+    if config.reach / min(config.rates) > MOST_STEPS:
+        raise ValueError(
+            f"`reach` over the least of `rates` must be at most {MOST_STEPS:,}, a number of steps; got "
+            f"{config.reach:g} over {min(config.rates):g}."
+        )

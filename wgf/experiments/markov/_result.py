@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from ... import plot
 from .._table import Table, in_text
 from ._config import MarkovConfig
+from ._escape import ESCAPED, Escapes
 from ._portrait import SIDE, Portrait
 from ._trained import Trained
 
-_PARTS = ("initialisations", "rates", "widths", "mean_field")
+_PARTS = ("initialisations", "rates", "widths", "mean_field", "escapes")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class MarkovResult:
     rates: Trained
     widths: Trained
     mean_field: Trained
+    escapes: Escapes
 
     def table(self) -> str:
         """The tables that the command prints: the canonical model, then the trained ones."""
@@ -46,7 +48,18 @@ class MarkovResult:
         starts = Table(first.heads(), first.cells(), (0,), f"One-layer Transformer, AdamW: {found}", gap=4)
         others = [row for part in (self.rates, self.widths, self.mean_field) for row in part.cells()]
         varied = Table(self.rates.heads(), others, (0,), f"Learning rate and width: {found}", gap=4)
-        return canonical, starts, varied
+        p, q = self.config.hard
+        escapes = Table(
+            Escapes.HEADS,
+            self.escapes.cells(),
+            (0,),
+            f"Steps to escape the unigram solution of ({p:g}, {q:g}), AdamW at a constant rate",
+            notes=(
+                "seeds: those that escaped; of steps: the length of the training;",
+                f"least, median, most: the steps after which a seed's excess was first below {ESCAPED:g}",
+            ),
+        )
+        return canonical, starts, varied, escapes
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -58,13 +71,15 @@ class MarkovResult:
         kept = {
             f"canonical_{p.p:g}_{p.q:g}_{name}": array for p in self.portraits for name, array in p.arrays().items()
         }
+        escapes = self.escapes
+        kept |= {"escapes_rates": escapes.rates, "escapes_steps": escapes.steps}
         for name in _PARTS:
             trained = getattr(self, name)
             kept |= {f"{name}_rows": np.array(trained.rows), f"{name}_excess": trained.excess}
         return {"chains": np.array(self.config.chains), **kept}
 
     def figure(self) -> Figure:
-        """Phase portraits above; success against initialisation, learning rate and width below."""
+        """Phase portraits above; success against initialisation, steps to escape and the effect of width below."""
         count = max(4, len(self.portraits))
         figure = Figure(figsize=(4.1 * count, 9.4), layout="constrained")
         above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1)).ravel()  # pyright: ignore[reportAttributeAccessIssue]
@@ -96,12 +111,13 @@ class MarkovResult:
 
     def _draw_rates(self, axes) -> None:
         p, q = self.config.hard
-        plot.success_curves(
+        count = len(self.config.rates)
+        plot.escape_steps(
             axes,
-            np.array(self.config.rates),
-            {f"p = {p:g}, q = {q:g}": self.rates.success[:, 0]},
-            ("learning rate of AdamW", "share of seeds at the bigram solution"),
-            "Standard initialisation, scale 0.02, tied",
+            self.escapes.rates[:count],
+            self.escapes.first[:count],
+            self.escapes.steps[:count, -1],
+            f"Escape at a constant rate, p = {p:g}, q = {q:g}",
         )
 
     def _draw_widths(self, axes) -> None:
@@ -117,7 +133,7 @@ class MarkovResult:
                 "fixed embedding, scale 0.02": (particles, fixed[:, 0]),
                 "fixed embedding, scale 0.5": (particles, fixed[:, 1]),
             },
-            f"Width, p = {p:g}, q = {q:g}",
+            f"Width, p = {p:g}, q = {q:g}, {self.config.steps:,} steps",
         )
 
 

@@ -9,6 +9,7 @@ from .._parts import Parts
 from .._progress import Progress
 from .._settings import with_settings
 from ._config import MarkovConfig, check
+from ._escape import train_escapes
 from ._portrait import Portrait, portrait
 from ._result import MarkovResult
 from ._training import train_initialisations, train_mean_field, train_rates, train_widths
@@ -16,7 +17,7 @@ from ._training import train_initialisations, train_mean_field, train_rates, tra
 
 @with_settings
 def run(config: MarkovConfig, *, show_progress: bool | None = None, parts: Parts | None = None) -> MarkovResult:
-    """Run all parts: portraits, initialisations, learning rates, widths.
+    """Run all parts: portraits, initialisations, learning rates, widths, steps to escape.
 
     **Arguments:**
 
@@ -47,7 +48,12 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None, parts: Parts
     def mean_field(_):
         return train_mean_field(field_key, config.hard, config.particles, (0.02, 0.5), length=16, **common)
 
+    def escapes(_):
+        counts: Any = {"seeds": config.seeds, "batch": config.batch, "length": config.length}
+        return train_escapes(width_key, config.hard, config.rates, config.widths, reach=config.reach, **counts)
+
     trainings = {"initialisations": starts, "widths": widths, "mean field": mean_field, "learning rates": rates}
+    trainings["steps to escape"] = escapes
     # One program is compiled while another runs.
     with Progress(len(config.chains) + len(trainings), show_progress, at_once=2, parts=parts) as progress:
         trained = {name: progress.start(name, part) for name, part in trainings.items()}
@@ -61,6 +67,7 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None, parts: Parts
             rates=trained["learning rates"].result(),
             widths=trained["widths"].result(),
             mean_field=trained["mean field"].result(),
+            escapes=trained["steps to escape"].result(),
         )
 
 
