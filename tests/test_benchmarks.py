@@ -51,6 +51,19 @@ def test_rhs(tmp_path):
 
 
 @pytest.mark.slow
+def test_kernel(tmp_path):
+    shown = script("kernel", "--output", str(tmp_path))
+    report = json.loads((tmp_path / "kernel.json").read_text(encoding="utf-8"))
+    assert set(report) >= ABOUT
+    claims, prompts, flows = report["tables"]
+    assert all(row[4] == "holds" for row in claims["rows"])
+    assert [row[2:4] for row in prompts["rows"]] == [[6, 6], [4, 4], [4, 4], [1, 1]]
+    for name, least, _, _, rate, *_ in flows["rows"]:
+        assert 0 < least < rate, name
+        assert name in shown
+
+
+@pytest.mark.slow
 def test_growth(tmp_path):
     shown = script("growth", "--only", "speed", "memory", "compilation", "--output", str(tmp_path))
     report = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))

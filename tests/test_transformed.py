@@ -63,6 +63,7 @@ CALLS = {
         p.finite.with_particles(jax.tree.map(lambda leaf: leaf + 0.1, p.finite.measure.particles)).measure,
     ),
     "epsilon_from_scale": lambda p: transport.epsilon_from_scale(p.cloud),
+    "tangent_kernel": lambda p: analysis.tangent_kernel(p.objective, p.finite).matrix,
     "certificate": lambda p: analysis.certificate(p.objective, p.finite, key=p.key, starts=2, max_steps=4).mean,
     "MarkovChain.sample": lambda p: prompts.MarkovChain.binary(0.3, 0.4).sample(p.key, 2, 4),
     "companion": lambda p: companions.ResidualTransformer(4, 4, depth=1, key=p.key)(jnp.ones((1, 2, 4)), p.scale),

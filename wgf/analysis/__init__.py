@@ -17,5 +17,6 @@ from ._replicates import (
     flow_replicates as flow_replicates,
     pool as pool,
 )
+from ._tangent_kernel import TangentKernel as TangentKernel, tangent_kernel as tangent_kernel
 
 _precision.export(globals())
