@@ -43,7 +43,7 @@ STUBBED = Path(__file__).with_name("stubbed.py")
 ENVIRONMENT = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "PYTHONPATH": os.pathsep.join([str(STUBBED.parents[1]), os.environ.get("PYTHONPATH", "")]),
+    "PYTHONPATH": os.pathsep.join([str(Path(wgf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
 }
 FILES = ["config.json", "limit.png", "result.npz", "table.txt"]
 

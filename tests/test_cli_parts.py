@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from stubbed import TABLE, Stub
 
+import wgf
 from wgf import cli
 from wgf._storage import lock
 from wgf._storage.lock import locked
@@ -258,7 +259,7 @@ def test_a_killed_command_resumes_bit_for_bit(tmp_path):
     """The process is killed after its first part, as by a machine that stops."""
 
     def start(folder):
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
         command = [sys.executable, "-m", "wgf", *TINY, "--out", folder]
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
 
