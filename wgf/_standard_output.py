@@ -74,7 +74,7 @@ class _Held(io.StringIO):
         return self._stream is not None and self._stream.isatty()
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 

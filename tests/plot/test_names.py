@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from wgf.plot._names import Box, Place, name_points, places
 
@@ -42,7 +43,8 @@ def test_a_line_leads_to_a_name_that_is_far_from_its_point():
     axes.set(xlim=(0, 1), ylim=(0, 1))
     x = np.full(10, 0.5)
     name_points(axes, x, x, [f"name {number}" for number in range(10)], ["black"] * 10)
-    with_line = [text for text in axes.texts if text.arrow_patch is not None]
+    notes = [text for text in axes.texts if isinstance(text, Annotation)]
+    with_line = [note for note in notes if note.arrow_patch is not None]
     assert with_line
     assert len(with_line) < 10
-    assert all(abs(text.xyann[1]) > 11 for text in with_line)
+    assert all(abs(note.xyann[1]) > 11 for note in with_line)

@@ -73,7 +73,7 @@ def _rows(columns: Mapping[str, Column], mark: str) -> list[list[str]] | None:
     parts = [part for column in columns.values() for part in column if part is not None]
     if any(known(part, 1) is None for part in parts):
         return None
-    cells = [_cells(*map(np.asarray, column), mark) for column in columns.values()]
+    cells = [_cells(mark, *map(np.asarray, column)) for column in columns.values()]
     return [[column[row] for column in cells] for row in evenly_spread(len(cells[0]), _MOST_ROWS)]
 
 
@@ -81,7 +81,7 @@ def _have_errors(columns: Mapping[str, Column]) -> bool:
     return any(column.errors is not None for column in columns.values())
 
 
-def _cells(values: np.ndarray, errors: np.ndarray, resolved: np.ndarray, mark: str) -> list[str]:
+def _cells(mark: str, values: np.ndarray, errors: np.ndarray, resolved: np.ndarray) -> list[str]:
     """The texts of a column. Errors, and whether values are above them, are arrays without axes if there are none."""
     texts = [f"{value:.4g}" for value in values]
     if errors.ndim:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from ._style import SMALL
+from ._style import SMALL, root_of
 
 _LETTER, _LINE = 0.58 * SMALL, 1.25 * SMALL
 """The mean width of a letter, and the height of a line, in points."""
@@ -58,7 +58,7 @@ def places(points: np.ndarray, names: Sequence[str], frame: Box) -> list[Place]:
     marks = [Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in points]
     found = [Place(1, 0)] * len(names)
     for index in [*range(len(names))] * _SWEEPS:
-        others = [place.box(*each) for place, *each in zip(found, points, names, strict=True)]
+        others = [place.box(point, name) for place, point, name in zip(found, points, names, strict=True)]
         del others[index]
         taken = others + marks[:index] + marks[index + 1 :]
 
@@ -82,7 +82,7 @@ def name_points(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], 
 
     **Arguments:** the axes; x and y, `[points]` each; the name and the colour of each point.
     """
-    scale = 72 / axes.get_figure(root=True).dpi
+    scale = 72 / root_of(axes).dpi
     points = axes.transData.transform(np.stack([x, y], axis=1)) * scale
     frame = Box(*(np.asarray(axes.get_window_extent().extents) * scale))
     for px, py, place, name, colour in zip(x, y, places(points, names, frame), names, colours, strict=True):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 LIMIT = "black"
 CLOUD = "#8a8a8a"
@@ -46,10 +47,17 @@ def finish(axes: Axes, x: str, y: str, title: str, legend: Any = "best", columns
 def legend_above(axes: Axes, columns: int = 1) -> None:
     """Raise the upper end of y, and draw the legend into the room that this makes above the data."""
     rows = -(-len(axes.get_legend_handles_labels()[1]) // columns)
-    height = axes.get_window_extent().height * 72 / axes.get_figure(root=True).dpi
+    height = axes.get_window_extent().height * 72 / root_of(axes).dpi
     # A line takes 1.5 times the size of its letters. The rest are margins.
     share = min(0.6, SMALL * (1.5 * rows + 1) / height)
     scale = axes.yaxis.get_transform()
     bottom, top = scale.transform(np.array(axes.get_ylim()))
     axes.set_ylim(top=float(scale.inverted().transform(np.array([bottom + (top - bottom) / (1 - share)]))[0]))
     axes.legend(fontsize=SMALL, frameon=False, loc="upper right", ncols=columns)
+
+
+def root_of(axes: Axes) -> Figure:
+    """The figure that axes are in, also if they are in a part of it."""
+    root = axes.get_figure(root=True)
+    assert isinstance(root, Figure)
+    return root
