@@ -21,7 +21,10 @@ def test_the_rest_takes_as_long_as_what_is_done_at_the_same_speed(clock):
     clock[0] = 90.0
     # Half of the second part: 1.5 parts in 90 s, 2.5 are left.
     pace.advance(50)
-    assert pace.line(["flow", "noise"]) == "1 of 4 parts done in 90 s, about 2 min left; running: flow + noise"
+    assert pace.line("start", ["flow", "noise"]) == (
+        "1 of 4 parts done in 90 s, about 2 min left; done: start; running: flow + noise"
+    )
+    assert pace.line(running=["flow"]).endswith(" left; running: flow")
 
 
 def test_parts_that_were_read_do_not_count_for_the_speed(clock):

@@ -143,7 +143,7 @@ def in_lines(log, show, tasks=("first", "second")):
 def test_a_command_without_a_terminal_writes_a_line_after_each_task(capsys):
     in_lines(None, None)
     err = capsys.readouterr().err
-    assert err == "wgf: 1 of 2 parts done in 0 s\nwgf: 2 of 2 parts done in 0 s\n"
+    assert err == "wgf: 1 of 2 parts done in 0 s; done: first\nwgf: 2 of 2 parts done in 0 s; done: second\n"
 
 
 @pytest.mark.parametrize("show", [True, False])

@@ -27,14 +27,17 @@ class Pace:
         self.finished += 1
         self._read += 100 * was_read
 
-    def line(self, running: Iterable[str] = ()) -> str:
-        """The state in words: `2 of 5 parts done in 3 min, about 5 min left; running: distances`."""
+    def line(self, last: str | None = None, running: Iterable[str] = ()) -> str:
+        """The state in words: `2 of 5 parts done in 3 min, about 5 min left; done: flow; running: noise`.
+
+        **Arguments:** the part that has just ended, if there is one; the parts that run.
+        """
         elapsed = time.monotonic() - self._began
         left = remaining(elapsed, 100 * self.parts, self._done, self._read)
         estimate = f", about {duration(left)} left" if left and round(left) else ""
-        names = " + ".join(running)
-        now = f"; running: {names}" if names else ""
-        return f"{self.finished} of {self.parts} parts done in {duration(elapsed)}{estimate}{now}"
+        ended, now = "" if last is None else f"; done: {last}", " + ".join(running)
+        now = f"; running: {now}" if now else ""
+        return f"{self.finished} of {self.parts} parts done in {duration(elapsed)}{estimate}{ended}{now}"
 
 
 def remaining(elapsed: float, total: int, done: int, read: int) -> float | None:

@@ -162,12 +162,12 @@ class Progress(AbstractContextManager):
             del self._shares[name]
             self._read.discard(name)
             self._pace.finish(was_read)
-            self._write_line()
+            self._write_line(name)
 
-    def _write_line(self) -> None:
+    def _write_line(self, last: str | None = None) -> None:
         self._wrote = time.monotonic()
         if self._write is not None:
-            self._write(self._pace.line(self._shares))
+            self._write(self._pace.line(last, self._shares))
 
     def _tick(self) -> None:
         while not self._closed.wait(_TICK):
