@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from scipy.integrate import solve_ivp
 
 import wgf
@@ -202,3 +203,12 @@ def residual_problem(
     shape = (prompts, length, dim)
     loss = SquareLoss(jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape), temperature)
     return loss, ResidualTransformer(dim, hidden, depth=depth, residual=residual, key=keys[2], **options)
+
+
+def check_texts(figure):
+    """Draw a figure: each of its texts has at least 9 points at the size at which it is saved."""
+    figure.canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    assert len(texts) > 10
+    small = [(text.get_text(), text.get_fontsize()) for text in texts if text.get_fontsize() < 9]
+    assert not small

@@ -1,6 +1,7 @@
 """Runs that keep their parts, and are read again."""
 
 import numpy as np
+from helpers import check_texts
 
 from wgf.experiments import Parts
 
@@ -21,4 +22,6 @@ def check_read_again(experiment, result, folder):
         np.testing.assert_array_equal(found_array, array, err_msg=name)
     assert again.table() == result.table()
     assert again.failures == result.failures == ()
-    assert len(again.figure().axes) == len(result.figure().axes)
+    figure = again.figure()
+    assert len(figure.axes) == len(result.figure().axes)
+    check_texts(figure)

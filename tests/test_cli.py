@@ -43,7 +43,7 @@ STUBBED = Path(__file__).with_name("stubbed.py")
 ENVIRONMENT = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "PYTHONPATH": os.pathsep.join([str(STUBBED.parents[1]), os.environ.get("PYTHONPATH", "")]),
+    "PYTHONPATH": os.pathsep.join([str(Path(wgf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
 }
 FILES = ["config.json", "limit.png", "result.npz", "table.txt"]
 
@@ -101,6 +101,18 @@ def test_the_help_names_the_commands(capsys):
     text = help_text(capsys)
     assert "limit" in text
     assert "rerun" in text
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in (*EXPERIMENTS, "rerun", "show"))], ids=" ".join)
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_help_fits_the_terminal(command, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = help_text(capsys, *command).splitlines()
+    assert max(map(len, lines)) <= columns
+    # The description is wrapped, and nothing of it is lost.
+    description = " ".join(lines[lines.index("") + 1 : lines.index("", lines.index("") + 1)])
+    assert description.endswith(".")
+    assert "(default: )" not in "".join(lines)
 
 
 def test_the_version_is_that_of_the_library_and_of_what_computes(capsys):
@@ -380,7 +392,7 @@ def test_a_run_that_fails_in_an_old_folder_leaves_the_old_results(ran, monkeypat
 
 def test_a_killed_command_says_which_run_its_folder_holds(ran, monkeypatch):
     words = []
-    monkeypatch.setattr(cli, "ended_by_signals", lambda text: words.append(text) or contextlib.nullcontext())
+    monkeypatch.setattr(cli, "ended_by_signals", lambda text, note: words.append(text) or contextlib.nullcontext())
     monkeypatch.setitem(EXPERIMENTS, "markov", Experiment(MarkovConfig, lambda config, parts: Stub(config), True))
     for command in ("limit", "limit", "limit --seed 2 --force", "markov --force", "markov"):
         cli.main([*command.split(), "--out", "here"])
@@ -490,7 +502,9 @@ def test_a_signal_ends_the_command_at_once_while_compiled_code_runs(number, endl
         process.kill()
     assert process.returncode == 128 + number
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-    assert told(err) == ["", f"wgf: stopped by {name}. `wgf rerun {folder.name}` repeats the run."]
+    line = f"stopped by {name}. `wgf rerun {folder.name}` repeats the run."
+    assert told(err) == ["", f"wgf: {line}"]
+    assert f"{line}\n" in (folder.parent / "log.txt").read_text(encoding="utf-8")
     # The file of the lock stays; the lock does not.
     assert names(folder) == [".lock", "busy", "config.json"]
     assert config_from(LimitConfig, load_config(folder)[1]).seed == ENDLESS
@@ -500,7 +514,7 @@ def test_a_signal_ends_the_command_at_once_while_compiled_code_runs(number, endl
 def endless(tmp_path_factory):
     """Two commands that run compiled code for ever, and their folders."""
     place = tmp_path_factory.mktemp("endless")
-    command = [sys.executable, str(STUBBED), "limit", "--seed", str(ENDLESS), "--out"]
+    command = [sys.executable, str(STUBBED), "limit", "--seed", str(ENDLESS), "--log", "log.txt", "--out"]
     started = {
         number: (
             subprocess.Popen([*command, str(number)], cwd=place, env=ENVIRONMENT, stderr=subprocess.PIPE),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from stubbed import TABLE, Stub
 
+import wgf
 from wgf import cli
 from wgf._storage import lock
 from wgf._storage.lock import locked
@@ -208,6 +209,49 @@ def test_several_processes_keep_no_parts(job, monkeypatch):
     assert not Path("here/parts").exists()
 
 
+def log_of(*command):
+    """The lines of the log file of a command, without their times."""
+    cli.main([*command, "--log", "log.txt"])
+    return [line.split(" ", 1)[1] for line in Path("log.txt").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("command", [["limit"], ["rerun", "other.json"]])
+def test_a_log_file_holds_the_lines_of_progress(command, job, capsys):
+    Path("other.json").write_text('{"experiment": "limit"}', encoding="utf-8")
+    first, *lines = log_of(*command, "--out", "here")
+    assert first.startswith(f"`wgf limit` begins, wgf {wgf.__version__}, python ")
+    assert first.endswith("; results: here")
+    assert [line.split(" in ")[0] for line in lines[:2]] == ["1 of 2 parts done", "2 of 2 parts done"]
+    assert lines[2:] == ["the results are in here"]
+    assert capsys.readouterr() == (f"{TABLE}\nresults: here\n", "")
+
+
+def test_a_log_file_holds_what_is_told_and_what_ends_a_run(job):
+    broken(job, "--seed", "7", "--log", "log.txt")
+    job.failures = ("lambda = 1: The flow stopped.",)
+    with pytest.raises(SystemExit):
+        log_of("limit", "--out", "here", "--seed", "8")
+    lines = [line.split(" ", 1)[1] for line in Path("log.txt").read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if "parts done" not in line and "begins" not in line] == [
+        "ended by RuntimeError: the power went out",
+        f"parts in {Path('here/parts')} have other options. They are computed anew.",
+        "the results are in here",
+        "ended by SystemExit: wgf: 1 part of the run failed. lambda = 1: The flow stopped.",
+    ]
+
+
+def test_a_log_file_that_cannot_be_written_is_refused_before_the_run(job, capsys):
+    line = refusal(capsys, "limit", "--out", "here", "--log", "none/log.txt")
+    assert line.startswith("wgf: `log` must be a file that can be written; got none/log.txt (")
+    assert not job.computed
+    assert list(Path().iterdir()) == []
+
+
+def test_a_log_file_may_be_in_the_results_folder(job):
+    cli.main(["limit", "--out", "here", "--log", "here/log.txt"])
+    assert "2 of 2 parts done" in Path("here/log.txt").read_text(encoding="utf-8")
+
+
 def test_parts_that_failed_are_told_after_the_table_and_the_others_are_saved(job, capsys):
     job.failures = tuple(f"lambda = {n}: The flow stopped." for n in range(5))
     with pytest.raises(SystemExit) as stop:
@@ -243,7 +287,14 @@ def test_the_help_explains_the_options_of_a_start(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([*command, "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for words in ("--resume, --no-resume", "--force", "--x64", "--device {None,cpu,gpu,tpu}", "finished parts of the"):
+    for words in (
+        "--resume, --no-resume",
+        "--force",
+        "--log {None}|PATH",
+        "--x64",
+        "--device {None,cpu,gpu,tpu}",
+        "finished parts of the",
+    ):
         assert words in text
 
 
@@ -258,7 +309,7 @@ def test_a_killed_command_resumes_bit_for_bit(tmp_path):
     """The process is killed after its first part, as by a machine that stops."""
 
     def start(folder):
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
         command = [sys.executable, "-m", "wgf", *TINY, "--out", folder]
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
 

@@ -7,6 +7,8 @@ import nbclient
 import nbformat
 import pytest
 
+import wgf
+
 TESTS = Path(__file__).parent
 # What the last cell of each is followed by.
 CHECK = f"""
@@ -28,7 +30,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     # Kernels inherit the environment: run as a reader does, in float32, at full optimisation.
     for name in ("XLA_FLAGS", "JAX_ENABLE_X64"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(wgf.__file__).parents[1]))
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(CHECK))
     nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from run_block import complaints, run
 
+import wgf
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 README = ROOT / "README.md"
@@ -34,7 +36,7 @@ def run_alone(program: str, folder: Path, **environment: str) -> subprocess.Comp
         [sys.executable, TESTS / "run_block.py"],
         input=program,
         cwd=folder,
-        env=ours | {"PYTHONPATH": str(ROOT)} | environment,
+        env=ours | {"PYTHONPATH": str(Path(wgf.__file__).parents[1])} | environment,
         capture_output=True,
         text=True,
         timeout=900,

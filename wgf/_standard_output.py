@@ -3,8 +3,12 @@
 import contextlib
 import io
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 _BROKEN_PIPE = 141
 """The exit code that a shell reports for a program ended by the signal SIGPIPE: 128 + 13."""
@@ -36,6 +40,51 @@ def standard_output(if_lost: str = "") -> Iterator[None]:
     except OSError as error:
         _drop_output()
         raise SystemExit(f"wgf: standard output cannot be written: {error.strerror}. {if_lost}".rstrip()) from error
+
+
+@contextlib.contextmanager
+def wrapped_output() -> Iterator[None]:
+    """Print inside this context, so that no line is wider than the terminal, or 80 columns without one.
+
+    For the help: tyro wraps all of it except the usage and the description.
+    """
+    terminal = sys.stdout
+    held = _Held(terminal)
+    try:
+        with contextlib.redirect_stdout(held):
+            yield
+    finally:
+        columns = max(_LEAST_COLUMNS, shutil.get_terminal_size().columns)
+        for line in held.getvalue().splitlines():
+            print(_in_columns(line, columns), file=terminal)
+
+
+_LEAST_COLUMNS = 40
+"""What tyro's help takes on the narrowest terminal."""
+
+
+class _Held(io.StringIO):
+    """Output that is held back, with the colours and the characters of the stream that it is for."""
+
+    def __init__(self, stream: Any):
+        super().__init__()
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+
+def _in_columns(line: str, columns: int) -> str:
+    """A line that fits, as it is; a wider one wrapped and without colours."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", line)
+    if len(plain) <= columns:
+        return line
+    indent = " " * 4 if plain.startswith("usage:") else ""
+    return textwrap.fill(plain, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _drop_output() -> None:

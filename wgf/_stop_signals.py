@@ -6,20 +6,20 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 @contextlib.contextmanager
-def ended_by_signals(last_words: str) -> Iterator[None]:
+def ended_by_signals(last_words: str, note: Callable[[str], None] | None = None) -> Iterator[None]:
     """Inside this context, end the process as soon as Ctrl-C or SIGTERM arrives, with one line on standard error.
 
     Python runs its own handlers only between two instructions of the main thread, and so not while XLA compiles or
     computes, which may take minutes. Here a thread waits for the signals and ends the process, without cleaning up:
     files must be whole at any time. Outside the main thread this does nothing.
 
-    **Arguments:** `last_words`: a sentence for that line, e.g. what is kept.
+    **Arguments:** `last_words`: a sentence for that line, e.g. what is kept; `note`: takes that line, too.
 
     The exit code is 128 plus the number of the signal, as shells report it.
     """
@@ -36,8 +36,11 @@ def ended_by_signals(last_words: str) -> Iterator[None]:
             # Python tells of every signal that has a handler. At the end of the context there is no more to read.
             while arrived := reader.recv(1):
                 if name := names.get(signal.Signals(arrived[0])):
-                    sys.stderr.write(f"\nwgf: stopped by {name}. {last_words}\n")
+                    line = f"stopped by {name}. {last_words}"
+                    sys.stderr.write(f"\nwgf: {line}\n")
                     sys.stderr.flush()
+                    if note is not None:
+                        note(line)
                     os._exit(128 + arrived[0])
 
     with contextlib.ExitStack() as stack:

@@ -5,20 +5,21 @@ import gc
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import equinox as eqx
 import jax
 import tyro
 
 from ._checks import shown
-from ._standard_output import standard_output
+from ._standard_output import standard_output, wrapped_output
 from ._stop_signals import ended_by_signals
 from ._versions import versions
 from .experiments import EXPERIMENTS, Parts, Result, config_from, load_config, reserved, save
 from .experiments._failures import in_one_line
+from .experiments._lines import told_in_lines
 from .experiments._settings import Device, settings
 from .experiments._show import ShowConfig, show
 from .sharding import start_processes
@@ -42,6 +43,16 @@ class RerunConfig:
     """Read the finished parts of the same run from the results folder."""
     force: bool = False
     """Replace a finished run with other options in the results folder."""
+    log: Path | None = None
+    """A file to which the lines of progress are appended, with their time."""
+
+
+class Start(NamedTuple):
+    """The options of a start. They change no number, and are not in `config.json`."""
+
+    resume: bool = True
+    force: bool = False
+    log: Path | None = None
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -51,15 +62,15 @@ def main(args: Sequence[str] | None = None) -> None:
         with standard_output():
             print("\n".join(f"{package} {release}" for package, release in versions().items()))
         return
-    with standard_output():
+    with standard_output(), wrapped_output() if {"-h", "--help"} & set(args) else nullcontext():
         config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
     try:
         with _seldom_collected():
             if isinstance(config, ShowConfig):
                 show(config)
             else:
-                plain, resume, force = _plain(config)
-                run(plain, resume=resume, force=force)
+                plain, start = _plain(config)
+                run(plain, **start._asdict())
     except ValueError as error:
         # The user's input is at fault: one line without a traceback, and the exit code of wrong usage.
         print(f"wgf: {error}", file=sys.stderr)
@@ -93,7 +104,7 @@ def _seldom_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
-def run(config: Any, *, resume: bool = True, force: bool = False) -> None:
+def run(config: Any, *, resume: bool = True, force: bool = False, log: Path | None = None) -> None:
     """Run one command: a config dataclass of an experiment, or a `RerunConfig`.
 
     The results folder is made before anything is computed, and the results are saved before anything is printed.
@@ -103,9 +114,10 @@ def run(config: Any, *, resume: bool = True, force: bool = False) -> None:
     - `config`: the options.
     - `resume`: whether to read the finished parts that the results folder holds of the same run.
     - `force`: whether to replace a finished run with other options.
+    - `log`: a file to which the lines of progress are appended.
 
-    **Raises:** `ValueError` if an option, the results folder or the `config.json` of a rerun cannot be used;
-    `SystemExit` if the results cannot be saved or printed, or a part of the run failed.
+    **Raises:** `ValueError` if an option, the results folder, the log file or the `config.json` of a rerun cannot be
+    used; `SystemExit` if the results cannot be saved or printed, or a part of the run failed.
     """
     file = config.config if isinstance(config, RerunConfig) else None
     if isinstance(config, RerunConfig):
@@ -118,24 +130,32 @@ def run(config: Any, *, resume: bool = True, force: bool = False) -> None:
             # All processes compute the same result, and only the first one saves and prints it.
             EXPERIMENTS[name].run(config)
         else:
-            _run_first(name, config, file, resume, force)
+            _run_first(name, config, file, Start(resume, force, log))
 
 
-def _run_first(name: str, config: Any, file: Path | None, resume: bool, force: bool) -> None:
+def _run_first(name: str, config: Any, file: Path | None, start: Start) -> None:
     """Run an experiment in the process that saves and prints."""
     began = time.perf_counter()
     # Several processes would have to agree on what is there.
     keeps_parts = EXPERIMENTS[name].keeps_parts and jax.process_count() == 1
-    with reserved(config, name, force=force) as (folder, is_new):
+    with reserved(config, name, force=start.force) as (folder, is_new), told_in_lines(start.log) as lines:
+        lines.note(f"`wgf {name}` begins, {', '.join(map(' '.join, versions().items()))}; results: {folder}")
         kept = f"`wgf rerun {folder} --out {folder}` resumes" if keeps_parts else f"`wgf rerun {folder}` repeats"
-        with ended_by_signals(f"{kept} the run." if is_new else f"{folder} still holds an earlier run."):
+        last_words = f"{kept} the run." if is_new else f"{folder} still holds an earlier run."
+        with ended_by_signals(last_words, lines.note):
             config = dataclasses.replace(config, out=folder)
-            parts = Parts(folder, config, resume=resume) if keeps_parts else None
+            parts = Parts(folder, config, resume=start.resume) if keeps_parts else None
             with _about(file):
                 result = EXPERIMENTS[name].run(config, **({} if parts is None else {"parts": parts}))
             _tell(name, result, folder, time.perf_counter() - began)
             if parts is not None:
                 parts.clean()
+        lines.note(f"the results are in {folder}")
+        _fail_in_part(result)
+
+
+def _fail_in_part(result: Result) -> None:
+    """Raise `SystemExit` if parts of a run failed whose results are saved."""
     if failures := getattr(result, "failures", ()):
         raise SystemExit(f"wgf: {in_one_line(failures)}")
 
@@ -192,30 +212,38 @@ def _commands(quick: bool) -> Any:
     commands = commands | Annotated[ShowConfig, tyro.conf.subcommand("show")]
     for name, experiment in reversed(EXPERIMENTS.items()):
         default = experiment.config.quick_default() if quick else experiment.config()
-        command = _with_start_options(experiment.config)
+        command = _with_start_options(experiment.config, default)
         commands = Annotated[command, tyro.conf.subcommand(name, default=command(**vars(default)))] | commands
     return commands
 
 
-_RESUME = "Read the finished parts of the same run from the results folder."
-_FORCE = "Replace a finished run with other options in the results folder."
+_HELP = {
+    "resume": "Read the finished parts of the same run from the results folder.",
+    "force": "Replace a finished run with other options in the results folder.",
+    "log": "A file to which the lines of progress are appended, with their time.",
+}
 
 
-def _with_start_options(config: Any) -> Any:
-    """A config dataclass with the options of a start. They change no number, and are not in `config.json`."""
-    fields: Any = [
-        ("resume", Annotated[bool, tyro.conf.arg(help=_RESUME)], True),
-        ("force", Annotated[bool, tyro.conf.arg(help=_FORCE)], False),
+def _with_start_options(config: Any, default: Any) -> Any:
+    """A config dataclass with the options of a start."""
+    types, own = get_type_hints(Start), get_type_hints(config)
+    # An empty list stands for all, as the option's text says: tyro would add "(default: )".
+    empty = tyro.conf.arg(help_behavior_hint="")
+    fields: Any = [(name, Annotated[own[name], empty], ()) for name, value in vars(default).items() if value == ()]
+    fields += [
+        (name, Annotated[types[name], tyro.conf.arg(help=text)], Start._field_defaults[name])
+        for name, text in _HELP.items()
     ]
     return dataclasses.make_dataclass(
         config.__name__, fields, bases=(config,), frozen=True, namespace={"__doc__": config.__doc__}
     )
 
 
-def _plain(command: Any) -> tuple[Any, bool, bool]:
+def _plain(command: Any) -> tuple[Any, Start]:
     """The config of a parsed command, and the options of its start."""
+    start = Start(**{name: getattr(command, name) for name in Start._fields})
     if isinstance(command, RerunConfig):
-        return command, command.resume, command.force
+        return command, start
     config = next(experiment.config for experiment in EXPERIMENTS.values() if isinstance(command, experiment.config))
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(config)}
-    return config(**fields), command.resume, command.force
+    return config(**fields), start

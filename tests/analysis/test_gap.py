@@ -387,6 +387,10 @@ def test_a_notebook_shows_the_gaps_with_their_noise(flows, replicated):
     assert "<th>output</th><th>gelbrich</th><th>sinkhorn</th><th>coupling</th></tr>" in html
     assert f"<td><b>100 ± {gap.noise.output[-1]:.2g}</b></td>" in html
     assert "Bold: the gap exceeds the noise with 95 % confidence." in html
+    text = gap.summary()
+    assert f"100 ± {gap.noise.output[-1]:.2g} *" in text
+    assert text.endswith("\n±: noise of the limit. *: the gap exceeds the noise with 95 % confidence.")
+    assert "±" not in wgf.gap(flows[0], flows[1]).summary()
 
 
 @pytest.mark.heavy

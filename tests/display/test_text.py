@@ -43,6 +43,15 @@ def test_a_line_says_the_sizes(name):
     assert not compiled
 
 
+@each
+def test_a_summary_has_one_fact_per_line(name):
+    value, _ = OBJECTS[name]
+    title, *facts = value.summary().splitlines()
+    assert title == name
+    assert all(fact.startswith("  ") for fact in facts)
+    assert f"{name}: {', '.join(fact.strip() for fact in facts)}" == repr(value)
+
+
 def as_leaves(kind, value):
     """The object with other leaves."""
     if kind == "shapes":
@@ -55,10 +64,12 @@ def as_leaves(kind, value):
 
 @pytest.mark.parametrize("kind", ["shapes", "stacked", "none", "objects", "axes", "scalars"])
 @each
-def test_a_line_is_there_for_any_leaves(name, kind):
-    text = repr(as_leaves(kind, OBJECTS[name][0]))
+def test_a_line_and_a_summary_are_there_for_any_leaves(name, kind):
+    value = as_leaves(kind, OBJECTS[name][0])
+    text = repr(value)
     assert text.startswith(f"{name}: ")
     assert "\n" not in text
+    assert value.summary().startswith(f"{name}\n  ")
 
 
 @each

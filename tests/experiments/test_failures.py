@@ -5,6 +5,7 @@ import dataclasses
 import equinox as eqx
 import numpy as np
 import pytest
+from helpers import check_texts
 
 from wgf.analysis import Assumptions, Lipschitz
 from wgf.experiments import (
@@ -140,6 +141,7 @@ def test_encoders_with_failed_flows_are_named():
     )
     result = HomogeneityResult(config, np.arange(3.0), trials)
     assert result.failures == (f"{trials[1].label}: 1 of 2 seeds failed, their numbers are not finite",)
+    check_texts(result.figure())
 
 
 def test_sizes_of_images_with_failed_seeds_are_marked():
@@ -155,7 +157,7 @@ def test_sizes_of_images_with_failed_seeds_are_marked():
     marked = [line for line in result.table().splitlines() if "failed: 1 seed" in line]
     assert len(marked) == 1
     assert marked[0].split()[:2] == ["6", "10"]
-    result.figure().canvas.draw()
+    check_texts(result.figure())
 
 
 def test_initialisations_of_markov_with_failed_seeds_are_marked():
@@ -192,7 +194,7 @@ def test_sizes_of_rates_with_failed_seeds_are_marked_and_not_fitted():
     assert [line.split()[:3] for line in marked] == [["flow", "16", "64"]]
     assert all(np.isfinite(fit.values).all() for fit in result.fits.values())
     assert max(map(len, result.table().splitlines())) <= 120
-    result.figure().canvas.draw()
+    check_texts(result.figure())
 
 
 def test_rates_of_few_sizes_are_not_fitted():
@@ -221,4 +223,4 @@ def test_conditions_of_residual_with_failed_seeds_are_marked():
     marked = [line.endswith("failed: 1 seed") for line in result.table().splitlines()[2:7]]
     assert marked == [False, True, False, False, False]
     assert list(result.runs[1].is_linear) == [False, True, True, True]
-    result.figure().canvas.draw()
+    check_texts(result.figure())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import in_float64
+from helpers import check_texts, in_float64
 from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
@@ -226,7 +226,7 @@ def test_a_finite_model_that_fails_is_marked_and_the_others_stay(result):
         rows = table.splitlines()[3:7]
         assert [row.endswith("failed: 1 seed") for row in rows] == [False, True, False, False], table
     assert found.laws() == {}
-    found.figure().canvas.draw()
+    check_texts(found.figure())
     assert found.arrays()["gap_risk"].shape == (SIZES, SEEDS, SAVES)
 
 

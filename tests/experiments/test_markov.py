@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers import check_texts
 from kept import check_read_again, run_with_parts
 from matplotlib.figure import Figure
 
@@ -132,6 +133,7 @@ def test_the_figure_has_a_portrait_for_each_chain_and_four_panels(result):
     axes = [a for sub in figure.subfigs for a in sub.axes]
     assert len(axes) == len(TINY.chains) + 4
     assert all(a.get_title() and a.get_ylabel() for a in axes)
+    check_texts(figure)
 
 
 def test_the_saved_arrays_are_named_and_finite(result, tmp_path):

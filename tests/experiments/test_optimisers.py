@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Matrix, regression
+from helpers import Matrix, check_texts, regression
 from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
@@ -51,6 +51,10 @@ def result():
         np.full((2, 3), 0.03),
         {name: long_run for name in ("gradient descent", "SGD", "Adam", "AdamW")},
     )
+
+
+def test_the_texts_of_the_figure_are_large_enough(result):
+    check_texts(result.figure())
 
 
 def test_an_order_gives_back_its_exponent_within_its_interval():

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from wgf.experiments import Progress, _progress
+from wgf.experiments import LimitConfig, Parts, Progress, _progress
+from wgf.experiments._lines import told_in_lines
 
 
 def task(progress: Progress, name: str, *, solves: int = 1) -> Any:
@@ -130,3 +131,51 @@ def test_an_error_in_a_task_is_raised_and_tasks_that_have_not_begun_are_dropped(
     with pytest.raises(RuntimeError, match="no luck"):
         job()
     assert not begun
+
+
+def in_lines(log, show, tasks=("first", "second")):
+    """A job of two tasks within a command."""
+    with told_in_lines(log), Progress(len(tasks), show) as progress:
+        for name in tasks:
+            progress.run(name, lambda meter: None)
+
+
+def test_a_command_without_a_terminal_writes_a_line_after_each_task(capsys):
+    in_lines(None, None)
+    err = capsys.readouterr().err
+    assert err == "wgf: 1 of 2 parts done in 0 s; done: first\nwgf: 2 of 2 parts done in 0 s; done: second\n"
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_lines_go_to_the_log_alone_where_there_is_a_bar_or_none_is_wanted(show, capsys, tmp_path):
+    in_lines(tmp_path / "log.txt", show)
+    assert "parts done" not in capsys.readouterr().err
+    lines = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 1)[1].split(" in ")[0] for line in lines] == ["1 of 2 parts done", "2 of 2 parts done"]
+
+
+def test_a_program_of_ones_own_gets_no_lines(capsys):
+    with Progress(1, None) as progress:
+        progress.run("a task", lambda meter: None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_long_task_is_not_silent(capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_TICK", 0.05)
+    monkeypatch.setattr(_progress, "_SILENCE", 0.1)
+    with told_in_lines(None), Progress(1, None) as progress, progress.task("a long task"):
+        time.sleep(1.0)
+        shown = capsys.readouterr().err.splitlines()
+    assert 2 <= len(shown) <= 10
+    assert shown[0] == "wgf: 0 of 1 parts done in 0 s; running: a long task"
+
+
+def test_a_bar_estimates_the_time_left_from_what_was_computed(tmp_path):
+    parts = Parts(tmp_path, LimitConfig())
+    for tasks in (1, 3):
+        with Progress(tasks, True, parts=parts) as progress:
+            for name in ("first", "second")[:tasks]:
+                progress.run(name, lambda meter: time.sleep(0.2) or 1.0)
+            found = progress._bar.format_dict
+    assert (found["n"], found["total"], found["initial"]) == (200, 300, 100)
+    assert re.search(r"67% \|.*\| 00:00<00:00 ", str(progress._bar))

@@ -11,6 +11,7 @@ import pytest
 from helpers import Matrix, programs, scalar_problem
 
 import wgf
+from wgf._display.text import memory
 from wgf.flows import RESULTS, FlowSolution, TrainSolution
 from wgf.flows._solution import name_of
 
@@ -117,6 +118,33 @@ def test_a_notebook_shows_twelve_rows_with_the_last(flow):
     assert rows_of(SOLUTION._repr_html_())[0] == ["steps", "objective", "risk", "dissipation"]
     assert html.count("<p>") == 1
     assert "→" in html
+
+
+def test_a_summary_says_what_a_solution_holds_and_shows_twelve_rows(flow):
+    facts, table = flow.summary().split("\n\n")
+    title, *lines = facts.splitlines()
+    assert title == "FlowSolution"
+    for line in (
+        "31 τ from 0 to 3",
+        f"risk {flow.risk[0]:.3g} → {flow.risk[-1]:.3g}",
+        f"objective {flow.objective[0]:.3g} → {flow.objective[-1]:.3g}",
+        f"{flow.stats['num_steps']} steps",
+        "successful",
+        f"models: {', '.join(flow.models._facts())}",
+        f"all arrays: {memory(flow)}",
+    ):
+        assert f"  {line}" in lines
+    head, *rows = table.splitlines()
+    assert head.split() == ["τ", "objective", "risk", "dissipation"]
+    assert len(rows) == 12
+    assert len({len(row) for row in (head, *rows)}) == 1
+    assert rows[-1].split() == [f"{x[-1]:.4g}" for x in (flow.taus, flow.objective, flow.risk, flow.dissipation)]
+
+
+def test_a_summary_without_known_numbers_has_no_table(flow):
+    shapes = eqx.filter_eval_shape(lambda s: s, flow)
+    assert "\n\n" not in shapes.summary()
+    assert f"  risk {flow.risk.dtype}[31]\n" in shapes.summary()
 
 
 def test_what_a_notebook_shows_is_escaped(flow):

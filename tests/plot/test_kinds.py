@@ -1,5 +1,7 @@
 """Results by kind of encoder: a colour per kind, a dot per seed, names that do not overlap."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -35,10 +37,27 @@ def test_curves_have_the_colours_of_their_kinds(axes):
     assert axes.get_legend() is None
 
 
-def test_names_of_points_alternate_between_left_and_right_from_the_lowest_up(axes):
+def test_points_have_names_in_the_colours_of_their_kinds(axes):
     x, y = np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0])
     plot.kind_points(axes, x, y, ["high", "low", "middle"], [0, 1, 2], ("x", "y"))
-    sides = {text.get_text(): text.get_ha() for text in axes.texts}
-    assert sides == {"low": "right", "middle": "left", "high": "right"}
+    assert {text.get_text(): text.get_color() for text in axes.texts} == dict(
+        zip(("high", "low", "middle"), KINDS, strict=True)
+    )
     assert [line.get_color() for line in axes.lines] == list(KINDS)
     assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+def test_names_of_near_points_do_not_overlap():
+    """Nor do they leave the axes."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes, draw = figure.subplots(), np.random.default_rng(3)
+    x, y = 10 ** draw.uniform(-1, 1, size=(2, 14))
+    names = [f"encoder {number}" for number in range(14)]
+    plot.kind_points(axes, x, y, names, [0] * 14, ("x", "y"))
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    marks = axes.transData.transform(np.stack([x, y], axis=1))
+    assert not [box for box in boxes for mark in marks if box.contains(*mark)]
+    frame = axes.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)

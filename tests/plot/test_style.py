@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wgf.plot._style import colours, finish, two_families
+from wgf.plot._style import SMALL, colours, finish, legend_above, two_families
 
 
 def test_colours_run_from_light_to_dark():
@@ -27,3 +27,28 @@ def test_axes_are_named_and_have_a_legend_if_one_is_asked_for(legend):
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("x", "y", "title")
     assert (axes.get_legend() is None) == (legend is None)
     assert not axes.spines["top"].get_visible()
+
+
+@pytest.mark.parametrize(("scale", "columns"), [("linear", 1), ("log", 1), ("log", 2)])
+def test_a_legend_above_hides_no_data(scale, columns):
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    for number in range(4):
+        axes.plot([1, 2, 3], np.array([1.0, 9.0, 10.0]) / (1 + number), label=f"line {number}")
+    axes.set_yscale(scale)
+    bottom = axes.get_ylim()[0]
+    finish(axes, "x", "y", "title", legend="above", columns=columns)
+    figure.canvas.draw()
+    highest = axes.transData.transform((3, 10.0))[1]
+    box = axes.get_legend().get_window_extent()
+    assert highest < box.y0 < box.y1 <= axes.get_window_extent().y1
+    # No more room than is needed.
+    assert box.y0 - highest < 0.2 * axes.get_window_extent().height
+    assert axes.get_ylim()[0] == bottom
+
+
+def test_texts_of_legends_have_the_smallest_size():
+    axes = Figure().subplots()
+    axes.plot([0, 1], label="line")
+    legend_above(axes)
+    assert {text.get_fontsize() for text in axes.get_legend().get_texts()} == {SMALL} == {9}

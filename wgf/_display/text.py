@@ -15,11 +15,23 @@ from .._checks import on_host
 
 
 class Brief(Module):
-    """A module whose `repr` is one line of facts. `equinox.tree_pformat` prints its whole structure."""
+    """A module whose `repr` is one line of facts, and whose `summary` is several.
+
+    `equinox.tree_pformat` prints its whole structure.
+    """
 
     @abc.abstractmethod
     def _facts(self) -> Iterable[str]:
         """What the line says, in its order."""
+
+    def _details(self) -> Iterable[str]:
+        """What the summary says besides the facts."""
+        return ()
+
+    def summary(self) -> str:
+        """The facts of the `repr`, one per line, and more. Solutions and gaps add a table of at most 12 times."""
+        facts = [*self._facts(), *self._details()]
+        return "\n  ".join([type(self).__name__, *facts])
 
     def __repr__(self) -> str:
         try:

@@ -43,7 +43,7 @@ class Certificate(Brief):
       depth, `[masses]`. It is positive if the insertion lowers Q. To first order it is −m times the mean of `gap` over
       depth. At a finite mass it may be less, or negative, because Q is not linear.
 
-    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, and `summary()` has several. `equinox.tree_pformat` gives its whole structure.
     """
 
     depths: Float[Array, " depths"]

@@ -46,7 +46,8 @@ class Gap(Tabled):
       the limit is a single solution, whose error is unknown.
     - `unpaired`: [`wgf.transport.Excess`][] of the particle clouds, if it was asked for.
 
-    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, `summary()` has several, and notebooks show a table. `equinox.tree_pformat` gives its whole
+    structure.
     """
 
     taus: Float[Array, " saves"]
@@ -57,7 +58,7 @@ class Gap(Tabled):
     noise: Noise | None
     unpaired: Excess | None
 
-    _note: ClassVar[str] = "±: noise of the limit. Bold: the gap exceeds the noise with 95 % confidence."
+    _note: ClassVar[str] = "±: noise of the limit. {marked}: the gap exceeds the noise with 95 % confidence."
 
     def _facts(self) -> Iterator[str]:
         yield along(self.taus)

@@ -47,7 +47,7 @@ class Noise(Brief):
     - `epsilon`: ε of `sinkhorn`.
     - `replicates`: R.
 
-    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, and `summary()` has several. `equinox.tree_pformat` gives its whole structure.
     """
 
     replicates: int = eqx.field(static=True)

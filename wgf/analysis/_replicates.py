@@ -35,7 +35,8 @@ class Replicates(Tabled):
     - `pooled`: the flow of the model whose particles are those of all replicates: the solution to use.
     - `members`: the flows of the replicates; every array has a leading axis `[R]`, as has the code `members.result`.
 
-    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, `summary()` has several, and notebooks show a table. `equinox.tree_pformat` gives its whole
+    structure.
     """
 
     pooled: FlowSolution

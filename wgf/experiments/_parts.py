@@ -4,20 +4,18 @@ import dataclasses
 import hashlib
 import json
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from .._backend.plain import PLAIN
 from .._backend.precision import default_precision
 from .._storage.tree import read_header, read_tree, write_tree
 from ._about import about
 from ._config_file import expanded
+from ._lines import Lines, lines_of_the_command
 
 _Part = TypeVar("_Part")
 _FORMAT = 1
@@ -44,6 +42,7 @@ class Parts:
         self._origin = {"format": _FORMAT, "options": options_of(config)} if only_read else origin_of(config)
         self._resume, self._only_read = resume, only_read
         self._lock = threading.Lock()
+        self._lines = lines_of_the_command() or Lines()
         self._told: set[str] = set()
         self._lasting: set[Path] = set()
 
@@ -96,11 +95,11 @@ class Parts:
             self._tell(f"{path} cannot be written ({error}). The run goes on, and would not resume from there.")
 
     def _tell(self, text: str) -> None:
-        """Say something once on standard error, beside the progress bar."""
+        """Say something once on standard error and in the log file."""
         with self._lock:
             if text not in self._told:
                 self._told.add(text)
-                tqdm.write(f"wgf: {text}", file=sys.stderr)
+                self._lines.tell(text)
 
 
 def origin_of(config: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class MemoryEstimate(Brief):
       layer, and the arrays of one chunk.
     - `device`: the kind of device.
 
-    Its `repr` is one line.
+    Its `repr` is one line, and `summary()` has several.
     """
 
     arguments: int = eqx.field(static=True)

@@ -14,7 +14,7 @@ from .._backend.compat import is_traced, members_of
 from .._checks import shown
 from .._display.datasets import Dataset, DataTree, check_known, data_tree, version_text
 from .._display.table import Column, Tabled
-from .._display.text import counted, kind, known, number
+from .._display.text import counted, facts_of, kind, known, memory, number
 from ._export import groups
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
@@ -80,7 +80,8 @@ def name_of(result: Any) -> str:
 class AbstractSolution(Tabled):
     """Models along a run, with their objective, risk and dissipation.
 
-    Its `repr` is one line, and notebooks show a table. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, `summary()` has several, and notebooks show a table. `equinox.tree_pformat` gives its whole
+    structure.
     """
 
     models: eqx.AbstractVar[PyTree]
@@ -95,6 +96,12 @@ class AbstractSolution(Tabled):
         yield from self._progress()
         yield _fall("risk", self.risk)
         yield name_of(self.result)
+
+    def _details(self) -> Iterator[str]:
+        yield _fall("objective", self.objective)
+        yield _fall("dissipation", self.dissipation)
+        yield f"models: {', '.join(facts_of(self.models))}"
+        yield f"all arrays: {memory(self)}"
 
     def _progress(self) -> Iterator[str]:
         """How far the run went."""

@@ -25,7 +25,7 @@ class AbstractMeasure(Brief):
     `particles` is a PyTree of arrays with leading axes `[depth, width]`. `weights` holds the a_ij, `[depth, width]`,
     and each row sums to 1. A particle of weight zero is a tracer: it feels the velocity field and adds nothing to it.
 
-    A measure's `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+    A measure's `repr` is one line, and `summary()` has several. `equinox.tree_pformat` gives its whole structure.
 
     **Source:** arXiv:2410.23610, section 3.1.
     """

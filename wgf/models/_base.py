@@ -27,7 +27,7 @@ class AbstractModel(Brief):
     The flow moves `measure.particles` and the particles of `tracers`. Tracers are measures without mass, at their own
     depths. They feel the velocity field and add nothing to it.
 
-    A model's `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+    A model's `repr` is one line, and `summary()` has several. `equinox.tree_pformat` gives its whole structure.
     """
 
     encoder: eqx.AbstractVar[AbstractEncoder]

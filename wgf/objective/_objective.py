@@ -56,7 +56,7 @@ class Objective(Brief):
     **Raises:** `ValueError` if λ is negative, or if readout, loss and labels do not fit together, e.g. a label that is
     not a class of `CrossEntropy`, or a function whose result has no derivative.
 
-    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, and `summary()` has several. `equinox.tree_pformat` gives its whole structure.
 
     **Source:** arXiv:2410.23610, equations 2.6 and 3.2.
     """

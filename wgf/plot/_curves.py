@@ -19,7 +19,7 @@ def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: st
         lines = axes.plot(np.asarray(xs).T, np.asarray(ys).T, color=colour, linewidth=0.9, alpha=0.6)
         lines[0].set_label(name)
     axes.set_yscale("log")
-    finish(axes, x, y, title)
+    finish(axes, x, y, title, legend="above")
 
 
 def learning_curves(
@@ -75,7 +75,7 @@ def ranges(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str
     places = np.unique(np.concatenate([np.asarray(xs) for xs, _ in groups.values()]))
     axes.set_xticks(places, [f"{place:g}" for place in places])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    finish(axes, x, y, title)
+    finish(axes, x, y, title, legend="above", columns=2)
 
 
 def families(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 
+from ._names import name_points
 from ._style import KINDS, finish
 
 
@@ -54,21 +55,12 @@ def kind_points(
 
     **Arguments:** the axes; x and y, `[points]` each; the name and the kind of each point; the labels of x and y.
     """
-    order = np.argsort(np.argsort(y))
-    for px, py, name, kind, rank in zip(np.asarray(x), np.asarray(y), names, kinds, order, strict=True):
-        axes.plot(px, py, "o", color=KINDS[kind], markersize=5)
-        # From the lowest point up, names alternate between left and right, so that those of near points do not overlap.
-        side = 1 if rank % 2 else -1
-        axes.annotate(
-            name,
-            (px, py),
-            xytext=(5 * side, 3 * side - 2),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            fontsize=7,
-            color=KINDS[kind],
-        )
+    colours = [KINDS[kind] for kind in kinds]
+    for px, py, colour in zip(np.asarray(x), np.asarray(y), colours, strict=True):
+        axes.plot(px, py, "o", color=colour, markersize=5)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(x=0.12, y=0.12)
+    axes.autoscale_view()
     finish(axes, *labels, "", legend=None)
+    name_points(axes, np.asarray(x), np.asarray(y), names, colours)

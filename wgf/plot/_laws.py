@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from ._style import CLOUD, GROUPS, LIMIT, LOCAL, colours, finish
+from ._style import CLOUD, GROUPS, LIMIT, LOCAL, TITLE, colours, finish, legend_above
 
 
 def fitted(
@@ -62,7 +62,7 @@ def power_laws(
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
-    finish(axes, *labels, title)
+    finish(axes, *labels, title, legend="above")
 
 
 def swept(
@@ -96,5 +96,7 @@ def prediction(axes: Axes, x: ArrayLike, y: ArrayLike, name: str, title: str) ->
     **Arguments:** the axes that hold the points; x and y of the line, `[count]` each; its name; the title.
     """
     axes.plot(x, y, color=LIMIT, linewidth=1.2, label=name)
-    axes.set_title(title, fontsize=11)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(title, fontsize=TITLE)
+    # The room for the legend is made anew.
+    axes.autoscale(axis="y")
+    legend_above(axes)

@@ -59,11 +59,11 @@ def gap_curves(
     if noise is not None and 0 < (last := np.asarray(noise)[-1]) < bottom:
         # Show the noise where it is largest. Its start may be as small as a rounding error.
         bottom = last / 2
-    axes.set_ylim(bottom, top * (top / bottom) ** 0.25)  # Room for the legend.
+    axes.set_ylim(bottom, top)
     if noise is not None:
         axes.plot(taus, noise, color=LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error", scaley=False)
         axes.plot([], [], "o", color=LIMIT, markersize=3.5, markerfacecolor="white", label="may be that error")
-    finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE", columns=2)
+    finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE", legend="above", columns=2)
 
 
 def _bars(values: np.ndarray, errors: ArrayLike) -> np.ndarray:
@@ -93,7 +93,7 @@ def signed_gap_curves(
         axes.errorbar(
             taus, gap, errors[name], color=colour, marker="o", markersize=3.5, linewidth=1.4, elinewidth=0.8, label=name
         )
-    finish(axes, "training time τ", label, title)
+    finish(axes, "training time τ", label, title, legend="above")
 
 
 def distance_laws(
@@ -125,9 +125,7 @@ def distance_laws(
     axes.set_yscale("log")
     axes.set_xticks(counts, [f"{count:g}" for count in np.asarray(counts)])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, 3 * top)  # Room for the legend.
-    finish(axes, "particles L·M", "distance of particles", title, legend="upper right")
+    finish(axes, "particles L·M", "distance of particles", title, legend="above")
 
 
 def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str) -> None:

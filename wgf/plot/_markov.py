@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 
-from ._style import CLOUD, GLOBAL, GROUPS, LIMIT, LOCAL, colours, finish
+from ._style import CLOUD, GLOBAL, GROUPS, LIMIT, LOCAL, SMALL, colours, finish
 
 
 def phase_portrait(
@@ -46,7 +46,7 @@ def phase_portrait(
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     finish(axes, "w", "e", title, legend=None)
     if legend:
-        axes.legend(fontsize=7, loc="upper left", framealpha=0.9)
+        axes.legend(fontsize=SMALL, loc="upper left", framealpha=0.9, handlelength=1.3, borderpad=0.3, labelspacing=0.3)
 
 
 def success_curves(

@@ -17,7 +17,7 @@ from ..analysis import Gap
 from ..flows import FlowSolution
 from ..measures import coordinate_names, coordinates
 from ..models import AbstractModel
-from ._style import CLOUD, GROUPS, LIMIT, LOCAL, colours, finish
+from ._style import CLOUD, GROUPS, LIMIT, LOCAL, TITLE, colours, finish
 
 _CURVES = {"risk": "risk R", "objective": "objective Q", "dissipation": "dissipation −dQ/dτ"}
 _GAPS = ("risk", "objective", "output", "gelbrich", "sinkhorn", "coupling")
@@ -158,7 +158,7 @@ def moving_law(
     def draw(frame: int) -> list[PathCollection]:
         for scatter, cloud in zip(scatters, clouds, strict=True):
             scatter.set_offsets(cloud[frame])
-        axes.set_title(f"t = {depth:g}, τ = {float(finite.taus[frame]):.3g}", fontsize=11)
+        axes.set_title(f"t = {depth:g}, τ = {float(finite.taus[frame]):.3g}", fontsize=TITLE)
         return scatters
 
     draw(0)

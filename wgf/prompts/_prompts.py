@@ -32,7 +32,7 @@ class Prompts(Brief):
     **Raises:** `ValueError` naming the argument if a shape does not fit, an entry is not finite, or the weights
     are negative or do not sum to 1.
 
-    Its `repr` is one line. `equinox.tree_pformat` gives its whole structure.
+    Its `repr` is one line, and `summary()` has several. `equinox.tree_pformat` gives its whole structure.
 
     **Source:** arXiv:2410.23610, section 2.1.
     """

@@ -151,7 +151,7 @@ class DecayResult:
 
     def figure(self) -> Figure:
         """Final risk, Q/λ and the certificate against λ."""
-        figure = Figure(figsize=(12.5, 4.4), layout="constrained")
+        figure = Figure(figsize=(12.5, 4.8), layout="constrained")
         risk, scaled, gap = figure.subplots(1, 3)
         names = {name: self.find(name) for name in self.config.data}
         names[f"{self.config.data[0]}, planted start"] = self.find(self.config.data[0], planted=True)
