@@ -81,17 +81,21 @@ def main():
 
 
 def floor(size: tuple[int, ...], dtype: str, rates: dict[str, float]) -> float:
-    """The least seconds that the arithmetic of one velocity takes at the machine's own rates.
+    """The least seconds that the arithmetic of one velocity takes at the machine's own rates."""
+    products, exponentials = arithmetic(size)
+    return products / rates[f"{dtype} products"] + exponentials / rates[f"{dtype} exponentials"]
+
+
+def arithmetic(size: tuple[int, ...]) -> tuple[int, int]:
+    """The operations of the products of one velocity, and its exponentials.
 
     Forward once, once more in the backward pass, which costs two: four times the products, twice the exponentials.
     """
     depth, width, batch, dim, length, key_dim = size
     heads = 4 * key_dim * dim * length + 2 * (key_dim + dim) * length**2 + 2 * dim**2 * length
     neurons = 4 * dim * length
-    each = (
-        4 * (heads + neurons) / rates[f"{dtype} products"] + 2 * (length**2 + length) / rates[f"{dtype} exponentials"]
-    )
-    return depth * width * batch * each
+    each = depth * width * batch
+    return each * 4 * (heads + neurons), each * 2 * (length**2 + length)
 
 
 def machine_rates() -> dict[str, float]:
