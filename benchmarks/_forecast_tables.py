@@ -124,7 +124,7 @@ def of_clusters(programs: Sequence[Program], founds: Sequence[Found | None]) -> 
         f"L = {depth}, M = {width}, B = {batch}, D = 5, N+1 = 9, k = 2, float32. Numbers of one chip. MB sent: what it "
         "brings into\nsums over chips. Efficiency: to the first row of that kind. For the v5e the shape is that of the "
         f"slice. Assumptions:\n{ASSUMPTIONS['h100']}\n{ASSUMPTIONS['v5e']}\nSums run in rings, one after the other, "
-        "while nothing is computed."
+        "while nothing is computed.\n–: the program does not fit into the chip's memory, or its compiler took too long."
     )
     return Table("Forecast by the compiler: one velocity on clusters", columns, rows, note, checks)
 

@@ -16,6 +16,7 @@ import argparse
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +99,7 @@ def cluster_tables(compile_one) -> list:
 
 
 def compiled(program: Program, patience: float) -> Found | None:
-    """The account of one program, from a process of its own; None if its compiler takes longer than `patience`."""
+    """The account of one program, from a process of its own; None if it does not fit, or takes longer than `patience`."""
     asked = {"chip": program.chip, "shape": program.shape, "mesh": program.mesh, "size": program.size}
     command = [sys.executable, str(Path(__file__).with_name("_forecast_program.py")), json.dumps(asked)]
     # The programs that users get: in float32, with XLA's own flags.
@@ -107,6 +108,9 @@ def compiled(program: Program, patience: float) -> Found | None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience, env=environment)
     except subprocess.TimeoutExpired:
         print(f"{program.text} is left out: its compiler takes more than {patience:g} s", flush=True)
+        return None
+    if exceeded := re.search(r"RESOURCE_EXHAUSTED.*", done.stderr):
+        print(f"{program.text} does not fit: {exceeded[0][:200]}", flush=True)
         return None
     if done.returncode:
         raise RuntimeError(f"{program.text} must compile; got {done.stderr[-2000:]}. Install the extra `aot`.")

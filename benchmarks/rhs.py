@@ -262,14 +262,17 @@ def spread_velocity(objective, model) -> dict:
     return {"spread": functools.partial(compiled, objective, model)}
 
 
-def torch_velocities(objective, model) -> dict:
-    """The same in PyTorch, eager and compiled, as functions without arguments; what does not run is left out."""
+def torch_velocities(objective, model, device: str = "cpu") -> dict:
+    """The same in PyTorch, eager and compiled, as functions without arguments; what does not run is left out.
+
+    On a GPU (`device="cuda"`) they wait until the GPU is done, and the arrays that they return stay there.
+    """
     if torch is None:
         return {}
-    found = {"torch": torch_velocity(objective, model, lambda function: function)}
+    found = {"torch": torch_velocity(objective, model, lambda function: function, device)}
     torch.compiler.reset()  # else it gives up compiling after eight sizes and dtypes
     try:
-        compiled = torch_velocity(objective, model, torch.compile)
+        compiled = torch_velocity(objective, model, torch.compile, device)
         compiled()
     except Exception as error:  # whatever a compiler may raise
         print(f"torch.compile is left out: {type(error).__name__}", flush=True)
@@ -277,11 +280,11 @@ def torch_velocities(objective, model) -> dict:
     return {**found, "compiled": compiled}
 
 
-def torch_velocity(objective, model, transform):
+def torch_velocity(objective, model, transform, device: str):
     """−LM ∇Q in PyTorch, Q once transformed."""
 
     def tensor(leaf):
-        return torch.tensor(np.asarray(leaf))
+        return torch.tensor(np.asarray(leaf), device=device)
 
     prompts, key_dim = objective.prompts, model.encoder.f.key_dim
     start, labels = tensor(prompts.tokens), tensor(prompts.labels)
@@ -305,7 +308,11 @@ def torch_velocity(objective, model, transform):
         residual = tokens[:, prompts.label_row, -1] - labels
         squares = sum((leaf**2).sum() for leaf in leaves)
         q = (residual**2).mean() / 2 + DECAY / 2 * squares / (depth * width)
-        return [(-depth * width * gradient).numpy() for gradient in torch.autograd.grad(q, leaves)]
+        found = [-depth * width * gradient for gradient in torch.autograd.grad(q, leaves)]
+        if device == "cpu":
+            return [leaf.numpy() for leaf in found]
+        torch.cuda.synchronize()
+        return found
 
     return velocity
 
