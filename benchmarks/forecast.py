@@ -59,17 +59,13 @@ def main() -> int:
     parser.add_argument("--output", type=output_folder, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
     compile_one = functools.partial(compiled, patience=options.patience)
-    if options.quick:
-        tables = quick(compile_one)
-    else:
-        tables = [
-            *(chip_tables(compile_one) if options.only != "clusters" else []),
-            *(cluster_tables(compile_one) if options.only != "chips" else []),
-        ]
-        old = [table for table in stored("forecast", options.output) if table.title != "Claims"]
-        tables = in_place(old, tables) if options.only else tables
-    claims = summary(tables)
-    write("forecast", "Forecast by the compiler", [claims, *tables], options.output, quick=options.quick)
+    kinds = {"chips": chip_tables, "clusters": cluster_tables}
+    chosen = [quick] if options.quick else [make for kind, make in kinds.items() if options.only in (None, kind)]
+    tables = [table for table in stored("forecast", options.output) if options.only and table.title != "Claims"]
+    for make in chosen:
+        tables = in_place(tables, make(compile_one))
+        claims = summary(tables)
+        write("forecast", "Forecast by the compiler", [claims, *tables], options.output, quick=options.quick)
     print(*(table.text() for table in tables), claims.text(), sep="\n\n")
     return int(not all(check.holds for table in tables for check in table.checks))
 
@@ -99,7 +95,7 @@ def cluster_tables(compile_one) -> list:
 
 
 def compiled(program: Program, patience: float) -> Found | None:
-    """The account of one program, from a process of its own; None if it does not fit, or takes longer than `patience`."""
+    """The account of one program, from a process of its own; None if it does not fit or takes too long."""
     asked = {"chip": program.chip, "shape": program.shape, "mesh": program.mesh, "size": program.size}
     command = [sys.executable, str(Path(__file__).with_name("_forecast_program.py")), json.dumps(asked)]
     # The programs that users get: in float32, with XLA's own flags.
