@@ -98,35 +98,35 @@ def of_chips(programs: Sequence[Program], founds: Sequence[Found | None]) -> Tab
     return Table("Forecast by the compiler: one velocity on one H100", columns, rows, note)
 
 
-def of_clusters(programs: Sequence[Program], founds: Sequence[Found | None]) -> Table:
+def of_clusters(title: str, programs: Sequence[Program], founds: Sequence[Found | None]) -> Table:
     """One velocity of one size on meshes of chips, and the claims on its messages."""
-    rows, checks, alone = [], [], {}
+    rows, checks, alone = [], [], None
     for program, found in zip(programs, founds, strict=True):
-        head = (program.chip, program.shape, *program.mesh)
+        head = (program.shape, *program.mesh)
         if found is None:
             rows.append((*head, *[None] * 9))
             continue
         busy, worked, said = times(program, found)
         total = max(busy, worked) + said
-        alone.setdefault(program.chip, total * program.count)
+        alone = alone or total * program.count
         count = sum(each.times for each in found.messages)
         numbers = count, found.sent() / 1e6, found.scratch / MIB, sum(k.times for k in found.kernels)
         seconds = busy, worked, said, total
-        rows.append((*head, *numbers, *(1e3 * each for each in seconds), alone[program.chip] / program.count / total))
+        rows.append((*head, *numbers, *(1e3 * each for each in seconds), alone / program.count / total))
         if program.count > 1:
             checks += message_checks(program, found)
     columns = (
-        *("chip", "hosts x chips", "prompts", "particles", "messages", "MB sent", "scratch MiB", "kernels"),
+        *("shape", "prompts", "particles", "messages", "MB sent", "scratch MiB", "kernels"),
         *("kernels ms", "arithmetic ms", "messages ms", "forecast ms", "efficiency"),
     )
     depth, width, batch, *_ = programs[-1].size
     note = (
-        f"L = {depth}, M = {width}, B = {batch}, D = 5, N+1 = 9, k = 2, float32. Numbers of one chip. MB sent: what it "
-        "brings into\nsums over chips. Efficiency: to the first row of that kind. For the v5e the shape is that of the "
-        f"slice. Assumptions:\n{ASSUMPTIONS['h100']}\n{ASSUMPTIONS['v5e']}\nSums run in rings, one after the other, "
-        "while nothing is computed.\n–: the program does not fit into the chip's memory, or its compiler took too long."
+        f"L = {depth}, M = {width}, B = {batch}, D = 5, N+1 = 9, k = 2, float32. Shape: hosts x chips per host, or the "
+        "slice. Numbers\nof one chip. MB sent: what it brings into sums over chips. Efficiency: to the first row.\n"
+        f"{ASSUMPTIONS[programs[0].chip]}\nSums run in rings, one after the other, while nothing is computed. –: the "
+        "program does not fit into\nthe chip's memory, or its compiler took too long."
     )
-    return Table("Forecast by the compiler: one velocity on clusters", columns, rows, note, checks)
+    return Table(f"Forecast by the compiler: {title}", columns, rows, note, checks)
 
 
 def message_checks(program: Program, found: Found) -> list[Check]:

@@ -39,27 +39,24 @@ SIZES = [
     (8, 32, 16, 17, 65, 8),
     (8, 128, 64, 64, 64, 16),
 ]
-LARGE = (64, 65536, 4096, 5, 9, 2)
+# On clusters of H100s, and on slices of a TPU, whose memory is smaller and whose compiler is slower.
+LARGE, SLICE = (64, 65536, 4096, 5, 9, 2), (16, 2048, 256, 5, 9, 2)
 QUICK = (2, 8, 8, 5, 9, 2)
-# The shape of the cluster, hosts x chips per host or a rectangle of a TPU, and the parts of prompts and particles.
-CLUSTERS = [
-    *(("h100", shape, mesh) for shape, mesh in (("1x1", (1, 1)), ("1x8", (8, 1)), ("1x8", (1, 8)))),
-    *(("h100", "8x8", mesh) for mesh in ((64, 1), (8, 8), (1, 64))),
-    *(("v5e", "2x2", mesh) for mesh in ((1, 1), (4, 1), (2, 2))),
-    *(("v5e", "4x4", mesh) for mesh in ((16, 1), (4, 4))),
-]
+# The shape, hosts x chips per host or a rectangle of a TPU, and the parts of prompts and particles.
+CLUSTERS = [("1x1", (1, 1)), ("1x8", (8, 1)), ("1x8", (1, 8)), ("8x8", (64, 1)), ("8x8", (8, 8)), ("8x8", (1, 64))]
+SLICES = [("2x2", (1, 1)), ("2x2", (4, 1)), ("2x2", (2, 2)), ("4x4", (16, 1)), ("4x4", (4, 4))]
 
 
 def main() -> int:
     """Compile everything; print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny size on one and two chips, to see that all runs")
-    parser.add_argument("--only", choices=("chips", "clusters"), help="one kind of table")
+    parser.add_argument("--only", choices=("chips", "clusters", "slices"), help="one kind of table")
     parser.add_argument("--patience", type=float, default=180, help="seconds after which a program is left out")
     parser.add_argument("--output", type=output_folder, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
     compile_one = functools.partial(compiled, patience=options.patience)
-    kinds = {"chips": chip_tables, "clusters": cluster_tables}
+    kinds = {"chips": chip_tables, "clusters": cluster_tables, "slices": slice_tables}
     chosen = [quick] if options.quick else [make for kind, make in kinds.items() if options.only in (None, kind)]
     tables = [table for table in stored("forecast", options.output) if options.only and table.title != "Claims"]
     for make in chosen:
@@ -75,7 +72,7 @@ def quick(compile_one) -> list:
     programs = [Program("h100", "1x1", (1, 1), QUICK), Program("h100", "1x2", (1, 2), QUICK)]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(compile_one, programs))
-    return [of_chips(programs[:1], found[:1]), of_clusters(programs, found)]
+    return [of_chips(programs[:1], found[:1]), of_clusters("one velocity on clusters", programs, found)]
 
 
 def chip_tables(compile_one) -> list:
@@ -85,13 +82,20 @@ def chip_tables(compile_one) -> list:
 
 
 def cluster_tables(compile_one) -> list:
-    """The tables of clusters: at one size, and how messages grow from half the width to the whole."""
-    programs = [Program(*cluster, LARGE) for cluster in CLUSTERS]
+    """The tables of clusters of H100s: at one size, and how messages grow from half the width to the whole."""
+    programs = [Program("h100", *cluster, LARGE) for cluster in CLUSTERS]
     found = list(map(compile_one, programs))
     whole = programs.index(Program("h100", "8x8", (8, 8), LARGE))
     depth, width, *rest = LARGE
     half = Program("h100", "8x8", (8, 8), (depth, width // 2, *rest))
-    return [of_clusters(programs, found), of_growth((half, compile_one(half)), (programs[whole], found[whole]))]
+    table = of_clusters("one velocity on clusters of H100s", programs, found)
+    return [table, of_growth((half, compile_one(half)), (programs[whole], found[whole]))]
+
+
+def slice_tables(compile_one) -> list:
+    """The table of slices of a TPU v5e."""
+    programs = [Program("v5e", *each, SLICE) for each in SLICES]
+    return [of_clusters("one velocity on slices of a TPU v5e", programs, list(map(compile_one, programs)))]
 
 
 def compiled(program: Program, patience: float) -> Found | None:

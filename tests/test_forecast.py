@@ -192,7 +192,9 @@ def test_the_table_of_clusters(tables):
     kernels = [Kernel("fusion", 33_500_000_000, 1)]
     half = [Kernel("fusion", 16_750_000_000, 1)]
     message = Message("all-reduce", 45_000_000, (0, 1), 1)
-    table = tables.of_clusters([one, two, two], [found(tables, kernels, []), found(tables, half, [message]), None])
+    table = tables.of_clusters(
+        "clusters", [one, two, two], [found(tables, kernels, []), found(tables, half, [message]), None]
+    )
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert rows[0]["forecast ms"] == pytest.approx(10)
     assert rows[1]["messages ms"] == pytest.approx(0.11)

@@ -160,3 +160,35 @@ def test_a_product_that_asks_for_less_gets_it(compiled, chip, name):
 @on_chips(["chosen precision"])
 def test_the_users_own_default_counts(compiled, chip, name):
     assert set(products(compiled, chip, name)) == {"high"}
+
+
+def printed(script, argument):
+    """The JSON that a script prints last, in a process of its own."""
+    if reason := missing("h100"):
+        pytest.skip(reason)
+    command = [sys.executable, script, argument]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+# By today's compiler a velocity launches 985 kernels, which move 2.4 GB. Twice that would be noticed by users.
+KERNELS, GIGABYTES = 1100, 2.7
+
+
+def test_a_velocity_launches_no_more_kernels_and_moves_no_more_bytes_than_today():
+    asked = {"chip": "h100", "shape": "1x1", "mesh": (1, 1), "size": (16, 256, 64, 5, 9, 2)}
+    found = printed(BENCHMARKS / "_forecast_program.py", json.dumps(asked))
+    kernels = sum(times for _, _, times in found["kernels"])
+    gigabytes = sum(size * times for _, size, times in found["kernels"]) / 1e9
+    print(f"{kernels} kernels, {gigabytes:.2f} GB")
+    assert 16 < kernels <= KERNELS
+    assert 0 < gigabytes <= GIGABYTES
+
+
+@pytest.mark.parametrize("size", ["many particles", "many saved τ", "many prompts", "the limit"])
+def test_the_memory_planned_for_a_gpu_is_that_which_a_cpu_foresees(size):
+    found = printed(Path(__file__).with_name("planned.py"), size)
+    print(f"{size}: {found['h100'] / 2**20:.0f} MiB on an H100, {found['cpu'] / 2**20:.0f} MiB on a CPU")
+    assert 1 / 1.5 < found["h100"] / found["cpu"] < 1.5
