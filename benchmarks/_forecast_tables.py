@@ -129,6 +129,17 @@ def of_clusters(title: str, programs: Sequence[Program], founds: Sequence[Found 
     return Table(f"Forecast by the compiler: {title}", columns, rows, note, checks)
 
 
+def with_efficiency(table: Table) -> Table:
+    """A table of clusters with the claim that chips are as efficient together as alone."""
+    rows = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    checks = [
+        Check(f"{row['shape']}, {row['prompts']} x {row['particles']}: efficiency", row["efficiency"], 0.9, 1.1)
+        for row in rows
+        if row["efficiency"] is not None
+    ]
+    return dataclasses.replace(table, checks=[*table.checks, *checks[1:]])
+
+
 def message_checks(program: Program, found: Found) -> list[Check]:
     """No chip gets the particles of others, and what it brings into sums is what the formula says."""
     where = f"{program.chip}, {program.mesh[0]} x {program.mesh[1]}"

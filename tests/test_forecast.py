@@ -1,5 +1,6 @@
 """Programs for chips are read right: loops, slices, layouts, groups of chips; and what the rates make of them."""
 
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -200,6 +201,9 @@ def test_the_table_of_clusters(tables):
     assert rows[1]["messages ms"] == pytest.approx(0.11)
     assert rows[1]["efficiency"] == pytest.approx(10 / 2 / 5.11)
     assert rows[2]["forecast ms"] is None
+    (check,) = tables.with_efficiency(dataclasses.replace(table, checks=[])).checks
+    assert check.claim == "1x2, 1 x 2: efficiency"
+    assert check.holds
 
 
 def test_growth_is_once_for_tokens_and_twice_for_gradients(tables):
