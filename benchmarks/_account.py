@@ -179,7 +179,7 @@ def _read(inner: _Body, place: int, shape: str) -> int:
     """The bytes that a fusion reads of an operand."""
     parameter = next((each for each in inner.values() if each.kind == "parameter" and _index(each) == place), None)
     uses = [] if parameter is None else _uses(inner, parameter.name)
-    if uses and all(each.kind in _CUTS for each, _ in uses):
+    if uses and all(each.kind in _CUTS and operand == 0 for each, operand in uses):
         return sum(array_bytes(each.shape) for each, _ in uses)
     if uses and all(each.kind == "dynamic-update-slice" and operand == 0 for each, operand in uses):
         return 0

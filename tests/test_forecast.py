@@ -230,5 +230,5 @@ def test_a_program_that_takes_too_long_is_left_out(tables, capsys):
 def test_a_program_that_does_not_compile_is_named(tables):
     forecast = importlib.import_module("forecast")
     program = tables.Program("no-such-chip", "1x1", (1, 1), forecast.QUICK)
-    with pytest.raises(RuntimeError, match=r"no-such-chip 1x1, .* must compile; got .*Install the extra `aot`"):
+    with pytest.raises(RuntimeError, match=r"(?s)no-such-chip 1x1, .* must compile; got .*Install the extra `aot`"):
         forecast.compiled(program, patience=100)
