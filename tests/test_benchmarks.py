@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from _gpu_session import Job, Session
 from _report import Check
@@ -116,12 +117,12 @@ def test_gpu(tmp_path):
     assert all(title in shown for title in tables)
     claims = tables.pop("Claims")
     assert all(row[-1] == "holds" for row in claims)
-    left_out = dict(tables.pop("Left out", []))
+    left_out = dict(tables.pop("Left out", ()))
     assert all("PyTorch" in why or name.startswith("torch.compile") for name, why in left_out.items())
     assert len(tables) == 6
-    for rows in tables.values():
-        assert all(cell > 0 for row in rows for cell in row if isinstance(cell, float))
-    assert "wgf" in report["versions"]
+    assert all(np.isfinite(cell) for rows in tables.values() for row in rows for cell in row if isinstance(cell, float))
+    for title in ("One velocity", "Compile times"):
+        assert all(cell > 0 for row in tables[title] for cell in row[2:] if cell is not None)
 
 
 def test_a_session_leaves_out_what_does_not_fit_and_keeps_what_it_has(tmp_path, capsys):
