@@ -1,7 +1,6 @@
 """Tiny runs of the benchmark scripts: each prints its table and writes its numbers with where they come from."""
 
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -158,22 +157,3 @@ def test_a_session_leaves_out_what_does_not_fit_and_keeps_what_it_has(tmp_path, 
     ]
     assert report["quick"]
     assert "one is above two: 1.5, FAILS" in capsys.readouterr().out
-
-
-@pytest.mark.aot
-def test_forecast(tmp_path):
-    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
-        pytest.skip("no compiler for an H100: install the extra aot")
-    shown = script("forecast", "--output", str(tmp_path))
-    report = json.loads((tmp_path / "forecast.json").read_text(encoding="utf-8"))
-    assert set(report) >= ABOUT
-    claims, chips, clusters = report["tables"]
-    assert all(row[-1] == "holds" for row in claims["rows"])
-    assert chips["title"] in shown
-    (row,) = (dict(zip(chips["columns"], row, strict=True)) for row in chips["rows"])
-    assert row["forecast ms"] >= max(row["starts ms"], row["arithmetic ms"]) > 0
-    one, two = (dict(zip(clusters["columns"], row, strict=True)) for row in clusters["rows"])
-    assert one["messages"] == 0
-    # Two halves of two layers, forward and backward.
-    assert two["messages"] == 8
-    assert 0 < two["efficiency"] < one["efficiency"] == 1
