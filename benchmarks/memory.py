@@ -115,14 +115,19 @@ def apart(size: Size) -> dict[str, Any]:
 
 def measure(size: Size) -> dict[str, Any]:
     """The parts of the estimate, and the growth of this process while the flow runs, once and again, in bytes."""
-    made = Regression(batch=size.batch, examples=size.length - 1, width=size.width)
-    model = made.finite(size.depth) if size.model == "Transformer" else made.limit(size.depth)
-    arguments = made.objective, model, jnp.linspace(0, 5e-3, size.saves)
-    solver = wgf.flows.RKC() if size.solver == "RKC" else diffrax.Tsit5()
-    options = {"solver": solver, "dt0": 5e-3, "max_steps": 64}
+    arguments, options = problem(size)
     found = wgf.memory_estimate(*arguments, **options)
     growth = [growth_of(lambda: wgf.flow(*arguments, **options)) for _ in range(2)]
     return {"arguments": found.arguments, "solution": found.solution, "scratch": found.scratch, "growth": growth}
+
+
+def problem(size: Size) -> tuple[tuple, dict[str, Any]]:
+    """The arguments of the flow, and its options."""
+    made = Regression(batch=size.batch, examples=size.length - 1, width=size.width)
+    model = made.finite(size.depth) if size.model == "Transformer" else made.limit(size.depth)
+    solver = wgf.flows.RKC() if size.solver == "RKC" else diffrax.Tsit5()
+    taus = jnp.linspace(0, 5e-3, size.saves)
+    return (made.objective, model, taus), {"solver": solver, "dt0": 5e-3, "max_steps": 64}
 
 
 def growth_of(flow: Callable[[], wgf.flows.FlowSolution]) -> int:

@@ -81,17 +81,21 @@ def main():
 
 
 def floor(size: tuple[int, ...], dtype: str, rates: dict[str, float]) -> float:
-    """The least seconds that the arithmetic of one velocity takes at the machine's own rates.
+    """The least seconds that the arithmetic of one velocity takes at the machine's own rates."""
+    products, exponentials = arithmetic(size)
+    return products / rates[f"{dtype} products"] + exponentials / rates[f"{dtype} exponentials"]
+
+
+def arithmetic(size: tuple[int, ...]) -> tuple[int, int]:
+    """The operations of the products of one velocity, and its exponentials.
 
     Forward once, once more in the backward pass, which costs two: four times the products, twice the exponentials.
     """
     depth, width, batch, dim, length, key_dim = size
     heads = 4 * key_dim * dim * length + 2 * (key_dim + dim) * length**2 + 2 * dim**2 * length
     neurons = 4 * dim * length
-    each = (
-        4 * (heads + neurons) / rates[f"{dtype} products"] + 2 * (length**2 + length) / rates[f"{dtype} exponentials"]
-    )
-    return depth * width * batch * each
+    each = depth * width * batch
+    return each * 4 * (heads + neurons), each * 2 * (length**2 + length)
 
 
 def machine_rates() -> dict[str, float]:
@@ -258,14 +262,17 @@ def spread_velocity(objective, model) -> dict:
     return {"spread": functools.partial(compiled, objective, model)}
 
 
-def torch_velocities(objective, model) -> dict:
-    """The same in PyTorch, eager and compiled, as functions without arguments; what does not run is left out."""
+def torch_velocities(objective, model, device: str = "cpu") -> dict:
+    """The same in PyTorch, eager and compiled, as functions without arguments; what does not run is left out.
+
+    On a GPU (`device="cuda"`) they wait until the GPU is done, and the arrays that they return stay there.
+    """
     if torch is None:
         return {}
-    found = {"torch": torch_velocity(objective, model, lambda function: function)}
+    found = {"torch": torch_velocity(objective, model, lambda function: function, device)}
     torch.compiler.reset()  # else it gives up compiling after eight sizes and dtypes
     try:
-        compiled = torch_velocity(objective, model, torch.compile)
+        compiled = torch_velocity(objective, model, torch.compile, device)
         compiled()
     except Exception as error:  # whatever a compiler may raise
         print(f"torch.compile is left out: {type(error).__name__}", flush=True)
@@ -273,11 +280,11 @@ def torch_velocities(objective, model) -> dict:
     return {**found, "compiled": compiled}
 
 
-def torch_velocity(objective, model, transform):
+def torch_velocity(objective, model, transform, device: str):
     """−LM ∇Q in PyTorch, Q once transformed."""
 
     def tensor(leaf):
-        return torch.tensor(np.asarray(leaf))
+        return torch.tensor(np.asarray(leaf), device=device)
 
     prompts, key_dim = objective.prompts, model.encoder.f.key_dim
     start, labels = tensor(prompts.tokens), tensor(prompts.labels)
@@ -301,7 +308,11 @@ def torch_velocity(objective, model, transform):
         residual = tokens[:, prompts.label_row, -1] - labels
         squares = sum((leaf**2).sum() for leaf in leaves)
         q = (residual**2).mean() / 2 + DECAY / 2 * squares / (depth * width)
-        return [(-depth * width * gradient).numpy() for gradient in torch.autograd.grad(q, leaves)]
+        found = [-depth * width * gradient for gradient in torch.autograd.grad(q, leaves)]
+        if device == "cpu":
+            return [leaf.numpy() for leaf in found]
+        torch.cuda.synchronize()
+        return found
 
     return velocity
 

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from _gpu_session import Job, Session
+from _report import Check
 
 import wgf
 
@@ -113,3 +116,57 @@ def test_soak(tmp_path):
     assert set(report) >= ABOUT
     assert [row[0] for row in report["tables"][0]["rows"]] == [1, 2, 3, 4, 5]
     assert all(maps > 0 and memory > 0 for _, _, maps, memory in report["tables"][0]["rows"])
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path):
+    """On whatever device is here: every part has its lines, and what is missing is named."""
+    shown = script("gpu", "--output", str(tmp_path))
+    report = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert set(report) >= ABOUT
+    assert report["devices"]
+    tables = {table["title"]: table["rows"] for table in report["tables"]}
+    assert all(title in shown for title in tables)
+    claims = tables.pop("Claims")
+    assert all(row[-1] == "holds" for row in claims)
+    left_out = dict(tables.pop("Left out", ()))
+    assert all("PyTorch" in why or name.startswith("torch.compile") for name, why in left_out.items())
+    assert len(tables) == 6
+    assert all(np.isfinite(cell) for rows in tables.values() for row in rows for cell in row if isinstance(cell, float))
+    for title in ("One velocity", "Compile times"):
+        assert all(cell > 0 for row in tables[title] for cell in row[2:] if cell is not None)
+
+
+def test_a_session_leaves_out_what_does_not_fit_and_keeps_what_it_has(tmp_path, capsys):
+    titles = {"Numbers": (("name", "value"), "A note.")}
+    session = Session(titles, tmp_path, minutes=1, quick=True)
+    kept = []
+
+    def first(session):
+        session.line("Numbers", "one", 1.5)
+        session.claim("Numbers", Check("one is above two", 1.5, 2, 3))
+        kept.append(json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8")))
+
+    def breaks(_):
+        raise RuntimeError("RESOURCE_EXHAUSTED:\nout of memory")
+
+    def last(session):
+        session.line("Numbers", "two", 2.5)
+
+    session.run([Job("first", 30, first), Job("too long", 600, first), Job("breaks", 1, breaks), Job("last", 1, last)])
+    assert [row for table in kept[0]["tables"] if table["title"] == "Numbers" for row in table["rows"]] == [
+        ["one", 1.5]
+    ]
+    report = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    tables = {table["title"]: table["rows"] for table in report["tables"]}
+    assert tables["Numbers"] == [["one", 1.5], ["two", 2.5]]
+    (long, why), (broken, because) = tables["Left out"]
+    assert (long, broken) == ("too long", "breaks")
+    assert why.startswith("takes about 600 s; ")
+    assert because == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
+    assert [(check.claim, check.holds) for check in session.checks] == [
+        ("one is above two", False),
+        ("breaks: fails", False),
+    ]
+    assert report["quick"]
+    assert "one is above two: 1.5, FAILS" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -127,6 +128,25 @@ def test_one_device_is_a_mesh_too(key):
     assert set(sharding.mesh.shape) == {"prompts", "particles"}
     home = wgf.sharding.gather(placed)
     np.testing.assert_array_equal(home.tokens, prompts.tokens)
+
+
+def test_shapes_get_the_places_of_their_arrays(key):
+    """So that a program can be compiled for devices that are not there."""
+
+    def problem():
+        prompts = wgf.prompts.linear_regression(key, batch=4, examples=3, dim=1)
+        encoder = wgf.encoders.Perceptron(prompts.token_dim, jax.numpy.tanh)
+        model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder).layered(2, 4, key))
+        return wgf.Objective(prompts), model
+
+    mesh = wgf.sharding.mesh(devices=jax.devices()[:1])
+    arrays = [leaf for leaf in jax.tree.leaves(wgf.sharding.shard(problem(), mesh)) if eqx.is_array(leaf)]
+    placed = jax.tree.leaves(wgf.sharding.shard(eqx.filter_eval_shape(problem), mesh))
+    shapes = [leaf for leaf in placed if isinstance(leaf, jax.ShapeDtypeStruct)]
+    assert [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in shapes] == [
+        (leaf.shape, leaf.dtype, leaf.sharding) for leaf in arrays
+    ]
+    assert {("prompts",), (None, "particles")} <= {tuple(leaf.sharding.spec) for leaf in shapes}
 
 
 def test_processes_that_have_joined_do_not_join_again(monkeypatch):

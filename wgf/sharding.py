@@ -106,7 +106,9 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
     **Arguments:**
 
     - `tree`: anything that holds [`wgf.prompts.Prompts`][] or measures, e.g. an objective or a model with its tracers.
-      With several processes, every process passes the same tree.
+      With several processes, every process passes the same tree. In the place of arrays it may hold their shapes
+      (`jax.ShapeDtypeStruct`, as `eqx.filter_eval_shape` returns them). They get their places, to compile a program for
+      devices that are not there.
     - `mesh`: a mesh from [`wgf.sharding.mesh`][], or any mesh with axes named `prompts` and `particles`.
 
     **Raises:** `ValueError` if the number of prompts, or of particles at a depth, is not a multiple of the mesh's
@@ -120,7 +122,10 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
         )
 
     def put(array, *axes: str | None):
-        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*axes)))
+        place = NamedSharding(mesh, PartitionSpec(*axes))
+        if isinstance(array, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place)
+        return jax.device_put(array, place)
 
     def place(node):
         if isinstance(node, Prompts):
@@ -130,7 +135,7 @@ def shard(tree: _Tree, mesh: Mesh) -> _Tree:
             _check_divides("particles", node.width, mesh.shape[PARTICLES])
             shape = node.weights.shape
             return jax.tree.map(lambda leaf: put(leaf, None, PARTICLES) if leaf.shape[:2] == shape else put(leaf), node)
-        return put(node) if eqx.is_array(node) else node
+        return put(node) if eqx.is_array(node) or isinstance(node, jax.ShapeDtypeStruct) else node
 
     return jax.tree.map(place, tree, is_leaf=lambda node: isinstance(node, (Prompts, AbstractMeasure)))
 

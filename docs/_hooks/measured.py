@@ -35,12 +35,17 @@ def table_of(name: str, title: str) -> str:
     return "\n\n".join([table(found["columns"], found["rows"]), found["note"]])
 
 
-def plain(report: dict) -> str:
+def plain(report: dict, how: str = "Measured") -> str:
     """Tables as they were measured."""
-    parts = [about(report)]
+    parts = [about(report, how)]
     for found in report["tables"]:
         parts += [f"## {found['title']}", table(found["columns"], found["rows"]), found["note"]]
     return "\n\n".join(parts)
+
+
+def forecast(report: dict) -> str:
+    """Tables of what was compiled alone."""
+    return plain(report, "Compiled, not run,")
 
 
 def right_hand_side(report: dict) -> str:
@@ -130,13 +135,13 @@ def evaluations_at(ladder: Sequence[tuple[float, float]], error: float) -> tuple
     return math.exp(x0 + (x1 - x0) * (math.log(error) - y0) / (y1 - y0)), False
 
 
-def about(report: dict) -> str:
+def about(report: dict, how: str = "Measured") -> str:
     """When, where and with which versions the numbers were measured."""
     versions = ", ".join(
         f"{name} {version}" for name, version in (report["versions"] | report.get("peers", {})).items()
     )
     where = f"{report['cores']} cores of {report['machine']}, Python {report['python']}, {versions}"
-    return f"*Measured on {report['date'][:10]} at commit `{report['commit'][:8]}`: {where}.*"
+    return f"*{how} on {report['date'][:10]} at commit `{report['commit'][:8]}`: {where}.*"
 
 
 def table(columns: Iterable[str], rows: Sequence[Sequence]) -> str:
@@ -181,6 +186,7 @@ def times(ratio: float) -> str:
 
 LAYOUTS: dict[str, Callable[[dict], str]] = {
     "rhs": right_hand_side,
+    "forecast": forecast,
     "sinkhorn": divergences,
     "work_precision": precision,
 }

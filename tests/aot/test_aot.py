@@ -160,3 +160,60 @@ def test_a_product_that_asks_for_less_gets_it(compiled, chip, name):
 @on_chips(["chosen precision"])
 def test_the_users_own_default_counts(compiled, chip, name):
     assert set(products(compiled, chip, name)) == {"high"}
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def said(script, *arguments):
+    """What a script prints, in a process of its own."""
+    if reason := missing("h100"):
+        pytest.skip(reason)
+    environment = {**_environment(), "PYTHONPATH": str(BENCHMARKS.parent)}
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_forecast_runs(tmp_path):
+    shown = said(BENCHMARKS / "forecast.py", "--quick", "--output", tmp_path)
+    assert all(len(line) <= 160 for line in shown.splitlines())
+    report = json.loads((tmp_path / "forecast.json").read_text(encoding="utf-8"))
+    claims, chips, clusters = report["tables"]
+    assert all(row[-1] == "holds" for row in claims["rows"])
+    assert chips["title"] in shown
+    (row,) = (dict(zip(chips["columns"], row, strict=True)) for row in chips["rows"])
+    assert row["forecast ms"] >= max(row["starts ms"], row["arithmetic ms"]) > 0
+    one, two = (dict(zip(clusters["columns"], row, strict=True)) for row in clusters["rows"])
+    assert one["messages"] == 0
+    # Two halves of two layers, forward and backward.
+    assert two["messages"] == 8
+    assert 0 < two["efficiency"] < one["efficiency"] == 1
+
+
+# JAX 0.12 launches 1,065 kernels, which move 3.6 GB; a tenth more is left for other versions.
+KERNELS, GIGABYTES = 1170, 4.0
+
+
+def test_a_velocity_launches_no_more_kernels_and_moves_no_more_bytes_than_today():
+    asked = {"chip": "h100", "shape": "1x1", "mesh": (1, 1), "size": (16, 256, 64, 5, 9, 2)}
+    found = json.loads(said(BENCHMARKS / "_forecast_program.py", json.dumps(asked)).splitlines()[-1])
+    kernels = sum(times for _, _, times in found["kernels"])
+    gigabytes = sum(size * times for _, size, times in found["kernels"]) / 1e9
+    print(f"{kernels} kernels, {gigabytes:.2f} GB")
+    assert 16 < kernels <= KERNELS
+    assert 0 < gigabytes <= GIGABYTES
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *("many particles", "the limit"),
+        *(pytest.param(size, marks=pytest.mark.slow) for size in ("many saved τ", "many prompts")),
+    ],
+)
+def test_the_memory_planned_for_a_gpu_is_that_which_a_cpu_foresees(size):
+    found = json.loads(said(Path(__file__).with_name("planned.py"), size).splitlines()[-1])
+    print(f"{size}: {found['h100'] / 2**20:.0f} MiB on an H100, {found['cpu'] / 2**20:.0f} MiB on a CPU")
+    assert 1 / 1.5 < found["h100"] / found["cpu"] < 1.5
