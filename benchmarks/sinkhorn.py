@@ -52,7 +52,9 @@ def main():
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
     parser.add_argument("--only", choices=("single", "curves"), help="one kind: single divergences, or curves of them")
     parser.add_argument("--largest", type=int, default=16384, help="leave out clouds of more points")
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each program; above 1024 points 3 at most")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed calls of each program; above 1024 points 3 at most"
+    )
     parser.add_argument(
         "--patience", type=float, default=30, help="seconds of a call after which a program is left out"
     )
