@@ -8,7 +8,8 @@ import pytest
 from helpers import Matrix, bound, scalar_problem
 
 import wgf
-from wgf.analysis._transfer import least_of_support, particle_values, transfer
+from wgf.analysis._certificate import certificate_and_values
+from wgf.analysis._transfer import least_of_support, transfer
 from wgf.measures import Layered
 
 # δQ/δρ at the four particles of two layers, and their weights.
@@ -80,7 +81,8 @@ def test_values_are_the_first_variation_at_each_particle(model):
         [variation(model.measure.particles[layer, j], depth) for j in range(4)]
         for layer, depth in enumerate(model.measure.depths)
     ]
-    values = particle_values(objective, model)
+    found, values = certificate_and_values(objective, model, jax.random.key(0), [0.0, 0.5], 2, None, 200)
+    np.testing.assert_allclose(found.mean, jnp.sum(WEIGHTS * values, axis=1), rtol=bound(1e-12, 1e-5))
     np.testing.assert_allclose(values, np.array(expected), rtol=bound(1e-12, 1e-5))
     # The particle of weight zero does not count.
     least = least_of_support(model, values)

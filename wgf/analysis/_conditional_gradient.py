@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +16,9 @@ from ..flows import RosenbrockW, flow
 from ..measures import Layered, Staged
 from ..models import AbstractModel
 from ..objective import Objective
-from ._certificate import Certificate, certificate
+from ._certificate import Certificate, certificate_and_values
 from ._slots import with_slots, without_slots
-from ._transfer import least_of_support, particle_values, transfer
+from ._transfer import least_of_support, transfer
 
 # The mass of a depth halves where its gap grew, and grows where its gap shrank.
 SHRINK, GROW = 0.5, 1.5
@@ -156,7 +155,7 @@ def conditional_gradient(
     _check_model(instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE"))
     taus = jnp.stack([jnp.zeros(()), jnp.asarray(_length(objective, tau), float)])
     key = purpose(random_key("key", key), "analysis.conditional_gradient")
-    search = {"starts": starts, "radius": radius, "depths": model.measure.depths}
+    search = {"starts": starts, "radius": radius}
     motion: dict[str, Any] = {"solver": solver, "rtol": jnp.asarray(rtol, float), "atol": jnp.asarray(atol, float)}
     motion |= {"steady": None if steady is None else jnp.asarray(steady, float), "max_steps": max_steps}
 
@@ -185,13 +184,10 @@ class _State(NamedTuple):
 
 
 def _state(objective: Objective, model: AbstractModel, key: PRNGKeyArray, search: dict[str, Any]) -> _State:
-    found = certificate(objective, model, key=key, **search)
-    return _State(model, _risk(objective, model), found, particle_values(objective, model))
-
-
-@eqx.filter_jit
-def _risk(objective: Objective, model: AbstractModel) -> Float[Array, ""]:
-    return objective.risk(model)
+    found, values = certificate_and_values(objective, model, key, model.measure.depths, max_steps=200, **search)
+    # One program less than the risk itself needs.
+    risk = found.objective - objective.weight_decay / 2 * model.measure.second_moment()
+    return _State(model, risk, found, values)
 
 
 def _next_masses(masses: np.ndarray, most: float, before: Certificate, after: Certificate) -> np.ndarray:

@@ -6,23 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..models import AbstractModel
-from ..objective import Objective
 from ._certificate import Certificate
 
 # A new particle is inserted if the particles that there are lack more than this share of the gap.
 SUPPORT_SHARE = 0.1
-
-
-@eqx.filter_jit
-def particle_values(objective: Objective, model: AbstractModel) -> Float[Array, "depths width"]:
-    """δQ/δρ at every particle of the model, those of weight zero included."""
-    first_variation = objective.first_variation(model)
-
-    def at_depth(inputs):
-        particles, depth = inputs
-        return jax.lax.map(lambda particle: first_variation(particle, depth), particles)
-
-    return jax.lax.map(at_depth, (model.measure.particles, model.measure.depths))
 
 
 def least_of_support(model: AbstractModel, values: Float[Array, "depths width"]) -> Float[Array, " depths"]:

@@ -1,0 +1,6 @@
+"""From rest to the global minimum: finite Transformers and their PDE, by flow and by conditional gradient."""
+
+from ._config import RestConfig as RestConfig
+from ._result import RestResult as RestResult
+from ._run import run as run
+from ._trial import Trial as Trial
