@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from wgf.experiments import RestConfig, rest
 from wgf.experiments._results import save
-from wgf.experiments.rest import RestResult, Trial, _run as rest_run
+from wgf.experiments.rest import RestResult, Stage, Trial, _run as rest_run
 from wgf.experiments.rest._trial import times
 
 TINY = RestConfig.quick_default()
@@ -42,7 +42,13 @@ def test_every_flow_comes_to_rest_and_every_round_lowers_the_objective(result):
         assert trial.risks[-1] < 0.05 * trial.risks[0]
         # The conditional gradient begins where the flow ends.
         np.testing.assert_allclose(trial.round_objectives[0], trial.objectives[-1], rtol=1e-9)
-        np.testing.assert_allclose(trial.round_risks[0], trial.risks[-1], rtol=1e-6)
+        np.testing.assert_allclose(trial.rest.objective, trial.objectives[-1], rtol=1e-9)
+        np.testing.assert_allclose(trial.rest.risk, trial.risks[-1], rtol=1e-6)
+        np.testing.assert_allclose(trial.end.objective, trial.round_objectives[-1], rtol=1e-6)
+        # All that time alone does less.
+        assert trial.longer.tau == trial.end.tau == (TINY.horizon + trial.rounds * TINY.round_length) / 1e-2
+        assert trial.end.objective < trial.longer.objective <= trial.rest.objective
+        assert trial.rest.particles == 8
         assert 1 <= trial.rounds <= TINY.rounds
         assert np.all(np.diff(trial.round_objectives) <= 1e-5 * trial.round_objectives[0])
         assert trial.round_objectives[-1] < 0.97 * trial.round_objectives[0]
@@ -50,25 +56,29 @@ def test_every_flow_comes_to_rest_and_every_round_lowers_the_objective(result):
         assert np.all(trial.gaps <= trial.lacking + 1e-9)
 
 
+def stage_of(config, draw, tau, gap):
+    """A stage with made-up numbers."""
+    outputs = draw.normal(size=config.batch)
+    return Stage(tau, draw.uniform(), 0.05, outputs, gap, 7.5, 100)
+
+
 def trial_of(config, data, size, seed):
     """A trial with made-up numbers that have the shapes of a real one."""
     draw, taus, rounds = np.random.default_rng(seed), times(config), 2 + seed
-    falling = np.geomspace(1, 1e-3, len(taus))
+    falling, later = np.geomspace(1, 1e-3, len(taus)), taus[-1] * (1 + seed)
     return Trial(
         data,
         *size,
         taus=taus,
         risks=falling,
         objectives=0.1 * falling,
-        outputs=draw.normal(size=(len(taus), config.batch)),
         motion=1e-3 * (seed + 1),
-        round_risks=np.full(rounds + 1, 1e-3),
+        rest=stage_of(config, draw, taus[-1], -0.4),
+        longer=stage_of(config, draw, later, -0.3),
+        end=stage_of(config, draw, later, -0.005),
         round_objectives=np.linspace(0.1, 0.05, rounds + 1),
         gaps=-np.linspace(0.4, 0.005, rounds + 1),
         lacking=-np.linspace(0.1, 0, rounds + 1),
-        particles=np.linspace(8, 5, rounds + 1),
-        end_outputs=draw.normal(size=config.batch),
-        steps=(100, 200 + seed),
     )
 
 
@@ -79,26 +89,20 @@ def made_up():
     return RestResult(BOTH, tuple(trial_of(BOTH, data, size, i) for i, (data, size) in enumerate(cases)))
 
 
-def test_the_table_has_two_rows_per_model_and_fits_a_terminal(made_up):
+def test_the_table_has_three_rows_per_model_and_fits_a_terminal(made_up):
     lines = made_up.table().splitlines()
     assert max(map(len, lines)) <= 120
-    rows = lines[2:14]
-    assert [row.split("  ")[0] for row in rows] == ["synthetic"] * 6 + ["diabetes"] * 6
+    rows = lines[2:20]
+    assert [row.split("  ")[0] for row in rows] == ["synthetic"] * 9 + ["diabetes"] * 9
     # The second model of 'synthetic' is trial 2, of four rounds.
-    first, second = rows[2:4]
-    assert "L = 4, M = 8" in first
-    assert " flow " in first
-    assert "+ 4 rounds" in second
-    tau, later = 4 / 1e-2, (4 + 4 * 3) / 1e-2
-    assert f" {tau:.0f} " in first
-    assert f" {later:.0f} " in second
-    limit, trial = made_up.trials[4], made_up.trials[2]
-    gaps = [np.sqrt(np.mean((a - b) ** 2)) for a, b in ((trial.outputs[-1], limit.outputs[-1]),)]
-    gaps.append(np.sqrt(np.mean((trial.end_outputs - limit.end_outputs) ** 2)))
-    assert f" {gaps[0]:.1e} " in first
-    assert f" {gaps[1]:.1e} " in second
-    assert " -4.0e-01 " in first
-    assert " -5.0e-03 " in second
+    trial, limit = made_up.trials[2], made_up.trials[4]
+    for row, word, stage in zip(rows[3:6], ("flow", "flow on", "4 rounds"), ("rest", "longer", "end"), strict=True):
+        own, other = getattr(trial, stage), getattr(limit, stage)
+        output = np.sqrt(np.mean((own.outputs - other.outputs) ** 2))
+        assert row.startswith(f"synthetic  L = 4, M = 8  {word} ")
+        cells = [f"{own.tau:.4g}", f"{own.risk:.1e}", "5", f"{own.risk - other.risk:+.1e}", f"{output:.1e}"]
+        assert row.split()[-8:] == [*cells, f"{own.gap:.1e}", "7.5", "100"]
+    assert rows[6].split()[-5:-3] == ["-", "-"]
     assert "lost at most 6.0e-03 of Q" in made_up.table()
 
 
@@ -109,13 +113,14 @@ def test_the_folder_holds_the_picture_and_every_trial(made_up, tmp_path):
     assert image[..., :3].std() > 0.05
     with np.load(folder / "result.npz") as arrays:
         assert arrays["risks"].shape == (6, BOTH.saves)
-        assert arrays["outputs"].shape == (6, BOTH.saves, BOTH.batch)
+        assert arrays["end_outputs"].shape == (6, BOTH.batch)
+        np.testing.assert_allclose(arrays["longer_gap"], -0.3)
         assert list(np.isfinite(arrays["gaps"]).sum(axis=1)) == [3, 4, 5, 6, 7, 8]
 
 
 def test_a_flow_that_fails_has_a_row_and_the_others_go_on(monkeypatch):
     def follow(config, data, objective, model, is_limit, key):
-        if model.measure.width == 6:
+        if model.measure.width == 6:  # of the first size alone
             raise eqx.EquinoxRuntimeError("The flow ran out of steps: raise them.\nMore lines.")
         return trial_of(config, data, (is_limit, *model.measure.weights.shape), 0)
 
@@ -124,7 +129,7 @@ def test_a_flow_that_fails_has_a_row_and_the_others_go_on(monkeypatch):
     assert found.failures == ("synthetic, L = 2, M = 6: The flow ran out of steps: raise them.",)
     lines = found.table().splitlines()
     assert "synthetic  L = 2, M = 6  failed: The flow ran out of steps" in lines
-    assert sum(line.startswith("synthetic") for line in lines) == 5
+    assert sum(line.startswith("synthetic") for line in lines) == 7
     assert len(found.figure().axes) == 3
     assert np.isnan(found.arrays()["risks"][0]).all()
 

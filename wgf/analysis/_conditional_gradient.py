@@ -20,8 +20,9 @@ from ._certificate import Certificate, certificate_and_values
 from ._slots import with_slots, without_slots
 from ._transfer import least_of_support, transfer
 
-# The mass of a depth halves where its gap grew, and grows where its gap shrank.
-SHRINK, GROW = 0.5, 1.5
+# The mass of a depth halves where its gap grew by more than this factor, and doubles where it did not. Smaller changes
+# are those of the search.
+SHRINK, GROW, GREW = 0.5, 2.0, 1.1
 # A rise of Q below this share of it is an error of the flow.
 RISE = 1e-6
 
@@ -99,9 +100,9 @@ def conditional_gradient(
     spare: int = 4,
     tau: ArrayLike | None = None,
     solver: diffrax.AbstractSolver = RosenbrockW(),  # noqa: B008 (an immutable module)
-    rtol: float = 1e-4,
-    atol: float = 1e-6,
-    steady: float | None = 1e-10,
+    rtol: float | Array = 1e-4,
+    atol: float | Array = 1e-6,
+    steady: float | Array | None = 1e-10,
     max_steps: int = 4096,
     starts: int = 16,
     radius: ArrayLike | None = None,
@@ -119,7 +120,7 @@ def conditional_gradient(
     \( \dot\theta = -\nabla_\theta\,\delta Q/\delta\rho \) from there to rest. If a particle of the law is nearly as low
     as θ*, it receives the mass itself. The step alone may raise Q at a finite m; the flow lowers it. A round after
     which Q is higher is undone, and its masses are halved. Q therefore never rises. The mass of one depth is also
-    halved where the gap grew.
+    halved where the gap grew by a tenth or more; otherwise it doubles, up to `mass`.
 
     **Arguments:**
 
@@ -192,7 +193,7 @@ def _state(objective: Objective, model: AbstractModel, key: PRNGKeyArray, search
 
 def _next_masses(masses: np.ndarray, most: float, before: Certificate, after: Certificate) -> np.ndarray:
     """The masses of the next round, from the gaps before and after this one."""
-    grew = np.asarray(after.gap) < np.asarray(before.gap)
+    grew = np.asarray(after.gap) < GREW * np.asarray(before.gap)
     return np.where(grew, SHRINK * masses, np.minimum(GROW * masses, most))
 
 

@@ -3,4 +3,4 @@
 from ._config import RestConfig as RestConfig
 from ._result import RestResult as RestResult
 from ._run import run as run
-from ._trial import Trial as Trial
+from ._trial import Stage as Stage, Trial as Trial

@@ -45,6 +45,8 @@ class RestConfig:
     """The conditional gradient stops when the certificate is above minus this share of Q."""
     mass: float = 0.1
     """The greatest share of a depth's mass that one round moves."""
+    spare: int = 4
+    """The number of slots for new particles at each depth."""
     rtol: float = 1e-4
     """The relative tolerance of all flows, for the worst particle."""
     saves: int = 12

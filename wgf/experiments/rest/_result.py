@@ -1,5 +1,6 @@
 """The result of `wgf rest`: its table, arrays and figure."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ from ... import plot
 from .._failures import brief
 from .._table import Table, in_text
 from ._config import RestConfig
-from ._trial import Trial
+from ._trial import Stage, Trial
 
-_HEADS = ("data", "model", "", "tau", "risk", "Q/lambda", "output gap", "gap/Q", "support/Q", "particles", "steps")
+_HEADS = ("data", "model", "", "tau", "risk", "Q/lambda", "risk gap", "output gap", "gap/Q", "particles", "steps")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RestResult:
         return next(trial for trial in self.find(name) if trial.is_limit)
 
     def table(self) -> str:
-        """The table that the command prints: two rows per data set and model."""
+        """The table that the command prints: three rows per data set and model."""
         return in_text(self.tables())
 
     def tables(self) -> tuple[Table, ...]:
@@ -47,28 +48,24 @@ class RestResult:
     def _rows(self, trial: Trial) -> list[list[str] | str]:
         if trial.failure:
             return [f"{trial.data}  {trial.name}  failed: {brief(trial.failure)}"]
-        limit, first, last = self.limit(trial.data), 0, trial.rounds
-        tau = trial.taus[-1]
-        end = tau + trial.rounds * self.config.round_length / self.config.weight_decay
-        at_rest, at_end = _rms(trial.outputs[-1] - limit.outputs[-1]), _rms(trial.end_outputs - limit.end_outputs)
+        names = {"rest": "flow", "longer": "flow on", "end": f"{trial.rounds} rounds"}
+        limit = self.limit(trial.data)
         return [
-            self._row(trial, "flow", tau, at_rest, first, trial.steps[0]),
-            self._row(trial, f"+ {trial.rounds} rounds", end, at_end, last, trial.steps[1]),
+            [trial.data, trial.name, name, *self._cells(getattr(trial, stage), getattr(limit, stage), trial.is_limit)]
+            for stage, name in names.items()
         ]
 
-    def _row(self, trial: Trial, stage: str, tau: float, gap: float, row: int, steps: int) -> list[str]:
+    def _cells(self, stage: Stage, limit: Stage, is_limit: bool) -> list[str]:
+        output = float(np.sqrt(np.mean((stage.outputs - limit.outputs) ** 2)))
         return [
-            trial.data,
-            trial.name,
-            stage,
-            f"{tau:.4g}",
-            f"{trial.round_risks[row]:.1e}",
-            f"{trial.round_objectives[row] / self.config.weight_decay:.4g}",
-            "-" if trial.is_limit else f"{gap:.1e}",
-            f"{trial.gaps[row]:.1e}",
-            f"{trial.lacking[row]:.1e}",
-            f"{trial.particles[row]:.3g}",
-            f"{steps}",
+            f"{stage.tau:.4g}",
+            f"{stage.risk:.1e}",
+            f"{stage.objective / self.config.weight_decay:.4g}",
+            "-" if is_limit else f"{stage.risk - limit.risk:+.1e}",
+            "-" if is_limit else f"{output:.1e}",
+            f"{stage.gap:.1e}",
+            f"{stage.particles:.3g}",
+            f"{stage.steps}",
         ]
 
     def _notes(self) -> list[str]:
@@ -76,12 +73,12 @@ class RestResult:
         motions = [trial.motion for trial in self.trials if not trial.failure]
         moved = f"{max(motions):.1e}" if motions else "-"
         return [
-            "risk: share of the null model's; output gap: to the PDE in the same stage, RMS over prompts;",
-            "gap: the certificate, least dQ/drho minus its mean (worst depth): 0 at a global minimum of Q;",
-            "support: the part of the gap that only new particles can close; particles: of positive weight, per depth;",
+            "risk: share of the null model's; risk gap, output gap (RMS over prompts): to the PDE in the same stage;",
+            "gap/Q: the certificate, least dQ/drho minus its mean (worst depth): 0 at a global minimum of Q;",
             f"rounds: conditional gradient, at most {config.mass:g} of a depth's mass, then {config.round_length:g} / "
             f"lambda of flow, until gap/Q > -{config.tolerance:g};",
-            f"motion: the flows lost at most {moved} of Q in their last 1 / lambda of time",
+            "flow on: the flow alone for as long; particles: of positive weight, mean over depths;",
+            f"the flows lost at most {moved} of Q in their last 1 / lambda of time before the rounds",
             f"B = {config.batch}, N = {config.examples}; lambda = {config.weight_decay:g}; PDE: 8 stage times x "
             f"{config.width} particles; rho_0 = N(0, {config.scale:g}^2); float64",
         ]
@@ -89,12 +86,16 @@ class RestResult:
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`: leading axis `[trial]`; those of rounds are padded with NaN."""
         longest = max(len(trial.gaps) for trial in self.trials)
-        single = ("data", "failure", "is_limit", "depth", "width", "motion", "steps")
-        rounds = ("round_risks", "round_objectives", "gaps", "lacking", "particles")
-        curves = ("taus", "risks", "objectives", "outputs", "end_outputs")
+        single = ("data", "failure", "is_limit", "depth", "width", "motion", "taus", "risks", "objectives")
+        rounds = ("round_objectives", "gaps", "lacking")
         return {
-            **{name: np.array([getattr(trial, name) for trial in self.trials]) for name in (*single, *curves)},
+            **{name: np.array([getattr(trial, name) for trial in self.trials]) for name in single},
             **{name: np.stack([_padded(getattr(trial, name), longest) for trial in self.trials]) for name in rounds},
+            **{
+                f"{stage}_{field.name}": np.array([getattr(getattr(trial, stage), field.name) for trial in self.trials])
+                for stage in ("rest", "longer", "end")
+                for field in dataclasses.fields(Stage)
+            },
         }
 
     def figure(self) -> Figure:
@@ -118,10 +119,6 @@ class RestResult:
         curves = {key: (np.arange(len(trial.gaps)), trial.round_objectives / decay) for key, trial in trials.items()}
         plot.courses(objective, curves, ("round", "Q / λ"), f"{name}: objective from rest on")
         objective.set_yscale("linear")
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 def _padded(values: np.ndarray, length: int) -> np.ndarray:

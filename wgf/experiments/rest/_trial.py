@@ -1,12 +1,14 @@
 """One model of `wgf rest`: its flow to rest, and its conditional gradient from there."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from ...analysis import conditional_gradient
+from ...analysis import certificate, conditional_gradient
+from ...analysis._slots import with_slots
 from ...flows import FlowSolution, RosenbrockW, flow
 from ...models import AbstractModel
 from ...objective import Objective
@@ -14,18 +16,35 @@ from ._config import RestConfig
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One model of a trial: at rest, after more flow alone, or after the rounds.
+
+    - `tau`: the training time so far, with that of all rounds.
+    - `risk`: the risk, a share of the null model's ½ E[y²]; `objective`: Q; `outputs`: `[B]`.
+    - `gap`: the certificate of the worst depth in units of Q.
+    - `particles`: the mean number of particles of positive weight per depth.
+    - `steps`: the steps of the flow since the trial's start, or since rest for the later stages.
+    """
+
+    tau: float
+    risk: float
+    objective: float
+    outputs: Float[np.ndarray, " batch"]
+    gap: float
+    particles: float
+    steps: int
+
+
+@dataclass(frozen=True)
 class Trial:
     """One model on one data set. Risks are shares of the null model's ½ E[y²].
 
     - `depth`, `width`: L and M of a finite model; for the PDE its stage times and the particles at each.
-    - `taus`, `risks`, `objectives`, `outputs`: along the flow, `[saves]`; outputs `[saves, B]`.
+    - `taus`, `risks`, `objectives`: along the flow to rest, `[saves]`.
     - `motion`: the share of Q that was lost in the last time interval of length 1/λ.
-    - `round_risks`, `round_objectives`: R and Q from rest on, after each round of the conditional gradient,
-      `[rounds + 1]`.
+    - `rest`, `longer`, `end`: the stages. `longer` flows from rest for as long as all rounds together, without them.
+    - `round_objectives`: Q from rest on, after each round of the conditional gradient, `[rounds + 1]`.
     - `gaps`: the certificate in units of Q, `[rounds + 1]`. `lacking`: the part of it that is missing support.
-    - `particles`: the mean number of particles of positive weight per depth, `[rounds + 1]`.
-    - `end_outputs`: the outputs of the last model, `[B]`.
-    - `steps`: the steps of the flow to rest, and of all rounds together.
     - `failure`: why a flow failed; empty if none did. All numbers of a failed trial are NaN.
     """
 
@@ -36,23 +55,22 @@ class Trial:
     taus: Float[np.ndarray, " saves"]
     risks: Float[np.ndarray, " saves"]
     objectives: Float[np.ndarray, " saves"]
-    outputs: Float[np.ndarray, "saves batch"]
     motion: float
-    round_risks: Float[np.ndarray, " rows"]
+    rest: Stage
+    longer: Stage
+    end: Stage
     round_objectives: Float[np.ndarray, " rows"]
     gaps: Float[np.ndarray, " rows"]
     lacking: Float[np.ndarray, " rows"]
-    particles: Float[np.ndarray, " rows"]
-    end_outputs: Float[np.ndarray, " batch"]
-    steps: tuple[int, int]
     failure: str = ""
 
     @classmethod
     def failed(cls, config: RestConfig, data: str, size: tuple[bool, int, int], reason: str) -> "Trial":
         """A trial that failed for a reason. Its numbers are NaN."""
-        taus, nan, one = times(config), float("nan"), np.full(1, np.nan)
-        flat, outputs = np.full(len(taus), nan), np.full((len(taus), config.batch), nan)
-        return cls(data, *size, taus, flat, flat, outputs, nan, one, one, one, one, one, outputs[0], (0, 0), reason)
+        taus, nan, row = times(config), float("nan"), np.full(1, np.nan)
+        stage = Stage(nan, nan, nan, np.full(config.batch, nan), nan, nan, 0)
+        curve = np.full(len(taus), nan)
+        return cls(data, *size, taus, curve, curve, nan, stage, stage, stage, row, row, row, reason)
 
     @property
     def name(self) -> str:
@@ -74,42 +92,68 @@ def times(config: RestConfig) -> np.ndarray:
 def follow(
     config: RestConfig, data: str, objective: Objective, model: AbstractModel, is_limit: bool, key: PRNGKeyArray
 ) -> Trial:
-    """Flow to rest, and go on from there by conditional gradient."""
-    taus, motion = times(config), _options(config)
-    # From save to save, with the program that the rounds use too: to compile takes longer than to solve.
-    ends = [flow(objective, model, jnp.asarray(taus[:2]), **motion)]
-    for start in range(1, len(taus) - 1):
-        ends.append(flow(objective, ends[-1].model_at(-1), jnp.asarray(taus[start : start + 2]), **motion))
+    """Flow to rest, and go on from there by conditional gradient, and for comparison by flow alone."""
+    size, taus = model.measure.weights.shape, times(config)
+    # Slots from the start: one compiled program serves all flows. To compile takes longer than to solve.
+    flows = _segments(config, objective, with_slots(model, config.spare), taus)
+    at_rest, steps = flows[-1].model_at(-1), sum(int(part.stats["num_steps"]) for part in flows)
     history = conditional_gradient(
         objective,
-        ends[-1].model_at(-1),
+        at_rest,
         key=key,
         tolerance=config.tolerance,
         rounds=config.rounds,
         mass=config.mass,
         spare=0,
         tau=config.round_length / config.weight_decay,
-        **motion,
+        **_options(config),
     )
-    null = float(objective.prompts.label_rms()) ** 2 / 2
-    objectives = _along(ends, "objective")
+    # At least one round's length, so that the comparison exists without rounds too.
+    span = max(len(history.steps), 1) * config.round_length / config.weight_decay
+    (longer,) = _segments(config, objective, at_rest, np.array([0.0, span]))
+    found = certificate(objective, longer.model_at(-1), key=key, depths=model.measure.depths)
+
+    def stage(model: AbstractModel, more: float, gap: float, steps: int) -> Stage:
+        return _stage(objective, model, taus[-1] + more, gap, steps)
+
+    objectives = _along(flows, "objective")
     return Trial(
         data,
         is_limit,
-        *model.measure.weights.shape,
+        *size,
         taus=taus,
-        risks=_along(ends, "risk") / null,
+        risks=_along(flows, "risk") / _null(objective),
         objectives=objectives,
-        outputs=_along(ends, "outputs"),
         motion=float(objectives[-2] / objectives[-1] - 1),
-        round_risks=history.risk / null,
+        rest=stage(at_rest, 0.0, history.certificate[0], steps),
+        longer=stage(longer.model_at(-1), span, float(found.relative_gap), int(longer.stats["num_steps"])),
+        end=stage(history.model, span, history.certificate[-1], int(history.steps.sum())),
         round_objectives=history.objective,
         gaps=history.certificate,
         lacking=history.lacking,
-        particles=history.particles.mean(axis=1),
-        end_outputs=np.asarray(objective.outputs(history.model)),
-        steps=(sum(int(end.stats["num_steps"]) for end in ends), int(history.steps.sum())),
     )
+
+
+def _segments(config: RestConfig, objective: Objective, model: AbstractModel, taus: np.ndarray) -> list[FlowSolution]:
+    """The flow from each time to the next."""
+    flows: list[FlowSolution] = []
+    for ends in pairwise(taus):
+        flows.append(flow(objective, model, jnp.array(ends), **_options(config)))
+        model = flows[-1].model_at(-1)
+    return flows
+
+
+def _stage(objective: Objective, model: AbstractModel, tau: float, gap: float, steps: int) -> Stage:
+    outputs = objective.outputs(model)
+    risk = float(objective.score(outputs))
+    q = risk + float(objective.weight_decay * model.measure.second_moment()) / 2
+    particles = float(np.mean(np.sum(np.asarray(model.measure.weights) > 0, axis=1)))
+    return Stage(tau, risk / _null(objective), q, np.asarray(outputs), float(gap), particles, steps)
+
+
+def _null(objective: Objective) -> float:
+    """The risk of the null model."""
+    return float(objective.prompts.label_rms()) ** 2 / 2
 
 
 def _along(ends: list[FlowSolution], name: str) -> np.ndarray:
