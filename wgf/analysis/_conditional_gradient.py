@@ -1,4 +1,4 @@
-"""The conditional gradient: from a law at rest towards the global minimum of Q."""
+"""The conditional gradient: from a law at rest to one whose optimality certificate is near 0."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -121,6 +121,9 @@ def conditional_gradient(
     as θ*, it receives the mass itself. The step alone may raise Q at a finite m; the flow lowers it. A round after
     which Q is higher is undone, and its masses are halved. Q therefore never rises. The mass of one depth is also
     halved where the gap grew by a tenth or more; otherwise it doubles, up to `mass`.
+
+    A certificate of 0 is necessary for a global minimum. It is sufficient where Q is convex in ρ, as for one layer of
+    neurons. With several layers another law may have a lower Q.
 
     **Arguments:**
 

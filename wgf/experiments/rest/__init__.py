@@ -1,4 +1,4 @@
-"""From rest to the global minimum: finite Transformers and their PDE, by flow and by conditional gradient."""
+"""Beyond rest: finite Transformers and their PDE, by flow and by conditional gradient."""
 
 from ._config import RestConfig as RestConfig
 from ._result import RestResult as RestResult

@@ -15,7 +15,7 @@ SETS = ("synthetic", "diabetes")
 
 @dataclass(frozen=True)
 class RestConfig:
-    """Follow finite Transformers and the PDE to rest, then by conditional gradient towards the global minimum of Q."""
+    """Follow finite Transformers and the PDE to rest, and go on until no particle is missing (conditional gradient)."""
 
     data: tuple[str, ...] = SETS
     """Data sets: 'synthetic' (in-context linear regression), 'diabetes' (rows of a real table)."""
