@@ -25,9 +25,9 @@ class RestConfig:
     """The number of labelled examples N in each prompt, before the query."""
     dim: int = 2
     """The number of input features of each example."""
-    sizes: tuple[Size, ...] = ((2, 16), (4, 32), (8, 64))
+    sizes: tuple[Size, ...] = ((2, 16), (4, 32))
     """The finite models, as pairs of depth L and width M: 2 16 4 32 means (2, 16) and (4, 32)."""
-    width: int = 64
+    width: int = 32
     """The number of particles at each of the eight stage times of the PDE's solve in depth."""
     key_dim: int = 2
     """The dimension k of keys and queries."""
