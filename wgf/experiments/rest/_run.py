@@ -40,13 +40,13 @@ def run(config: RestConfig, *, show_progress: bool | None = None, parts: Parts |
     check_memory(sizes=max(depth * width for depth, width in config.sizes), saves=config.saves)
     check_memory(width=_STAGES * config.width, saves=config.saves)
     sizes = [(False, *size) for size in config.sizes] + [(True, _STAGES, config.width)]
-    # At small weight decay the last motion of the flow is far below the rounding error of float32. One program is
-    # compiled while another runs. The data sets of one size come after each other, and share its programs.
+    # At small weight decay the last motion of the flow is far below the rounding error of float32. Two sizes run at
+    # once, for one of them may compile. Two data sets of one size would both compile the same programs.
     with jax.enable_x64(True), Progress(len(config.data) * len(sizes), show_progress, at_once=2, parts=parts) as bar:
         trials = [
             bar.start(f"{name}, {'PDE' if size[0] else f'L = {size[1]}, M = {size[2]}'}", _trial, config, name, size)
-            for size in sizes
             for name in config.data
+            for size in sizes
         ]
         return RestResult(config, tuple(trial.result() for trial in trials))
 
