@@ -123,7 +123,8 @@ def conditional_gradient(
     halved where the gap grew by a tenth or more; otherwise it doubles, up to `mass`.
 
     A certificate of 0 is necessary for a global minimum. It is sufficient where Q is convex in ρ, as for one layer of
-    neurons. With several layers another law may have a lower Q.
+    neurons. With several layers another law may have a lower Q. For a limit with few steps in depth, δQ/δρ differs from
+    the derivative of its discretised Q, and the certificate need not rise.
 
     **Arguments:**
 
