@@ -913,6 +913,14 @@ COMMANDS = {
         --data teacher teacher | `data` must differ from each other
         --saves 2000000000 | `saves` must give arrays of at most
     """,
+    "rest": """
+        --weight-decay 0 | `weight_decay` must be positive and finite; got 0.0
+        --horizon nan | `horizon` must be positive and finite; got nan
+        --mass 1 | `mass` must be below 1
+        --rtol 1e-30 | `rtol` must be at least 2.2e-16
+        --data teacher | `data` must be at least one of
+        --width 2000000000 | `width` and `saves` must give arrays of at most .* Lower `width`
+    """,
     "residual": """
         --horizon -1 | `horizon` must be positive and finite; got -1.0
         --deep-horizon nan | `deep_horizon` must be positive and finite; got nan

@@ -47,6 +47,9 @@ SAMPLERS = {
     "analysis.check_assumptions": lambda key: analysis.check_assumptions(
         Matrix(1), SCALAR.prompts, key=key, samples=16
     ),
+    "analysis.conditional_gradient": lambda key: analysis.conditional_gradient(
+        SCALAR, SCALARS, key=key, mass=1e-9, starts=2, spare=0
+    ),
     "companions.NextTokenLoss.drawn": lambda key: companions.NextTokenLoss.drawn(CHAIN, key, batch=2, length=2),
     "companions.NextTokenLoss.minibatch": lambda key: SEQUENCES.minibatch(key, 2),
     "companions.OneLayerTransformer.rank_one": lambda key: companions.OneLayerTransformer.rank_one(

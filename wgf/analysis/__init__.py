@@ -3,6 +3,10 @@
 from .._backend import precision as _precision
 from ._assumptions import Assumptions as Assumptions, Lipschitz as Lipschitz, check_assumptions as check_assumptions
 from ._certificate import Certificate as Certificate, certificate as certificate
+from ._conditional_gradient import (
+    ConditionalGradient as ConditionalGradient,
+    conditional_gradient as conditional_gradient,
+)
 from ._cubature import cubature as cubature
 from ._diagnose import Finding as Finding, diagnose as diagnose
 from ._estimate import Estimate as Estimate, student_quantile as student_quantile

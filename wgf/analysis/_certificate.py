@@ -129,6 +129,20 @@ def certificate(
 
     **Source:** arXiv:2410.23610, section 4 and its optimality conditions.
     """
+    found, _ = certificate_and_values(objective, model, key, depths, starts, radius, max_steps)
+    return found
+
+
+def certificate_and_values(
+    objective: Objective,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    depths: ArrayLike | Sequence[float] | None,
+    starts: int,
+    radius: ArrayLike | None,
+    max_steps: int,
+) -> tuple[Certificate, Float[Array, "depths width"]]:
+    """The certificate, and δQ/δρ at the particles of each of its depths."""
     starts, max_steps = at_least("starts", starts, 2), at_least("max_steps", max_steps, 1)
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
@@ -142,7 +156,9 @@ def certificate(
 
 
 @eqx.filter_jit
-def _certificate(objective, model, key, depths, radius, starts: int, max_steps: int) -> Certificate:
+def _certificate(
+    objective, model, key, depths, radius, starts: int, max_steps: int
+) -> tuple[Certificate, Float[Array, "depths width"]]:
     first_variation = objective.first_variation(model)
 
     def at_depth(inputs):
@@ -151,14 +167,14 @@ def _certificate(objective, model, key, depths, radius, starts: int, max_steps: 
         values = jax.lax.map(lambda particle: first_variation(particle, depth), particles)
         begin = starts_at(model, particles, values, key, starts)
         least, particle, norm = search(first_variation, depth, begin, radius, max_steps)
-        return jnp.sum(weights * values), least, particle, norm > 0.95 * radius
+        return values, jnp.sum(weights * values), least, particle, norm > 0.95 * radius
 
     keys = jax.random.split(purpose(key, "analysis.certificate"), depths.shape[0])
-    mean, least, particles, at_boundary = jax.lax.map(at_depth, (depths, keys))
+    values, mean, least, particles, at_boundary = jax.lax.map(at_depth, (depths, keys))
     masses = jnp.asarray(MASSES, least.dtype)
     value = objective(model)
     falls = jax.lax.map(lambda mass: value - objective(insert(model, depths, particles, mass)), masses)
-    return Certificate(depths, mean, least, particles, radius, at_boundary, value, masses, falls)
+    return Certificate(depths, mean, least, particles, radius, at_boundary, value, masses, falls), values
 
 
 def _depths(model: AbstractModel, depths: ArrayLike | Sequence[float] | None) -> Float[Array, " depths"]:

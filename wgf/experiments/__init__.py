@@ -15,6 +15,7 @@ from . import (
     optimisers as optimisers,
     rates as rates,
     residual as residual,
+    rest as rest,
 )
 from ._config_file import config_from as config_from, load_config as load_config
 from ._parts import Parts as Parts
@@ -28,6 +29,7 @@ from .markov import MarkovConfig as MarkovConfig, MarkovResult as MarkovResult
 from .optimisers import OptimisersConfig as OptimisersConfig, OptimisersResult as OptimisersResult
 from .rates import RatesConfig as RatesConfig, RatesResult as RatesResult
 from .residual import ResidualConfig as ResidualConfig, ResidualResult as ResidualResult
+from .rest import RestConfig as RestConfig, RestResult as RestResult
 
 
 class Experiment(NamedTuple):
@@ -50,4 +52,5 @@ EXPERIMENTS = {
     "optimisers": Experiment(OptimisersConfig, optimisers.run, keeps_parts=True),
     "rates": Experiment(RatesConfig, rates.run, keeps_parts=True),
     "residual": Experiment(ResidualConfig, residual.run, keeps_parts=True),
+    "rest": Experiment(RestConfig, rest.run, keeps_parts=True),
 }
