@@ -70,6 +70,17 @@ def test_sobol_takes_keys_of_the_old_kind_too(key):
     np.testing.assert_array_equal(vectors(old), vectors(Sobol()(key, NEURON, 8)))
 
 
+@pytest.mark.parametrize("double", [True, False])
+def test_sobol_in_a_precision_that_is_set_for_one_thread(double, key):
+    """The host's callbacks run in other threads, which do not see it."""
+    with jax.enable_x64(double):
+        found = vectors(Sobol()(key, NEURON, 8))
+        traced = vectors(jax.jit(lambda key: Sobol()(key, NEURON, 8))(key))
+    assert found.dtype == traced.dtype == (jnp.float64 if double else jnp.float32)
+    np.testing.assert_array_equal(found, traced)
+    np.testing.assert_allclose(found, vectors(Sobol()(key, NEURON, 8)), rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("width", [1, 3, 5, 8])
 def test_sobol_gives_any_width(width, key):
     assert vectors(Sobol()(key, NEURON, width)).shape == (width, 5)

@@ -62,17 +62,22 @@ class Sobol(AbstractSampling):
                 f"`sampling` by Sobol takes particles of at most {most} numbers; got {dim}. Use "
                 "wgf.measures.Independent()."
             )
-        out = jax.ShapeDtypeStruct((width, dim), jnp.result_type(float))
+        dtype = jnp.result_type(float)
+        out = jax.ShapeDtypeStruct((width, dim, dtype.itemsize // 4), jnp.uint32)
 
         def points(words):
             sobol = scipy.stats.qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(np.asarray(words)))
             sample = sobol.random_base2(math.ceil(math.log2(width)))[:width]
             # In finite precision a scrambled point can be 0 or 1, whose normal quantile is infinite.
-            return scipy.stats.norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(out.dtype)
+            normal = scipy.stats.norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(dtype)
+            return normal.view(np.uint32).reshape(out.shape)
 
         key = purpose(key, "measures.Sobol")
         words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-        return jax.vmap(unravel)(jax.pure_callback(points, out, words, vmap_method="sequential"))
+        # As words: float64 would not pass where `jax.enable_x64` holds for the caller's thread alone.
+        bits = jax.pure_callback(points, out, words, vmap_method="sequential")
+        bits = bits[..., 0] if dtype.itemsize == 4 else bits
+        return jax.vmap(unravel)(jax.lax.bitcast_convert_type(bits, dtype))
 
 
 class SignPairs(AbstractSampling):
