@@ -83,7 +83,10 @@ def _in_columns(line: str, columns: int) -> str:
     plain = re.sub(r"\x1b\[[\d;]*m", "", line)
     if len(plain) <= columns:
         return line
-    indent = " " * 4 if plain.startswith("usage:") else ""
+    in_usage = plain.startswith("usage:")
+    # The names of the commands stand between commas without blanks, where no line could be broken.
+    plain = plain.replace(",", ", ") if in_usage else plain
+    indent = " " * 4 if in_usage else ""
     return textwrap.fill(plain, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
