@@ -97,4 +97,4 @@ def test_at_rest_the_stop_is_at_the_rounding_of_q():
 
     problem = initial_value_problem(raised, {"x": jnp.zeros(2)}, TAUS, **(DEFAULTS | {"steady": 0.1}))
     threshold = problem.event().cond_fn.threshold
-    assert threshold == pytest.approx(5 * float(jnp.finfo(float).eps) / 3, rel=bound(1e-12, 1e-5))
+    assert threshold == pytest.approx(5 * float(jnp.finfo(jnp.result_type(float)).eps) / 3, rel=bound(1e-12, 1e-5))

@@ -19,9 +19,9 @@ def test_it_is_unfinished_above_the_threshold_with_iterations_left(state):
 
 
 def test_an_iteration_lists_its_error(state):
-    after = state.iterated(jnp.asarray(0.2))
-    np.testing.assert_array_equal(after.errors, [-1, 0.2, -1, -1])
-    assert (float(after.error), int(after.iterations)) == (0.2, 2)
+    after = state.iterated(jnp.asarray(0.25))
+    np.testing.assert_array_equal(after.errors, [-1, 0.25, -1, -1])
+    assert (float(after.error), int(after.iterations)) == (0.25, 2)
 
 
 def test_an_error_that_is_not_known_is_listed_as_infinite_and_the_last_is_kept(state):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Key, PRNGKeyArray
 
 from ...companions import NextTokenLoss, OneLayerTransformer
 from ...flows import train
@@ -111,8 +111,8 @@ def _watched(
     """The excess of every seed at the start and after each `every` steps."""
     unigram = loss.chain.entropy() - loss.chain.entropy_rate()
 
-    def warmed(step: Int[Array, ""]) -> Float[Array, ""]:
-        return rate * jnp.minimum(1, (step + 1) / _WARM_UP)
+    def warmed(step: ArrayLike) -> Array:
+        return rate * jnp.minimum(1, (jnp.asarray(step) + 1) / _WARM_UP)
 
     optimiser = optax.adamw(warmed, b1=0.9, b2=0.95, weight_decay=1e-3)
     options = {"steps": _SAVES * every, "save_every": every, "batch": batch, "throw": False}

@@ -52,7 +52,12 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None, parts: Parts
         counts: Any = {"seeds": config.seeds, "batch": config.batch, "length": config.length}
         return train_escapes(width_key, config.hard, config.rates, config.widths, reach=config.reach, **counts)
 
-    trainings = {"initialisations": starts, "widths": widths, "mean field": mean_field, "learning rates": rates}
+    trainings: dict[str, Any] = {
+        "initialisations": starts,
+        "widths": widths,
+        "mean field": mean_field,
+        "learning rates": rates,
+    }
     trainings["steps to escape"] = escapes
     # One program is compiled while another runs.
     with Progress(len(config.chains) + len(trainings), show_progress, at_once=2, parts=parts) as progress:
