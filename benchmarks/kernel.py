@@ -109,7 +109,7 @@ def kinds_of_prompts(quick: bool) -> Table:
         checks.append(Check(f"{name}: rank of the kernel", seen, rank, rank))
     note = (
         f"Prompts of 6 tokens in 3 dimensions, one query for all, {heads:,} heads. Rank: eigenvalues above "
-        f"{ROUNDING:g} of the greatest. The last two columns are eigenvalues over the greatest."
+        f"{ROUNDING:g} of the greatest. Last columns: over the greatest."
     )
     columns = ("prompts", "outputs", "rank by theory", "rank found", "the last of the rank", "least")
     return Table("Kinds of prompts", columns, rows, note, checks)
@@ -148,8 +148,8 @@ def along_the_flow(quick: bool) -> Table:
         )
         checks.append(Check(f"{name}: rate over its upper bound, greatest along the flow", (rate / most).max(), 0, 1))
     note = (
-        f"In-context regression without weight decay, 8 prompts, L = {size[0]}, M = {size[1]}, τ from 0 to "
-        f"{taus[-1]:g}. The rate is -d log R/dτ. Twice the least and twice the greatest eigenvalue bound it."
+        f"In-context regression, λ = 0, 8 prompts, L = {size[0]}, M = {size[1]}, τ from 0 to "
+        f"{taus[-1]:g}. Rate: -d log R/dτ. Twice the least and the greatest eigenvalue bound it."
     )
     columns = (
         *("encoder", "2 least, τ = 0", "lowest", "at the end", "rate, τ = 0", "at the end"),

@@ -57,8 +57,8 @@ def run(config: MarkovConfig, *, show_progress: bool | None = None, parts: Parts
         "widths": widths,
         "mean field": mean_field,
         "learning rates": rates,
+        "steps to escape": escapes,
     }
-    trainings["steps to escape"] = escapes
     # One program is compiled while another runs.
     with Progress(len(config.chains) + len(trainings), show_progress, at_once=2, parts=parts) as progress:
         trained = {name: progress.start(name, part) for name, part in trainings.items()}
