@@ -176,6 +176,7 @@ def said(script, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_forecast_runs(tmp_path):
     shown = said(BENCHMARKS / "forecast.py", "--quick", "--output", tmp_path)
     assert all(len(line) <= 160 for line in shown.splitlines())
@@ -209,8 +210,8 @@ def test_a_velocity_launches_no_more_kernels_and_moves_no_more_bytes_than_today(
 @pytest.mark.parametrize(
     "size",
     [
-        *("many particles", "the limit"),
-        *(pytest.param(size, marks=pytest.mark.slow) for size in ("many saved τ", "many prompts")),
+        "many particles",
+        *(pytest.param(size, marks=pytest.mark.slow) for size in ("the limit", "many saved τ", "many prompts")),
     ],
 )
 def test_the_memory_planned_for_a_gpu_is_that_which_a_cpu_foresees(size):
