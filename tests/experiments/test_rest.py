@@ -3,6 +3,7 @@ import dataclasses
 import equinox as eqx
 import numpy as np
 import pytest
+from helpers import check_texts
 from kept import check_read_again, run_with_parts
 from matplotlib.image import imread
 
@@ -131,6 +132,7 @@ def test_a_flow_that_fails_has_a_row_and_the_others_go_on(monkeypatch):
     assert "synthetic  L = 2, M = 6  failed: The flow ran out of steps" in lines
     assert sum(line.startswith("synthetic") for line in lines) == 7
     assert len(found.figure().axes) == 3
+    check_texts(found.figure())
     assert np.isnan(found.arrays()["risks"][0]).all()
 
 

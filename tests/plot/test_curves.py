@@ -59,6 +59,13 @@ def test_the_second_half_of_the_families_is_dashed(axes):
     assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
+def test_many_groups_are_all_drawn(axes):
+    groups = {str(i): (X, X + 1 + i) for i in range(6)}
+    plot.courses(axes, groups, ("x", "y"), "title", legend="lower left")
+    assert [line.get_label() for line in axes.lines] == list(groups)
+    assert len({str(line.get_color()) for line in axes.lines}) == 6
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_courses_leave_out_what_is_not_positive(axes, backwards):
     plot.courses(axes, {"a": (X, np.array([1.0, 0.0, -1.0]))}, ("x", "y"), "title", backwards=backwards)

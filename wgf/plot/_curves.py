@@ -7,7 +7,7 @@ from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from ._style import GROUPS, LIMIT, colours, finish, two_families
+from ._style import LIMIT, colours, distinct, finish, two_families
 
 
 def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: str, y: str, title: str) -> None:
@@ -15,7 +15,7 @@ def bundles(axes: Axes, groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x: st
 
     **Arguments:** the axes; per group its name with x and y, `[seeds, points]` each; the labels of x and y; the title.
     """
-    for colour, (name, (xs, ys)) in zip(GROUPS, groups.items(), strict=False):
+    for colour, (name, (xs, ys)) in zip(distinct(len(groups)), groups.items(), strict=True):
         lines = axes.plot(np.asarray(xs).T, np.asarray(ys).T, color=colour, linewidth=0.9, alpha=0.6)
         lines[0].set_label(name)
     axes.set_yscale("log")
@@ -98,17 +98,18 @@ def courses(
     title: str,
     *,
     backwards: bool = False,
+    legend: str = "best",
 ) -> None:
     """Curves on a log scale, a colour per group.
 
     **Arguments:** the axes; per group its name with x and y, `[points]` each; the labels of x and y; the title; whether
-    x has a log scale that decreases to the right, as for a risk.
+    x has a log scale that decreases to the right, as for a risk; the place of the legend.
     """
-    for colour, (name, (x, y)) in zip(GROUPS, groups.items(), strict=False):
+    for colour, (name, (x, y)) in zip(distinct(len(groups)), groups.items(), strict=True):
         shown = np.where(np.asarray(y) > 0, y, np.nan)
         axes.plot(x, shown, color=colour, marker="o", markersize=2.5, linewidth=1.3, label=name)
     axes.set_yscale("log")
     if backwards:
         axes.set_xscale("log")
         axes.invert_xaxis()
-    finish(axes, *labels, title)
+    finish(axes, *labels, title, legend)

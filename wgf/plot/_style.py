@@ -23,6 +23,11 @@ def two_families(count: int) -> list:
     return [(colour, dash) for dash in ("-", "--") for colour in colours(half)]
 
 
+def distinct(count: int) -> list:
+    """`count` colours that are told apart: those of `GROUPS`, or beyond these a scale from light to dark."""
+    return list(GROUPS[:count]) if count <= len(GROUPS) else colours(count)
+
+
 def colours(count: int) -> list:
     """`count` colours from light to dark."""
     return [colormaps["viridis"](place) for place in np.linspace(0.05, 0.85, count)[::-1]]

@@ -115,10 +115,9 @@ class RestResult:
         risk.set_xscale("log")
         gap.axhline(tolerance, color="black", linestyle=":", linewidth=1.2, label="tolerance")
         curves = {key: (np.arange(len(trial.gaps)), -trial.gaps) for key, trial in trials.items()}
-        plot.courses(gap, curves, ("round", "−gap / Q"), f"{name}: optimality certificate")
+        plot.courses(gap, curves, ("round", "−gap / Q"), f"{name}: optimality certificate", legend="lower left")
         # Room for the legend below the tolerance.
         gap.set_ylim(bottom=tolerance / 30)
-        gap.legend(fontsize=8, frameon=False, loc="lower left")
         curves = {key: (np.arange(len(trial.gaps)), trial.round_objectives / decay) for key, trial in trials.items()}
         plot.courses(objective, curves, ("round", "Q / λ"), f"{name}: objective from rest on")
         objective.set_yscale("linear")
