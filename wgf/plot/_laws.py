@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from ._style import CLOUD, GROUPS, LIMIT, LOCAL, TITLE, colours, finish, legend_above
+from ._style import CLOUD, LIMIT, LOCAL, TITLE, colours, distinct, finish, legend_above
 
 
 def fitted(
@@ -50,7 +50,7 @@ def power_laws(
     **Arguments:** the axes; per group its name with x and y of the points, `[count]` each, and of the ends of the line,
     `[2]` each; the labels of x and y; the title.
     """
-    for colour, (name, (xs, ys, line_x, line_y)) in zip(GROUPS, groups.items(), strict=False):
+    for colour, (name, (xs, ys, line_x, line_y)) in zip(distinct(len(groups)), groups.items(), strict=True):
         axes.scatter(xs, ys, s=12, color=colour, alpha=0.6, linewidths=0)
         axes.plot(line_x, line_y, color=colour, linestyle="--", linewidth=1.5, label=name)
     axes.set_xscale("log")

@@ -7,7 +7,7 @@ from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from ._style import CLOUD, GROUPS, LIMIT, colours, finish
+from ._style import CLOUD, LIMIT, colours, distinct, finish
 
 
 def risk_curves(
@@ -110,7 +110,7 @@ def distance_laws(
     **Arguments:** the axes; the numbers of particles `[sizes]`; per distance its name with its values
     `[sizes, seeds]`, the fit `[sizes]` or None, and the limit's own error; the title.
     """
-    for colour, (name, (values, line, noise)) in zip(GROUPS, groups.items(), strict=False):
+    for colour, (name, (values, line, noise)) in zip(distinct(len(groups)), groups.items(), strict=True):
         squares = np.asarray(values) ** 2
         middle = np.sqrt(squares.mean(axis=1))
         error = squares.std(axis=1, ddof=1) / np.sqrt(squares.shape[1]) / (2 * middle)
