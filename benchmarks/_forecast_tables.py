@@ -91,9 +91,9 @@ def of_chips(programs: Sequence[Program], founds: Sequence[Found | None]) -> Tab
         *("starts ms", "memory ms", "arithmetic ms", "forecast ms", "compiler s"),
     )
     note = (
-        f"float32 at full precision. {ASSUMPTIONS['h100'].partition(';')[0]}. Forecast: each kernel takes its start or "
-        "the time of its\nbytes, whichever is longer, or all take the arithmetic if that is longer. Bytes are an upper "
-        "bound: caches are left out. Compiler: processor's seconds."
+        f"float32 at full precision. {ASSUMPTIONS['h100'].partition(';')[0]}. Forecast: each kernel takes "
+        "the longer of its start\nand the time of its bytes; all together take at least the arithmetic. "
+        "Bytes are an upper bound: caches are left out. Compiler: processor's seconds."
     )
     return Table("Forecast by the compiler: one velocity on one H100", columns, rows, note)
 

@@ -240,6 +240,14 @@ class References(HTMLParser):
         self.loaded += [text for name, text in attrs if name == "src" or (name == "href" and tag == "link")]
 
 
+def test_a_formula_that_would_show_its_commands_is_refused():
+    pytest.importorskip("latex2mathml", reason="the site needs the extra `docs`")
+    mathml = hook("formulas").mathml
+    assert "\\" not in mathml(r"\left\langle x, y \right\rangle", "inline")
+    with pytest.raises(ValueError, match="a formula must hold only commands that MathML has; got "):
+        mathml(r"\Big\langle x, y \Big\rangle", "inline")
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
     for needed in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):

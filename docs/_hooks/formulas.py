@@ -38,4 +38,6 @@ def mathml(formula: str, display: str) -> str:
     written = convert(html.unescape(formula).strip(), display=display)
     for found, better in _SPACING:
         written = re.sub(found, better, written)
+    if "\\" in written:
+        raise ValueError(f"a formula must hold only commands that MathML has; got {formula.strip()}.")
     return written

@@ -17,8 +17,8 @@ from ..objective import Objective
 class TangentKernel(Brief):
     r"""The Gram matrix of the derivatives of all outputs, and its eigenvalues.
 
-    - `matrix`: \( K_{rs} = \sqrt{\mu_r \mu_s} \sum_{ij} \frac{1}{w_i a_{ij}} \big\langle \partial y_r / \partial
-      \theta_{ij}, \partial y_s / \partial \theta_{ij} \big\rangle \), `[outputs, outputs]`. An output is an entry y_r
+    - `matrix`: \( K_{rs} = \sqrt{\mu_r \mu_s} \sum_{ij} \frac{1}{w_i a_{ij}} \langle \partial y_r / \partial
+      \theta_{ij}, \partial y_s / \partial \theta_{ij} \rangle \), `[outputs, outputs]`. An output is an entry y_r
       of the readout for one prompt, whose weight is μ_r.
     - `eigenvalues`: from the least to the greatest, `[outputs]`.
 
