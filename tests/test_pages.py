@@ -209,13 +209,13 @@ def test_pages_take_single_tables_from_the_results():
     assert all(measured.table_of("verification", title) in shown for title in titles)
 
 
-def test_evaluations_are_read_off_between_and_beyond_the_points_of_a_ladder():
+def test_costs_are_read_off_between_the_points_of_a_ladder():
     ladder = [(100, 0.1), (400, 0.05), (1600, 0.025)]
-    at = hook("measured").evaluations_at
-    assert at(ladder, 0.2) == (100, False)
-    assert at(ladder, 0.05) == (pytest.approx(400), False)
-    assert at(ladder, 0.1 / 2**0.5) == (pytest.approx(200), False)
-    assert at(ladder, 0.0125) == (pytest.approx(6400), True)
+    at = hook("measured").cost_at
+    assert at(ladder, 0.2) == 100
+    assert at(ladder, 0.05) == pytest.approx(400)
+    assert at(ladder, 0.1 / 2**0.5) == pytest.approx(200)
+    assert at(ladder, 0.0125) is None
 
 
 def test_links_of_a_notebook_lead_to_pages_of_the_site():

@@ -26,14 +26,17 @@ def benchmark():
 
 
 @pytest.mark.parametrize(
-    ("level", "expected", "beyond"),
-    [(0.2, 100, False), (0.1, 100, False), (0.05, 400, False), (0.01, 10_000, False), (0.005, 40_000, True)],
-    ids=["before the first", "the first", "between", "the last", "beyond the last"],
+    ("level", "expected"),
+    [(0.2, 100), (0.1, 100), (0.05, 400), (0.01, 10_000)],
+    ids=["before the first", "the first", "between", "the last"],
 )
-def test_evaluations_that_an_error_takes(benchmark, level, expected, beyond):
-    found, outside = benchmark.evaluations_at(np.array([100, 10_000]), np.array([0.1, 0.01]), level)
-    assert outside == beyond
+def test_the_cost_of_an_error(benchmark, level, expected):
+    found = benchmark.cost_at(np.array([100, 10_000]), np.array([0.1, 0.01]), level)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_no_cost_beyond_the_last_point(benchmark):
+    assert benchmark.cost_at(np.array([100, 10_000]), np.array([0.1, 0.01]), 0.005) is None
 
 
 @pytest.mark.slow
@@ -42,7 +45,8 @@ def test_a_quick_run_measures_writes_and_draws(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(wgf.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Evaluations of heads for a relative error") == 1
+    assert done.stdout.count("Evaluations for a relative error") == 1
+    assert done.stdout.count("Seconds for a relative error") == 1
     report = json.loads((tmp_path / "work_precision_quick.json").read_text(encoding="utf-8"))
     found = report["attention, P = 8"]
     first, *_, last = found["runs"]

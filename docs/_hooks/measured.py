@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-LEVELS = {"1e-2": 1e-2, "3e-3": 3e-3, "1e-3": 1e-3}
+CELLS = [(unit, error) for unit in ("evaluations", "seconds") for error in (1e-2, 3e-3, 1e-3)]
 BASE = "finite, i.i.d."
 
 _MARK = re.compile(r"^<!-- results: (\w+)(?:, (.+))? -->$", re.MULTILINE)
@@ -102,37 +102,43 @@ def divergences(report: dict) -> str:
 
 
 def precision(report: dict) -> str:
-    """Evaluations of heads that each way of sampling needs for an error, and how many times fewer these are."""
+    """What each way of sampling costs for an error, in evaluations of heads and in seconds, and how many times less."""
     parts = []
     for name, found in report.items():
-        ladders: dict[str, list[tuple[float, float]]] = {}
+        ladders: dict[str, list[dict]] = {}
         for run in sorted(found["runs"], key=lambda run: run["evaluations"]):
-            ladders.setdefault(run["variant"], []).append((run["evaluations"], run["error"]))
-        base = {level: evaluations_at(ladders[BASE], error)[0] for level, error in LEVELS.items()}
-        rows = []
-        for variant, ladder in sorted(ladders.items(), key=lambda item: -evaluations_at(item[1], 3e-3)[0]):
-            costs = {level: evaluations_at(ladder, error) for level, error in LEVELS.items()}
-            cells = [
-                f"{cost:.2g}{' *' * beyond} ({base[level] / cost:.2g}×)" for level, (cost, beyond) in costs.items()
-            ]
-            rows.append([variant, *cells])
+            ladders.setdefault(run["variant"], []).append(run)
+        costs = {
+            variant: [cost_at([(run[unit], run["error"]) for run in runs], error) for unit, error in CELLS]
+            for variant, runs in ladders.items()
+        }
+        rows = [
+            [variant, *(_saving(*pair) for pair in zip(row, costs[BASE], strict=True))]
+            for variant, row in costs.items()
+        ]
+        columns = ["variant", *(f"{unit}, {error:.0e}".replace("e-0", "e-") for unit, error in CELLS)]
         errors = ", ".join(
             f"{key.replace('_', ' ')} {value:.1e}" for key, value in found["reference"].items() if key.endswith("error")
         )
-        parts += [about(found["reference"]), f"## {name}", table(["variant", *LEVELS], rows), f"Reference: {errors}."]
+        parts += [about(found["reference"]), f"## {name}", table(columns, rows), f"Reference: {errors}."]
     return "\n\n".join(parts)
 
 
-def evaluations_at(ladder: Sequence[tuple[float, float]], error: float) -> tuple[float, bool]:
-    """The evaluations for an error, log-log between points; beyond the last, which is flagged, at slope −1/2."""
+def _saving(cost: float | None, base: float | None) -> str | None:
+    if cost is None or base is None:
+        return None if cost is None else f"{cost:.2g}"
+    return f"{cost:.2g} ({base / cost:.2g}×)"
+
+
+def cost_at(ladder: Sequence[tuple[float, float]], error: float) -> float | None:
+    """The cost of an error, log-log between points; the first point's if that errs less; None beyond the last."""
     reached = next((index for index, (_, found) in enumerate(ladder) if found <= error), None)
     if reached is None:
-        cost, last = ladder[-1]
-        return cost * (last / error) ** 2, True
+        return None
     if reached == 0:
-        return ladder[0][0], False
+        return ladder[0][0]
     (x0, y0), (x1, y1) = (tuple(map(math.log, point)) for point in ladder[reached - 1 : reached + 1])
-    return math.exp(x0 + (x1 - x0) * (math.log(error) - y0) / (y1 - y0)), False
+    return math.exp(x0 + (x1 - x0) * (math.log(error) - y0) / (y1 - y0))
 
 
 def about(report: dict, how: str = "Measured") -> str:
