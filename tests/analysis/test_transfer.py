@@ -81,7 +81,7 @@ def test_values_are_the_first_variation_at_each_particle(model):
         [variation(model.measure.particles[layer, j], depth) for j in range(4)]
         for layer, depth in enumerate(model.measure.depths)
     ]
-    found, values = certificate_and_values(objective, model, jax.random.key(0), [0.0, 0.5], 2, None, 200)
+    found, values = certificate_and_values(objective, model, jax.random.key(0), [0.0, 0.5], 2, None, 200, False)
     np.testing.assert_allclose(found.mean, jnp.sum(WEIGHTS * values, axis=1), rtol=bound(1e-12, 1e-5))
     np.testing.assert_allclose(values, np.array(expected), rtol=bound(1e-12, 1e-5))
     # The particle of weight zero does not count.

@@ -1,5 +1,7 @@
 """The velocity from the adjoint p_ρ against automatic differentiation of the discretised objective."""
 
+import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +18,9 @@ def gradient_of_objective(objective, model):
     return jax.tree.map(lambda g: -g / masses.reshape(masses.shape + (1,) * (g.ndim - 2)), gradient)
 
 
-def velocity_from_adjoint(objective, model):
+def velocity_from_adjoint(objective, model, *, discrete=False):
     """−∇δQ/δρ at every particle's own depth, through p_ρ."""
-    first_variation = objective.first_variation(model)
+    first_variation = objective.first_variation(model, discrete=discrete)
     rows = [
         first_variation.gradient(jax.tree.map(lambda leaf, i=i: leaf[i], model.measure.particles), depth)
         for i, depth in enumerate(model.measure.depths)
@@ -98,6 +100,73 @@ def test_projected_adjoint_velocity_is_the_gradient_at_any_nodes(key):
         field = first_variation.gradient(model.measure.at(t)[0], t)
         projected = jax.tree.map(lambda total, g, basis=basis: total - jnp.tensordot(basis, g, 0), projected, field)
     assert relative(projected, gradient_of_objective(objective, model)) < bound(1e-6, 1e-4)
+
+
+# Ralston's method gives each step two stages, Kutta's four; the end of a step and the start of the next share a node.
+@pytest.mark.parametrize(
+    ("solver", "steps"),
+    [
+        (wgf.measures.EqualEighths(), 1),
+        (wgf.measures.ThreeEighths(), 2),
+        pytest.param(diffrax.Ralston(), 3, marks=pytest.mark.heavy),
+        pytest.param(diffrax.Bosh3(), 2, marks=pytest.mark.heavy),
+    ],
+    ids=["equal eighths", "3/8 rule", "Ralston", "Bosh3"],
+)
+def test_the_discrete_first_variation_gives_the_velocity_of_the_computed_objective(key, solver, steps):
+    prompts = regression(key)
+    encoder = averaged(prompts.token_dim)
+    objective = wgf.Objective(prompts, 1e-2)
+    law = wgf.measures.Gaussian(encoder, 1.5)
+    model = wgf.AveragedODE(encoder, law.staged(4, key, solver=solver, steps=steps))
+    truth = gradient_of_objective(objective, model)
+    assert relative(velocity_from_adjoint(objective, model, discrete=True), truth) < bound(1e-12, 1e-5)
+    # With these few steps the interpolated one differs visibly.
+    assert relative(velocity_from_adjoint(objective, model), truth) > 1e-3
+
+
+def test_the_discrete_first_variation_is_the_slope_of_the_computed_objective(key):
+    """Mass ε moved at one node with two stages changes Q by w ε (δQ/δρ(new) − δQ/δρ(old))."""
+    prompts = regression(key)
+    encoder = averaged(prompts.token_dim)
+    objective = wgf.Objective(prompts, 1e-2)
+    law = wgf.measures.Gaussian(encoder, 1.5)
+    model = wgf.AveragedODE(encoder, law.staged(2, key, solver=wgf.measures.ThreeEighths(), steps=2))
+    node = 3
+    assert model.measure.depths[node] == 0.5
+
+    def moved(amount):
+        weights = model.measure.weights.at[node].add(amount * jnp.array([1.0, -1.0]))
+        return objective(eqx.tree_at(lambda m: m.measure.weights, model, weights))
+
+    variation = objective.first_variation(model, discrete=True)
+    particles, _ = model.measure.at(0.5)
+    new, old = (variation(jax.tree.map(lambda leaf, j=j: leaf[j], particles), 0.5) for j in range(2))
+    expected = model.measure.depth_weights[node] * (new - old)
+    np.testing.assert_allclose(jax.grad(moved)(0.0), expected, rtol=bound(1e-11, 1e-4))
+
+
+def test_other_measures_have_one_first_variation(key):
+    prompts = regression(key)
+    encoder = averaged(prompts.token_dim)
+    objective, law = wgf.Objective(prompts, 1e-2), wgf.measures.Gaussian(encoder, 0.7)
+    for model in (
+        wgf.Transformer(encoder, law.layered(2, 4, key)),
+        wgf.AveragedODE(encoder, law.spectral(2, 4, key)),
+    ):
+        particles, _ = model.measure.at(0.5)
+        plain, discrete = (
+            objective.first_variation(model, discrete=choice).gradient(particles, 0.5) for choice in (False, True)
+        )
+        jax.tree.map(np.testing.assert_array_equal, plain, discrete)
+
+
+def test_the_choice_of_a_first_variation_is_true_or_false(key, unchecked):
+    prompts = regression(key)
+    encoder = averaged(prompts.token_dim)
+    model = wgf.Transformer(encoder, wgf.measures.Gaussian(encoder).layered(1, 2, key))
+    with pytest.raises(ValueError, match="`discrete` must be True or False; got 'no'"):
+        wgf.Objective(prompts).first_variation(model, discrete="no")
 
 
 @pytest.mark.parametrize("make", ["finite", "limit"])

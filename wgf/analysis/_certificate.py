@@ -112,7 +112,8 @@ def certificate(
 
     - `objective`, `model`: Q, and the model to test.
     - `key`: a random key for the starts.
-    - `depths`: depths in [0, 1]. Default: at most eight of the measure's depths, evenly spread.
+    - `depths`: depths in [0, 1]. Default: at most eight of the measure's depths, evenly spread. There δQ/δρ of a staged
+      measure is that of Q as it is computed (`discrete` of [`wgf.Objective.first_variation`][]).
     - `starts`: the number of local searches per depth. Half start from the particles of least δQ/δρ, and half from new
       draws of the encoder at several scales, from 0.3 to 4 times that of the particles and of the encoder. The value
       found is an upper bound on the true minimum.
@@ -129,7 +130,16 @@ def certificate(
 
     **Source:** arXiv:2410.23610, section 4 and its optimality conditions.
     """
-    found, _ = certificate_and_values(objective, model, key, depths, starts, radius, max_steps)
+    found, _ = certificate_and_values(
+        objective,
+        model,
+        key,
+        _some_depths(model) if depths is None else depths,
+        starts,
+        radius,
+        max_steps,
+        depths is None,
+    )
     return found
 
 
@@ -137,12 +147,13 @@ def certificate_and_values(
     objective: Objective,
     model: AbstractModel,
     key: PRNGKeyArray,
-    depths: ArrayLike | Sequence[float] | None,
+    depths: ArrayLike | Sequence[float],
     starts: int,
     radius: ArrayLike | None,
     max_steps: int,
+    discrete: bool,
 ) -> tuple[Certificate, Float[Array, "depths width"]]:
-    """The certificate, and δQ/δρ at the particles of each of its depths."""
+    """The certificate, and δQ/δρ at the particles of each of its depths; `discrete` as for a first variation."""
     starts, max_steps = at_least("starts", starts, 2), at_least("max_steps", max_steps, 1)
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").check()
@@ -150,16 +161,16 @@ def certificate_and_values(
     parts = jax.tree.leaves(model.measure.particles)
     model.check_finite()
     check_memory(each=sum(math.prod(leaf.shape[2:]) for leaf in parts), starts=starts)
-    depths = _depths(model, depths)
+    depths = _check_depths(depths)
     radius = _radius(model, radius)
-    return _certificate(objective, model, key, depths, radius, starts, max_steps)
+    return _certificate(objective, model, key, depths, radius, starts, max_steps, discrete)
 
 
 @eqx.filter_jit
 def _certificate(
-    objective, model, key, depths, radius, starts: int, max_steps: int
+    objective, model, key, depths, radius, starts: int, max_steps: int, discrete: bool
 ) -> tuple[Certificate, Float[Array, "depths width"]]:
-    first_variation = objective.first_variation(model)
+    first_variation = objective.first_variation(model, discrete=discrete)
 
     def at_depth(inputs):
         depth, key = inputs
@@ -177,11 +188,14 @@ def _certificate(
     return Certificate(depths, mean, least, particles, radius, at_boundary, value, masses, falls), values
 
 
-def _depths(model: AbstractModel, depths: ArrayLike | Sequence[float] | None) -> Float[Array, " depths"]:
-    if depths is None:
-        own = model.measure.depths
-        chosen = np.unique(np.linspace(0, own.shape[0] - 1, min(8, own.shape[0])).round().astype(int))
-        return own[chosen]
+def _some_depths(model: AbstractModel) -> Float[Array, " depths"]:
+    """At most eight of the measure's own depths, evenly spread."""
+    own = instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").measure.depths
+    chosen = np.unique(np.linspace(0, own.shape[0] - 1, min(8, own.shape[0])).round().astype(int))
+    return own[chosen]
+
+
+def _check_depths(depths: ArrayLike | Sequence[float]) -> Float[Array, " depths"]:
     depths = jnp.atleast_1d(check_depth("depths", depths))
     if depths.ndim != 1 or depths.size == 0:
         raise ValueError(f"`depths` must be a vector of depths in [0, 1]; got shape {depths.shape}.")

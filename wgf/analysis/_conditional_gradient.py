@@ -123,8 +123,8 @@ def conditional_gradient(
     halved where the gap grew by a tenth or more; otherwise it doubles, up to `mass`.
 
     A certificate of 0 is necessary for a global minimum. It is sufficient where Q is convex in ρ, as for one layer of
-    neurons. With several layers another law may have a lower Q. For a limit with few steps in depth, δQ/δρ differs from
-    the derivative of its discretised Q, and the certificate need not rise.
+    neurons. With several layers another law may have a lower Q. δQ/δρ of a limit is that of Q as it is computed, whose
+    flow comes to rest (`discrete` of [`wgf.Objective.first_variation`][]).
 
     **Arguments:**
 
@@ -189,7 +189,8 @@ class _State(NamedTuple):
 
 
 def _state(objective: Objective, model: AbstractModel, key: PRNGKeyArray, search: dict[str, Any]) -> _State:
-    found, values = certificate_and_values(objective, model, key, model.measure.depths, max_steps=200, **search)
+    depths = model.measure.depths
+    found, values = certificate_and_values(objective, model, key, depths, max_steps=200, discrete=True, **search)
     # One program less than the risk itself needs.
     risk = found.objective - objective.weight_decay / 2 * model.measure.second_moment()
     return _State(model, risk, found, values)

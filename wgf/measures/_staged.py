@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from .._checks import at_least, instance
 from .._depth import one_depth
@@ -98,6 +98,17 @@ class Staged(AbstractMeasure):
 
 def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct stage times of a depth solve from 0 to 1, increasing, and their weights."""
+    times, _, weights = _stages(solver, steps)
+    return times, weights
+
+
+def node_of_stages(solver: diffrax.AbstractERK, steps: int) -> Int[np.ndarray, "steps stages"]:
+    """The number of each stage's node, among the distinct stage times."""
+    return _stages(solver, steps)[1]
+
+
+def _stages(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct stage times, the number of each stage's time among them, and the weights of the times."""
     steps = at_least("steps", steps, 1, _MOST_STEPS)
     example = "an explicit Runge–Kutta method of Diffrax, e.g. wgf.measures.EqualEighths()"
     tableau = instance("solver", solver, diffrax.AbstractERK, example).tableau
@@ -115,4 +126,4 @@ def stage_nodes(solver: diffrax.AbstractERK, steps: int) -> tuple[np.ndarray, np
             f"{weights.round(4).tolist()}. Use wgf.measures.EqualEighths()."
         )
     assert math.isclose(weights.sum(), 1)
-    return times, weights
+    return times, node.reshape(steps, stages), weights

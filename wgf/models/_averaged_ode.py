@@ -18,6 +18,7 @@ from ..solvers._constant_steps import Field, march, march_densely
 from ..solvers._dense_output import DenseOutput, of_diffrax
 from ._adjoint import AbstractAdjoint
 from ._base import AbstractModel, Batch, check_depths, check_terminal, check_tokens
+from ._stage_adjoint import stage_adjoint
 
 
 class AveragedODE(AbstractModel):
@@ -128,6 +129,17 @@ class AveragedODE(AbstractModel):
 
         last = terminal(forward.evaluate(1.0))
         return DenseAdjoint(self.encoder, forward, self._dense(pull, last, 1, 0))
+
+    @compiled
+    def discrete_adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> AbstractAdjoint:
+        """For a staged measure the adjoint of the depth solve itself, at its stages; otherwise as `adjoint`.
+
+        Cost: one forward and one backward solve.
+        """
+        if not isinstance(self.measure, Staged):
+            return self.adjoint(tokens, terminal)
+        check_terminal(terminal)
+        return stage_adjoint(self.encoder, self.measure, self.field, check_tokens(self, tokens), terminal)
 
     def field(self, depth: ArrayLike, tokens: Batch) -> Batch:
         r"""The right-hand side \( \int g(T, \theta)\,\rho(d\theta, t) \)."""

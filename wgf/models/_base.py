@@ -58,6 +58,10 @@ class AbstractModel(Brief):
     def adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> AbstractAdjoint:
         """Push prompts forward, then pull the adjoint `p(1) = terminal(T(1))` back through depth."""
 
+    def discrete_adjoint(self, tokens: Batch, terminal: Callable[[Batch], Batch]) -> AbstractAdjoint:
+        """The adjoint whose pairing at the measure's own depths is the derivative of the model as it is computed."""
+        return self.adjoint(tokens, terminal)
+
     def check(self) -> None:
         """Raise `ValueError` unless particles share one type, the measure's axes and the encoder's structure."""
         for measure in (self.measure, *self.tracers):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from .._backend.compiled import compiled
-from .._checks import instance, not_negative, numbers, shown
+from .._checks import flag, instance, not_negative, numbers, shown
 from .._display.text import Brief, facts_of, number
 from .._random import purpose
 from ..models import AbstractAdjoint, AbstractModel
@@ -141,12 +141,25 @@ class Objective(Brief):
         """
         return _taken(model, "adjoint").adjoint(self.prompts.tokens, self._terminal)
 
+    @compiled
+    def _discrete_adjoint(self, model: AbstractModel) -> AbstractAdjoint:
+        return _taken(model, "discrete_adjoint").discrete_adjoint(self.prompts.tokens, self._terminal)
+
     def _terminal(self, tokens: Float[Array, "batch token_dim length"]) -> Float[Array, "batch token_dim length"]:
         """∂ℓ/∂T(1) of every prompt."""
         return jax.grad(lambda tokens: jnp.sum(self.loss(self.readout(tokens), self.prompts.labels)))(tokens)
 
-    def first_variation(self, model: AbstractModel) -> FirstVariation:
+    def first_variation(self, model: AbstractModel, *, discrete: bool = False) -> FirstVariation:
         r"""The first variation δQ/δρ at a model, a function of `(particle, t)`.
+
+        **Arguments:**
+
+        - `model`: a [`wgf.Transformer`][] or a [`wgf.AveragedODE`][].
+        - `discrete`: for a [`wgf.measures.Staged`][] measure, whether to differentiate the depth solve itself. At the
+          stage times δQ/δρ is then the derivative of Q as it is computed, and its gradient at each particle is exactly
+          minus the flow's velocity. At any other depth it is that of the nearest stage time. By default tokens and
+          adjoint are interpolated in depth, which is smooth, and differs by the error of the depth solve. For other
+          measures there is no difference.
 
         **Raises:** `ValueError` if a known array of the model is NaN or infinite.
 
@@ -154,4 +167,5 @@ class Objective(Brief):
         """
         if isinstance(model, AbstractModel):
             model.check_finite()
-        return FirstVariation(self.adjoint(model), self.prompts.weights, self.weight_decay)
+        adjoint = self._discrete_adjoint(model) if flag("discrete", discrete) else self.adjoint(model)
+        return FirstVariation(adjoint, self.prompts.weights, self.weight_decay)

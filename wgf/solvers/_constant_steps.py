@@ -1,6 +1,7 @@
 """Explicit Runge–Kutta methods at constant steps in depth, as loops over the rows of a tableau: fast to compile."""
 
 from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import jax
@@ -34,10 +35,24 @@ def march_densely(field: Field, solver: diffrax.AbstractERK, steps: int, start: 
     )
 
 
+def march_by_stages(
+    field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch, offsets: Float[Array, "steps stages ..."]
+) -> tuple[Batch, Float[Array, "steps stages ..."]]:
+    """Solve from depth 0 to 1 with an offset added to each slope; return the end and the tokens of each stage."""
+    return _march(field, solver, steps, start, (0, 1), dense=False, offsets=offsets)
+
+
 def _march(
-    field: Field, solver: diffrax.AbstractERK, steps: int, start: Batch, ends: tuple[int, int], *, dense: bool
-) -> tuple[Batch, tuple[Array, ...]]:
-    """The end of the solve and, if `dense`, the start, the end and the stage slopes of each step.
+    field: Field,
+    solver: diffrax.AbstractERK,
+    steps: int,
+    start: Batch,
+    ends: tuple[int, int],
+    *,
+    dense: bool,
+    offsets: Float[Array, "steps stages ..."] | None = None,
+) -> tuple[Batch, Any]:
+    """The end of the solve; if `dense`, the start, the end and the stage slopes of each step; the stages of offsets.
 
     Stages run in a loop over the rows of the tableau, so the field is compiled once. Each is checkpointed, so gradients
     store the tokens of every stage and the intermediate values of one.
@@ -54,16 +69,21 @@ def _march(
         rows[stage, :stage] = row * size
     solution = (tableau.b_sol[:stages] * size).astype(start.dtype)
 
-    def step(tokens, index):
+    def step(tokens, inputs):
+        index, offsets = inputs
+
         @jax.checkpoint
         def stage(slopes, inputs):
-            number, node, row = inputs
-            slope = field(t0 + span * (index + node) / steps, tokens + jnp.tensordot(row, slopes, 1))
-            return slopes.at[number].set(slope), None
+            number, node, row, offset = inputs
+            there = tokens + jnp.tensordot(row, slopes, 1)
+            slope = field(t0 + span * (index + node) / steps, there)
+            if offset is None:
+                return slopes.at[number].set(slope), None
+            return slopes.at[number].set(slope + offset), there
 
         slopes = jnp.zeros((stages, *tokens.shape), tokens.dtype)
-        slopes, _ = jax.lax.scan(stage, slopes, (jnp.arange(stages), nodes, rows))
+        slopes, passed = jax.lax.scan(stage, slopes, (jnp.arange(stages), nodes, rows, offsets))
         after = tokens + jnp.tensordot(solution, slopes, 1)
-        return after, (tokens, after, slopes) if dense else ()
+        return after, (tokens, after, slopes) if dense else passed
 
-    return jax.lax.scan(step, start, jnp.arange(steps, dtype=start.dtype))
+    return jax.lax.scan(step, start, (jnp.arange(steps, dtype=start.dtype), offsets))

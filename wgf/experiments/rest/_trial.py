@@ -111,7 +111,7 @@ def follow(
     # At least one round's length, so that the comparison exists without rounds too.
     span = max(len(history.steps), 1) * config.round_length / config.weight_decay
     (longer,) = _segments(config, objective, at_rest, np.array([0.0, span]))
-    found = certificate(objective, longer.model_at(-1), key=key, depths=model.measure.depths)
+    found = certificate(objective, longer.model_at(-1), key=key)
 
     def stage(model: AbstractModel, more: float, gap: float, steps: int) -> Stage:
         return _stage(objective, model, taus[-1] + more, gap, steps)
