@@ -18,9 +18,9 @@ class StageAdjoint(AbstractAdjoint):
     r"""Tokens and costates at the stages of a depth solve, exact for the solve itself.
 
     Stage s has the slope \( k_s = \int g(T_s, \theta)\,\rho(d\theta, t_s) \). Its costate is
-    \( p_s = (\partial\,\mathrm{loss} / \partial k_s) / w_i \), with the weight w of its node i. A mass added at node i then
-    changes the loss at the rate \( \sum_{s \to i} \langle g(T_s, \theta), p_s \rangle \) per unit of depth. With small
-    steps these are T(t) and p(t). At any other depth they are those of the nearest node.
+    \( p_s = (\partial\,\mathrm{loss} / \partial k_s) / w_i \), with the weight w of its node i. A mass added at node i
+    then changes the loss at the rate \( \sum_{s \to i} \langle g(T_s, \theta), p_s \rangle \) per unit of depth. With
+    small steps these are T(t) and p(t). At any other depth they are those of the nearest node.
 
     - `encoder`: g.
     - `depths`: the nodes, `[nodes]`.
