@@ -159,7 +159,7 @@ def jobs(name: str, quick: bool) -> list[Job]:
 
 def _large() -> list[Job]:
     """Ladders for particles of many dimensions."""
-    sizes = [(16, 64), (16, 256), (32, 512), (64, 1024), (128, 4096)]
+    sizes = [(16, 64), (32, 128), (64, 256), (128, 512), (512, 1024)]
     return [
         *(finite("finite, i.i.d.", Independent(), *size) for size in sizes),
         *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-2]),
