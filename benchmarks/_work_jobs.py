@@ -58,7 +58,7 @@ def problems() -> dict[str, Problem]:
     """
     large = wgf.prompts.linear_regression(jax.random.key(0), batch=16, examples=8, dim=2)
     small = wgf.prompts.linear_regression(jax.random.key(0), batch=16, examples=8, dim=1, positions=0)
-    real = wgf.prompts.diabetes(jax.random.key(0), batch=32, examples=10, dim=3)
+    real = wgf.prompts.diabetes(jax.random.key(0), batch=16, examples=10, dim=3)
     both = Average(SoftmaxAttention(5, key_dim=2), Perceptron(5, jnp.tanh, use_bias=False))
     other = Average(SoftmaxAttention(6, key_dim=3), Perceptron(6, jax.nn.gelu))
     return {
@@ -165,7 +165,7 @@ def _large() -> list[Job]:
         *(finite("finite, symmetric Sobol", SYMMETRIC, *size) for size in sizes[:-2]),
         *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in (256, 1024)),
         *(staged("PDE 3/8 rule, symmetric Sobol", SYMMETRIC, m, ThreeEighths()) for m in (256, 1024, 4096)),
-        *_limits((128, 512, 2048), [(512, 128), (2048, 256), (8192, 512)], [(2048, 256), (4096, 512), (8192, 512)]),
+        *_limits((128, 512, 2048), [(512, 128), (2048, 256), (8192, 512)], [(2048, 256), (8192, 512), (16384, 768)]),
     ]
 
 
