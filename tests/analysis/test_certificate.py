@@ -50,6 +50,28 @@ def test_the_mean_is_that_of_the_particles(quadratic):
     assert jnp.all(found.gap < -0.01)
 
 
+def test_of_a_staged_limit_it_is_that_of_q_as_it_is_computed(prompts):
+    """At the default depths; at depths of one's own, tokens and adjoint are interpolated."""
+    encoder = Matrix(prompts.token_dim)
+    particles = jax.random.normal(jax.random.key(6), (4, 3, prompts.token_dim, prompts.token_dim))
+    solver = wgf.measures.ThreeEighths()
+    model = wgf.AveragedODE(encoder, wgf.measures.Staged(particles, solver=solver))
+    objective, options = wgf.Objective(prompts, 0.2), {"key": jax.random.key(0), "starts": 2, "max_steps": 4}
+    own = wgf.analysis.certificate(objective, model, **options)
+    other = wgf.analysis.certificate(objective, model, depths=model.measure.depths, **options)
+
+    def mean(discrete):
+        variation = objective.first_variation(model, discrete=discrete)
+        return [
+            jnp.mean(jnp.stack([variation(particle, depth) for particle in layer]))
+            for layer, depth in zip(particles, model.measure.depths, strict=True)
+        ]
+
+    np.testing.assert_allclose(own.mean, mean(True), rtol=bound(1e-10, 1e-4))
+    np.testing.assert_allclose(other.mean, mean(False), rtol=bound(1e-10, 1e-4))
+    assert jnp.max(jnp.abs(own.mean - other.mean)) > 1e-2
+
+
 def test_the_flow_to_the_minimum_brings_the_gap_to_zero(prompts):
     """Linear encoder: δQ/δρ is convex in θ, so the particles of a stationary law all sit at its minimum."""
     objective, model = linear(prompts, 0.5, jax.random.key(4))
