@@ -1,9 +1,12 @@
 """`import wgf` takes little time beyond its dependencies. What it must not import is in `test_extras`."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import wgf
 
@@ -33,3 +36,16 @@ def test_the_import_takes_little_time_beyond_its_dependencies():
     while len(times) < 3 and min(times, default=LIMIT) >= LIMIT:
         times.append(seconds())
     assert 0 < min(times) < LIMIT, times
+
+
+def test_public_rooms_show_nothing_of_others():
+    """A public name of a public package is its own, or of another part of wgf: no `np`, no `Any`."""
+    rooms = [each.name for each in pkgutil.iter_modules(wgf.__path__, "wgf.") if each.ispkg and "._" not in each.name]
+    assert {"wgf.sharding", "wgf.transport", "wgf.experiments"} <= set(rooms)
+    owners = {
+        f"{room}.{name}": value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "wgf")
+        for room in ["wgf", *rooms]
+        for name, value in vars(importlib.import_module(room)).items()
+        if not name.startswith("_")
+    }
+    assert not {name: owner for name, owner in owners.items() if not str(owner).startswith("wgf")}

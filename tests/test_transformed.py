@@ -40,6 +40,8 @@ class Drawn:
         return self.limit.with_tracers(self.finite)
 
 
+TABLE = np.arange(24.0).reshape(8, 3) ** 1.5
+
 CALLS = {
     "linear_regression": lambda p: p.prompts.tokens,
     "layered": lambda p: p.law.layered(2, 3, p.key).particles,
@@ -65,6 +67,9 @@ CALLS = {
     "epsilon_from_scale": lambda p: transport.epsilon_from_scale(p.cloud),
     "tangent_kernel": lambda p: analysis.tangent_kernel(p.objective, p.finite).matrix,
     "certificate": lambda p: analysis.certificate(p.objective, p.finite, key=p.key, starts=2, max_steps=4).mean,
+    "from_table": lambda p: prompts.from_table(p.key, TABLE, TABLE[:, 0], batch=2, examples=2).tokens,
+    "pad_prompts": lambda p: prompts.pad_prompts([p.cloud.T, p.cloud[:3].T], jnp.zeros(2), label_row=0).tokens,
+    "spectrum": lambda p: companions.spectrum(p.cloud).greatest,
     "MarkovChain.sample": lambda p: prompts.MarkovChain.binary(0.3, 0.4).sample(p.key, 2, 4),
     "companion": lambda p: companions.ResidualTransformer(4, 4, depth=1, key=p.key)(jnp.ones((1, 2, 4)), p.scale),
 }

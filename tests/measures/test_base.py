@@ -56,6 +56,14 @@ def test_coordinates_are_the_leaves_one_after_the_other():
     np.testing.assert_array_equal(coordinates(particles)[0], expected)
 
 
+def test_coordinates_of_one_depth_are_refused(key):
+    encoder = wgf.encoders.SoftmaxAttention(5, key_dim=2)
+    with pytest.raises(
+        ValueError, match=r"`particles` must hold arrays of one depth and width.*Give particles of one dep"
+    ):
+        coordinates(encoder.sample(key, (4,)))
+
+
 def test_coordinates_leave_an_empty_half_out(key):
     encoder = wgf.encoders.Average(wgf.encoders.Zero(), Perceptron(3, jnp.tanh))
     assert coordinates(encoder.sample(key, (2, 4))).shape == (2, 4, 7)

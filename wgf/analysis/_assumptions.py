@@ -92,7 +92,7 @@ def check_assumptions(
     **Raises:** `ValueError` if `samples` is below 16 or the scale is not positive.
 
     Cost: about 60 + 14 B gradients of the encoder per sample. Best in float64: in float32, rounding dominates at
-    distances below 1e-3, and these are left out.
+    distances below 1e-3, and these are left out. Not for `jit`.
 
     **Source:** arXiv:2410.23610, section 4 (partial homogeneity, growth, local Lipschitz gradients, universality).
     """

@@ -61,7 +61,7 @@ def cubature(
     Cost: one value and gradient of the encoder per particle of the base and per saved τ, and the adjoint of the pilot
     per τ. At an intermediate τ they are taken in the mean fields of the step that starts there. At the first τ, one
     value and gradient serves both particles of a pair that the encoder's reflection maps to each other. The error is
-    at least that of the base. A prompt that the pilot fits exactly has no features.
+    at least that of the base. A prompt that the pilot fits exactly has no features. Not for `jit`.
 
     Good values: errors of at most 3e-3 of the labels', and particles of many dimensions. There it needs the fewest head
     evaluations of all methods that benchmarks/work_precision.py compares.

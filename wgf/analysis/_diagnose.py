@@ -47,7 +47,8 @@ def diagnose(
 
     **Returns:** [`wgf.analysis.Finding`][]s, worst first.
 
-    Cost: one certificate and one check of the assumptions if the risk stayed high; otherwise almost nothing.
+    Cost: one certificate and one check of the assumptions if the risk stayed high; otherwise almost nothing. Not for
+    `jit`.
 
     **Source:** arXiv:2410.23610, sections 3 and 4, for the role of each assumption.
     """

@@ -51,6 +51,8 @@ def linear_rate(
 
     **Raises:** `ValueError` if there are fewer than three losses, one that is not positive and finite, or times do not
     increase.
+
+    Computed on the host: not for `jit`.
     """
     times, losses = on_host_in_float64("times", times), on_host_in_float64("losses", losses)
     if losses.ndim != 1 or times.shape != losses.shape or not np.all(np.diff(times) > 0):

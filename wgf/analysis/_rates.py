@@ -91,6 +91,8 @@ def fit_rates(
     **Returns:** [`wgf.analysis.RateFit`][].
 
     **Raises:** `ValueError` if there are too few sizes or seeds, shapes do not fit, or a gap is not positive.
+
+    Computed on the host: not for `jit`.
     """
     depths, widths, gaps = (
         on_host_in_float64(name, x) for name, x in (("depths", depths), ("widths", widths), ("gaps", gaps))

@@ -3,8 +3,8 @@
 Each entry of `EXPERIMENTS` is a subcommand of `wgf`.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import collections.abc as _abc
+import typing as _typing
 
 from . import (
     decay as decay,
@@ -32,14 +32,14 @@ from .residual import ResidualConfig as ResidualConfig, ResidualResult as Residu
 from .rest import RestConfig as RestConfig, RestResult as RestResult
 
 
-class Experiment(NamedTuple):
+class Experiment(_typing.NamedTuple):
     """One subcommand: the config dataclass (with `quick`, `out` and `quick_default()`), and `run`.
 
     If `keeps_parts` is true, `run` takes [`wgf.experiments.Parts`][] as `parts`, and the command resumes.
     """
 
-    config: Any
-    run: Callable[..., Result]
+    config: _typing.Any
+    run: _abc.Callable[..., Result]
     keeps_parts: bool = False
 
 

@@ -64,7 +64,8 @@ def flow_many(
     **Raises:** `ValueError` if `objective` is not a `wgf.Objective` or `models` is not a sequence of Transformers; all
     that [`wgf.flow`][] raises.
 
-    Cost: that of the flows, one after the other; where models share a program, of layers as wide as its widest.
+    Cost: that of the flows, one after the other; where models share a program, of layers as wide as its widest. Not for
+    `jit`.
     """
     objective = instance("objective", objective, Objective, "a wgf.Objective")
     if isinstance(models, str) or not isinstance(models, Sequence):

@@ -105,9 +105,19 @@ def _sum_trailing(leaf: Array) -> Array:
 
 
 def coordinates(particles: PyTree[Array]) -> Float[Array, "*shape dim"]:
-    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf by leaf."""
-    leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in _leaves("particles", particles)]
-    return jnp.concatenate(leaves, axis=-1)
+    """Particles with leading axes `[depth, width]` as vectors `[depth, width, P]`, leaf by leaf.
+
+    Those of one depth, e.g. of `measure.at(t)`, need an axis of depth: `jax.tree.map(lambda x: x[None], particles)`.
+
+    **Raises:** `ValueError` unless all arrays have the same two leading axes.
+    """
+    leaves = _leaves("particles", particles)
+    if len({leaf.shape[:2] for leaf in leaves}) > 1:
+        raise ValueError(
+            f"`particles` must hold arrays of one depth and width, [depth, width, ...]; got shapes "
+            f"{shown([leaf.shape for leaf in leaves])}. Give particles of one depth an axis: `leaf[None]`."
+        )
+    return jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
 
 
 def _leaves(argument: str, particles: PyTree[ArrayLike]) -> list[Array]:

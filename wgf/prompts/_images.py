@@ -79,6 +79,8 @@ def split_prompts(
     **Returns:** [`wgf.prompts.Split`][].
 
     **Raises:** `ValueError` if the tokens cannot be made.
+
+    Computed on the host: not for `jit`.
     """
     key = purpose(key, "prompts.split_prompts")
     for name, part in (("train", train), ("held_out", held_out)):

@@ -42,6 +42,8 @@ def from_table(
 
     **Raises:** `ValueError` if shapes do not fit, entries are not finite, the target is constant, or rows or columns
     are too few.
+
+    The table is read on the host: under `jit` or `vmap` only the key may be traced.
     """
     features, target = _check_table(features, target)
     batch, examples, dim = (

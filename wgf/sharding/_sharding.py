@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ._backend.compat import multihost_utils
-from ._backend.mesh import PARTICLES, PROMPTS
-from ._checks import at_least, instance, shown
-from .measures import AbstractMeasure, Eulerian
-from .prompts import Prompts
+from .._backend.compat import multihost_utils
+from .._backend.mesh import PARTICLES, PROMPTS
+from .._checks import at_least, instance, shown
+from ..measures import AbstractMeasure, Eulerian
+from ..prompts import Prompts
 
 _Tree = TypeVar("_Tree", bound=PyTree)
 
