@@ -154,7 +154,7 @@ def jobs(name: str, quick: bool) -> list[Job]:
             *(finite("finite, i.i.d.", Independent(), 4, m) for m in (8, 32)),
             staged("PDE staged, whitened", WHITENED, 128),
         ]
-    return _small() if "P = 8" in name.split(", ") else _large()
+    return {"transformer, P = 55": _large, "attention, P = 8": _small, "diabetes, P = 85": _third}[name]()
 
 
 def _large() -> list[Job]:
@@ -166,6 +166,15 @@ def _large() -> list[Job]:
         *(shared("PDE shared, symmetric Sobol", SYMMETRIC, m) for m in (256, 1024)),
         *(staged("PDE 3/8 rule, symmetric Sobol", SYMMETRIC, m, ThreeEighths()) for m in (256, 1024, 4096)),
         *_limits((128, 512, 2048), [(512, 128), (2048, 256), (8192, 512)], [(2048, 256), (8192, 512), (16384, 768)]),
+    ]
+
+
+def _third() -> list[Job]:
+    """The ladders that the third problem judges."""
+    return [
+        *(finite("finite, i.i.d.", Independent(), *size) for size in [(16, 64), (32, 128), (64, 256), (128, 512)]),
+        *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m) for m in (128, 512, 2048)),
+        *_cubatures([(512, 128), (2048, 256), (8192, 512)], [(2048, 256), (8192, 512), (16384, 768)]),
     ]
 
 
@@ -187,6 +196,13 @@ def _limits(widths: tuple[int, ...], three: list[tuple[int, int]], five: list[tu
         *(staged("PDE staged, i.i.d.", Independent(), m) for m in widths),
         *(staged("PDE staged, symmetric Sobol", SYMMETRIC, m) for m in widths),
         *(staged("PDE staged, whitened", WHITENED, m) for m in widths),
+        *_cubatures(three, five),
+    ]
+
+
+def _cubatures(three: list[tuple[int, int]], five: list[tuple[int, int]]) -> list[Job]:
+    """Ladders of bases and widths kept, by three and by five τ."""
+    return [
         *(cubature("PDE staged, cubature, three τ", 16, base, m, 3) for base, m in three),
         *(cubature("PDE staged, cubature, five τ", 16, base, m, 5) for base, m in five),
     ]

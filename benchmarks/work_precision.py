@@ -150,7 +150,7 @@ def reference(problem: Problem, width: int, replicates: int) -> dict:
 def _error_of_steps(problem: Problem) -> float:
     """The error of the steps in τ, which the reference and all jobs share: against twice as many."""
     model = wgf.AveragedODE(
-        problem.encoder, problem.law(WHITENED).staged(256, jax.random.key(1), solver=ThreeEighths())
+        problem.encoder, problem.law(WHITENED).staged(512, jax.random.key(1), solver=ThreeEighths())
     )
     few, many = (solve(problem, model, steps) for steps in (problem.steps, 2 * problem.steps))
     return _distance(problem, few, many)
@@ -158,7 +158,7 @@ def _error_of_steps(problem: Problem) -> float:
 
 def _error_of_depth(problem: Problem, solver) -> float:
     """The error of the one step in depth at τ, of a sample that all depths share: against two."""
-    measures = (same(problem, WHITENED, 256, jax.random.key(1), solver, steps) for steps in (1, 2))
+    measures = (same(problem, WHITENED, 512, jax.random.key(1), solver, steps) for steps in (1, 2))
     few, many = (solve(problem, wgf.AveragedODE(problem.encoder, m), problem.steps) for m in measures)
     return _distance(problem, few, many)
 

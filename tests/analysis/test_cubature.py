@@ -7,7 +7,7 @@ from helpers import bound, regression
 from scipy.optimize import lsq_linear
 
 import wgf
-from wgf.analysis._cubature import _contributions, _fields, _first_variations, _in_pairs, nearest_weights
+from wgf.analysis._cubature import _contributions, _factors, _fields, _first_variations, _in_pairs, nearest_weights
 from wgf.encoders import AbstractEncoder, Average, Pair, Perceptron
 from wgf.measures import Gaussian, SignPairs, Staged, Whitened
 
@@ -47,10 +47,19 @@ def test_nearest_weights_match_and_are_the_nearest(size):
     assert -1e-6 < excess < 0.02 * (masses @ (found.x - 1) ** 2) + 1e-6, excess
 
 
-def test_moments_out_of_reach_are_refused():
+def test_moments_out_of_reach_have_no_weights():
     rows, masses, _ = draw(1)
-    with pytest.raises(ValueError, match="`share` must leave room for weights that are not negative; found none"):
-        nearest_weights(rows, masses, np.array([50.0, 0, 0, 0, 0, 1]))
+    assert nearest_weights(rows, masses, np.array([50.0, 0, 0, 0, 0, 1])) is None
+
+
+def test_of_means_out_of_reach_the_first_components_are_preserved():
+    """A feature that stands twice comes first. No weights give the other the mean 2, since it is at most 1."""
+    twice, other = np.tile([1.0, -1.0], 20)[None], np.tile([1.0, 1.0, -1.0, -1.0], 10)[None]
+    features, masses = np.stack([twice, twice, other], axis=-1), np.full((1, 40), 1 / 40)
+    factors = _factors(features, masses, np.ones(1), np.array([0.5, 0.5, 2.0]), 1.0)
+    assert factors.min() >= 0
+    np.testing.assert_allclose(np.einsum("ij,ij,ijr->r", masses, factors, features), [0.5, 0.5, 0], atol=1e-12)
+    np.testing.assert_allclose(np.sum(masses * factors), 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """A goal-oriented cubature: a few particles, reweighted to represent a large sample."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ from ..flows import FlowSolution
 from ..measures import AbstractMeasure
 from ..models import AbstractModel, AveragedODE
 from ..objective import Objective
+
+# The particles whose contributions are computed at once.
+_BLOCK = 512
 
 
 def cubature(
@@ -51,12 +56,12 @@ def cubature(
     - `tied`: the number of adjacent particles that share a weight. Use 2 for sign pairs, which keeps all odd integrals
       exact.
     - `share`: the most means that are preserved, as a share of the free weights. If there are more, the means of the
-      first principal components are preserved.
+      first principal components are preserved. Where no weights ≥ 0 do so, half as many are tried, and so on.
 
     **Returns:** the first `width` particles of `base`, with new weights.
 
     **Raises:** `ValueError` if the base's nodes are not the pilot's, the width is above the base's or is not a multiple
-    of `tied`, a kept particle's weight is zero, or no non-negative weights exist (lower `share`).
+    of `tied`, or a kept particle's weight is zero.
 
     Cost: one value and gradient of the encoder per particle of the base and per saved τ, and the adjoint of the pilot
     per τ. At an intermediate τ they are taken in the mean fields of the step that starts there. At the first τ, one
@@ -175,6 +180,9 @@ def _first_variations(
 
     def at_node(inputs):
         particles, tokens, costates = inputs
+        return _in_blocks(lambda block: of_block(block, tokens, costates), particles)
+
+    def of_block(particles, tokens, costates):
         ones = jnp.ones(jax.tree.leaves(particles)[0].shape[0], tokens.dtype)
 
         def add_prompt(slopes, inputs):
@@ -191,6 +199,20 @@ def _first_variations(
         return parts.T, slopes
 
     return jax.lax.map(at_node, (particles, fields.tokens, fields.costates))
+
+
+def _in_blocks(compute: Callable[[PyTree[Array]], PyTree[Array]], particles: PyTree[Array]) -> PyTree[Array]:
+    """`compute(particles)` for blocks of particles that stay in a CPU's cache, one after the other."""
+    width = jax.tree.leaves(particles)[0].shape[0]
+    whole = width - width % _BLOCK
+    if whole == 0:
+        return compute(particles)
+    blocks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, _BLOCK, *leaf.shape[1:]), particles)
+    found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(compute, blocks))
+    if whole == width:
+        return found
+    rest = compute(jax.tree.map(lambda leaf: leaf[whole:], particles))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, rest)
 
 
 def _tied(
@@ -217,9 +239,14 @@ def _factors(
     flat = features.reshape(depth * width, -1)
     components = _principal(flat, masses, int(share * (len(masses) - depth)))
     # The sum of the weights at a node is one more moment: that of the function which is 1 at this node.
-    rows = np.concatenate([flat @ components, np.repeat(np.eye(depth), width, axis=0)], axis=1)
-    factors = nearest_weights(rows, masses, np.concatenate([target @ components, depth_weights]))
-    return factors.reshape(depth, width)
+    sums = np.repeat(np.eye(depth), width, axis=0)
+    while components.shape[1]:
+        rows = np.concatenate([flat @ components, sums], axis=1)
+        factors = nearest_weights(rows, masses, np.concatenate([target @ components, depth_weights]))
+        if factors is not None:
+            return factors.reshape(depth, width)
+        components = components[:, : components.shape[1] // 2]
+    return np.ones((depth, width))
 
 
 def _principal(
@@ -236,13 +263,12 @@ def _principal(
 
 def nearest_weights(
     rows: Float[np.ndarray, "count moments"], masses: Float[np.ndarray, " count"], target: Float[np.ndarray, " moments"]
-) -> Float[np.ndarray, " count"]:
+) -> Float[np.ndarray, " count"] | None:
     r"""Factors ω ≥ 0 of small \( \sum_k m_k (\omega_k - 1)^2 \) with \( \sum_k m_k \omega_k F_k = \) `target`.
 
     If the minimum has no negative factors, it is returned. Otherwise an active set is used: negative factors are set to
-    0 and the others are solved for again. The result is within a few per cent of the minimum.
-
-    **Raises:** `ValueError` if no such factors are found.
+    0 and the others are solved for again. The result is within a few per cent of the minimum. None if no such factors
+    are found.
     """
     factors, free = np.ones(len(masses)), np.ones(len(masses), bool)
     for _ in range(50):
@@ -255,8 +281,4 @@ def nearest_weights(
             break
         free &= factors > 0
     reached = np.allclose((masses * factors) @ rows, target, atol=1e-9 * max(1, np.abs(target).max()))
-    if factors.min() < 0 or not reached:
-        raise ValueError(
-            "`share` must leave room for weights that are not negative; found none. Lower it, or raise `width`."
-        )
-    return factors
+    return factors if factors.min() >= 0 and reached else None

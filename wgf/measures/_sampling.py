@@ -69,7 +69,7 @@ class Sobol(AbstractSampling):
             sobol = scipy.stats.qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(np.asarray(words)))
             sample = sobol.random_base2(math.ceil(math.log2(width)))[:width]
             # In finite precision a scrambled point can be 0 or 1, whose normal quantile is infinite.
-            normal = scipy.stats.norm.ppf(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(dtype)
+            normal = scipy.special.ndtri(np.clip(sample, 2.0**-33, 1 - 2.0**-33)).astype(dtype)
             return normal.view(np.uint32).reshape(out.shape)
 
         key = purpose(key, "measures.Sobol")
