@@ -455,6 +455,18 @@ def test_results_say_where_they_come_from(ran, tmp_path):
     )
 
 
+def test_a_run_on_a_csv_is_repeated_from_another_folder(ran, tmp_path, monkeypatch):
+    data = write(tmp_path)
+    options = ["limit", "--data", "table.csv", "--target", "y", "--out", "here"]
+    cli.main(options)
+    # It is the same run, which no folder refuses.
+    cli.main(options)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cli.main(["rerun", "../here", "--out", "../here"])
+    assert [Path(config.data) for config in ran] == [Path("table.csv"), Path("table.csv"), data]
+
+
 def test_a_link_in_the_results_folder_is_replaced_and_not_followed(ran, tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "elsewhere").write_text("precious", encoding="utf-8")
