@@ -206,6 +206,7 @@ NAMES = ", ".join([*EXPERIMENTS, "rerun", "show"])
         ("limt", "wgf: error: unrecognized command 'limt', did you mean limit?"),
         ("voyage", f"wgf: error: the command must be one of {NAMES}; got 'voyage'."),
         ("--seed 3 limit", f"wgf: error: the command comes first, one of {NAMES}; got '--seed'."),
+        ("--helpp", f"wgf: error: the command comes first, one of {NAMES}; got '--helpp'."),
         ("", f"wgf: error: a command is missing, one of {NAMES}."),
     ],
 )

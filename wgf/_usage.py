@@ -39,7 +39,7 @@ def parsed(
     first = args[0] if args else None
     if first not in commands:
         # The help, and what the parser knows besides the commands.
-        if first is None or not first.startswith(("-h", "--help", "--tyro-")):
+        if first is None or not (first in ("-h", "--help") or first.startswith("--tyro-")):
             _end(program, _wrong_command(first, commands))
         return parse()[0]
     program, options = f"{program} {first}", _options(commands[first])
