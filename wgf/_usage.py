@@ -37,7 +37,7 @@ def parsed(
     `parse` raises for other reasons, e.g. after the help.
     """
     first = args[0] if args else None
-    if first not in commands:
+    if first is None or first not in commands:
         # The help, and what the parser knows besides the commands.
         if first is None or not (first in ("-h", "--help") or first.startswith("--tyro-")):
             _end(program, _wrong_command(first, commands))
