@@ -174,12 +174,51 @@ def test_rerun_runs_the_saved_config_into_the_folder_given(ran, tmp_path):
     assert len(names(tmp_path / "results")) == 1
 
 
-def test_an_unknown_option_ends_with_usage(capsys):
+NAMES = ", ".join([*EXPERIMENTS, "rerun", "show"])
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("limit --widht 3", "wgf limit: error: unrecognized option --widht, did you mean --width?"),
+        ("limit --widht=3", "wgf limit: error: unrecognized option --widht, did you mean --width?"),
+        ("limit --decay 1", "wgf limit: error: unrecognized option --decay, did you mean --weight-decay?"),
+        # An option of `wgf images`.
+        ("limit --root x", "wgf limit: error: unrecognized option --root."),
+        ("limit --sede 3 --quick", "wgf limit: error: unrecognized option --sede, did you mean --seed?"),
+        ("limit --forse", "wgf limit: error: unrecognized option --forse, did you mean --force?"),
+        ("limit -q", "wgf limit: error: unrecognized option -q."),
+        ("limit extra", "wgf limit: error: unrecognized argument 'extra'."),
+        ("rerun here there", "wgf rerun: error: unrecognized argument 'there'."),
+        ("limit --sizes 4", "wgf limit: error: --sizes takes whole numbers in groups of 2; got '4'."),
+        ("limit --seed x", "wgf limit: error: --seed takes a whole number; got 'x'."),
+        ("limit --seed", "wgf limit: error: --seed takes a whole number; got nothing."),
+        ("limit --seed --quick", "wgf limit: error: --seed takes a whole number; got nothing."),
+        ("limit --weight_decay=y", "wgf limit: error: --weight-decay takes a number; got 'y'."),
+        ("limit --taus 0 a --quick", "wgf limit: error: --taus takes numbers; got '0 a'."),
+        ("limit --out", "wgf limit: error: --out takes a path; got nothing."),
+        ("limit --target", "wgf limit: error: --target takes a word; got nothing."),
+        ("limit --device gpus", "wgf limit: error: --device takes one of cpu, gpu, tpu; got 'gpus'."),
+        ("limit --sampling a", "wgf limit: error: --sampling takes one of pairs, sobol, independent; got 'a'."),
+        ("markov --hard 1", "wgf markov: error: --hard takes 2 numbers; got '1'."),
+        ("rerun", "wgf rerun: error: `config` is missing, a path."),
+        ("show --json", "wgf show: error: `results` is missing, a path."),
+        ("limt", "wgf: error: unrecognized command 'limt', did you mean limit?"),
+        ("voyage", f"wgf: error: the command must be one of {NAMES}; got 'voyage'."),
+        ("--seed 3 limit", f"wgf: error: the command comes first, one of {NAMES}; got '--seed'."),
+        ("--helpp", f"wgf: error: the command comes first, one of {NAMES}; got '--helpp'."),
+        ("", f"wgf: error: a command is missing, one of {NAMES}."),
+    ],
+)
+@pytest.mark.parametrize("columns", [40, 200])
+def test_a_command_line_typed_wrongly_ends_with_one_line(command, line, columns, ran, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit) as stop:
-        cli.main(["limit", "--widht", "3"])
+        cli.main(command.split())
     assert stop.value.code == 2
-    printed = capsys.readouterr()
-    assert "widht" in printed.out + printed.err
+    program = line.partition(": ")[0]
+    assert capsys.readouterr() == ("", f"{line} See {program} --help.\n")
+    assert not ran
 
 
 @pytest.mark.parametrize(
@@ -415,6 +454,18 @@ def test_results_say_where_they_come_from(ran, tmp_path):
     assert (
         json.loads((tmp_path / "there" / "config.json").read_text(encoding="utf-8"))["about"]["data"] != about["data"]
     )
+
+
+def test_a_run_on_a_csv_is_repeated_from_another_folder(ran, tmp_path, monkeypatch):
+    data = write(tmp_path)
+    options = ["limit", "--data", "table.csv", "--target", "y", "--out", "here"]
+    cli.main(options)
+    # It is the same run, which no folder refuses.
+    cli.main(options)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cli.main(["rerun", "../here", "--out", "../here"])
+    assert [Path(config.data) for config in ran] == [Path("table.csv"), Path("table.csv"), data]
 
 
 def test_a_link_in_the_results_folder_is_replaced_and_not_followed(ran, tmp_path):

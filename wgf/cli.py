@@ -16,6 +16,7 @@ import tyro
 from ._checks import shown
 from ._standard_output import standard_output, wrapped_output
 from ._stop_signals import ended_by_signals
+from ._usage import parsed
 from ._versions import versions
 from .experiments import EXPERIMENTS, Parts, Result, config_from, load_config, reserved, save
 from .experiments._failures import in_one_line
@@ -63,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> None:
             print("\n".join(f"{package} {release}" for package, release in versions().items()))
         return
     with standard_output(), wrapped_output() if {"-h", "--help"} & set(args) else nullcontext():
-        config = tyro.cli(_commands(quick="--quick" in args), prog="wgf", description=_DESCRIPTION, args=args)
+        config = _parsed(args)
     try:
         with _seldom_collected():
             if isinstance(config, ShowConfig):
@@ -80,6 +81,18 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         print(f"wgf: {reason}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _parsed(args: list[str]) -> Any:
+    """The config of a command line; `SystemExit` after the help, or after one line on what is wrong."""
+    experiments = _experiments(quick="--quick" in args)
+    kinds = {**{name: type(config) for name, config in experiments.items()}, "rerun": RerunConfig, "show": ShowConfig}
+
+    def parse() -> tuple[Any, list[str]]:
+        commands: Any = _commands(experiments)
+        return tyro.cli(commands, prog="wgf", description=_DESCRIPTION, args=args, return_unknown_args=True)
+
+    return parsed(parse, "wgf", kinds, args)
 
 
 def _reason(error: Exception) -> str | None:
@@ -206,14 +219,18 @@ _DESCRIPTION = (
 )
 
 
-def _commands(quick: bool) -> Any:
-    """The union of subcommands. `--quick` changes the defaults of all other options."""
+def _experiments(quick: bool) -> dict[str, Any]:
+    """The defaults of each experiment with the options of a start. `--quick` changes those of all other options."""
+    defaults = {name: each.config.quick_default() if quick else each.config() for name, each in EXPERIMENTS.items()}
+    return {name: _with_start_options(type(default), default)(**vars(default)) for name, default in defaults.items()}
+
+
+def _commands(experiments: dict[str, Any]) -> Any:
+    """The union of subcommands."""
     commands: Any = Annotated[RerunConfig, tyro.conf.subcommand("rerun")]
     commands = commands | Annotated[ShowConfig, tyro.conf.subcommand("show")]
-    for name, experiment in reversed(EXPERIMENTS.items()):
-        default = experiment.config.quick_default() if quick else experiment.config()
-        command = _with_start_options(experiment.config, default)
-        commands = Annotated[command, tyro.conf.subcommand(name, default=command(**vars(default)))] | commands
+    for name, default in reversed(experiments.items()):
+        commands = Annotated[type(default), tyro.conf.subcommand(name, default=default)] | commands
     return commands
 
 

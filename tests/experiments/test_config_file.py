@@ -38,6 +38,31 @@ def test_a_config_comes_back_from_its_file(name, quick, tmp_path):
             assert (found, config_from(kind, fields)) == (name, one)
 
 
+def test_paths_to_what_exists_hold_in_every_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "from" / "images").mkdir(parents=True)
+    (tmp_path / "from" / "table.csv").write_text("a,y\n1,2\n", encoding="utf-8")
+    (tmp_path / "to").mkdir()
+    monkeypatch.chdir(tmp_path / "from")
+    save_config(tmp_path, "limit", LimitConfig(data="table.csv", target="y"))
+    monkeypatch.chdir(tmp_path / "to")
+    found = config_from(LimitConfig, load_config(tmp_path)[1])
+    assert found == LimitConfig(data=str(tmp_path / "from" / "table.csv"), target="y")
+    monkeypatch.chdir(tmp_path / "from")
+    save_config(tmp_path, "images", ImagesConfig(data="cifar10", root=Path("images")))
+    monkeypatch.chdir(tmp_path / "to")
+    found = config_from(ImagesConfig, load_config(tmp_path)[1])
+    assert found == ImagesConfig(data="cifar10", root=tmp_path / "from" / "images")
+
+
+@pytest.mark.parametrize("data", ["synthetic", "diabetes", "absent.csv", "~nobody-has-this-name/x", "a\0b"])
+def test_names_of_data_and_paths_to_nothing_stay_as_they_are(data, tmp_path, monkeypatch):
+    for name in ("synthetic", "diabetes"):
+        (tmp_path / name).write_text("a,y\n1,2\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    save_config(tmp_path, "limit", LimitConfig(data=data))
+    assert config_from(LimitConfig, load_config(tmp_path)[1]) == LimitConfig(data=data)
+
+
 def test_the_folder_of_a_run_is_not_part_of_its_saved_config(tmp_path):
     save_config(tmp_path, "limit", LimitConfig(out=tmp_path))
     assert config_from(LimitConfig, load_config(tmp_path)[1]).out is None

@@ -1,6 +1,8 @@
 import re
+import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import diffrax
@@ -50,6 +52,15 @@ def test_no_bar_is_drawn_without_a_terminal_or_if_it_is_not_wanted(show, capsys)
         assert isinstance(meter, diffrax.NoProgressMeter)
     progress.close()
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_is_drawn_in_a_notebook_unless_it_is_not_wanted(capsys, monkeypatch):
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    for show, drawn in ((None, True), (False, False)):
+        with Progress(1, show) as progress:
+            progress.run("only", lambda meter: None)
+        assert ("only" in capsys.readouterr().err) == drawn
 
 
 def test_a_task_counts_to_its_end_and_never_back():

@@ -164,6 +164,16 @@ def test_a_run_without_parts_is_shown_as_it_was_saved(table, computed, capsys):
         assert line == "wgf: `results` must hold the parts of a run for JSON or another format; here holds none."
 
 
+def test_a_run_without_parts_and_figure_has_its_table(table, capsys):
+    remove_parts()
+    Path("here/limit.png").unlink()
+    cli.main(["show", "here"])
+    assert capsys.readouterr() == (f"{table}\nfigure: none; here holds neither parts nor limit.png\n", "")
+    line = refusal(capsys, "here", "--figure", "copy.png")
+    assert line == "wgf: `figure` needs the parts of a run or its limit.png; here holds neither."
+    assert not Path("copy.png").exists()
+
+
 def test_the_numbers_of_a_shown_run_are_those_that_were_saved(table):
     with np.load("here/result.npz") as arrays:
         assert str(float(arrays["number"])) in table

@@ -10,6 +10,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffrax
 import equinox as eqx
@@ -453,6 +454,14 @@ def test_progress_line(capsys):
     line = capsys.readouterr().err
     for part in ("τ 8/8", "Q ", "dissipation ", "step ", "rejected ", "100%"):
         assert part in line, line
+
+
+@pytest.mark.parametrize("is_notebook", [True, False])
+def test_the_progress_line_is_shown_by_default_in_a_notebook(is_notebook, capsys, monkeypatch):
+    shell = SimpleNamespace(kernel=object()) if is_notebook else None
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    wgf.run(bowl, start(), TAUS, segment_steps=4)
+    assert ("τ 8/8" in capsys.readouterr().err) == is_notebook
 
 
 def sink(point):

@@ -11,16 +11,34 @@ from .._checks import shown
 from .._storage.files import written_whole
 
 _Config = TypeVar("_Config")
+DATA_SETS = ("synthetic", "diabetes")
+"""The data sets with a name. Every other text of an option `data` is a path."""
 
 
 def save_config(folder: Path, experiment: str, config: Any, about: dict[str, Any] | None = None) -> None:
-    """Write `config.json`, from which `wgf rerun` repeats the run. The results folder is left out.
+    """Write `config.json`, from which `wgf rerun` repeats the run. The results folder is left out. Paths are absolute.
 
     **Arguments:** `about`: what else the numbers depend on; for readers, not for `wgf rerun`.
     """
-    record = {"experiment": experiment, **dataclasses.asdict(config), "out": None, "about": about}
+    record = {"experiment": experiment, **portable(config), "out": None, "about": about}
     with written_whole(folder / "config.json") as file:
         file.write((json.dumps(record, indent=2, default=str) + "\n").encode())
+
+
+def portable(config: Any) -> dict[str, Any]:
+    """The fields of a config, with the same meaning in every working folder: paths to what exists are absolute."""
+    return {name: _absolute(name, value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """The absolute path of a file or folder that exists; every other value as it is."""
+    if not (isinstance(value, Path) or (name == "data" and isinstance(value, str) and value not in DATA_SETS)):
+        return value
+    try:
+        path = expanded(name, Path(value))
+    except ValueError:
+        return value  # The run itself refuses it.
+    return os.path.abspath(path) if os.path.exists(path) else value
 
 
 def load_config(path: Path) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 from .. import prompts as data
 from .._checks import shown
 from ..prompts import Prompts
-from ._config_file import expanded
+from ._config_file import DATA_SETS, expanded
 
 
 def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int, examples: int, dim: int) -> Prompts:
@@ -17,7 +17,7 @@ def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int
     **Raises:** `ValueError` if `name` is none of these, if a CSV file has no `target`, or if `target` is given without
     a CSV file.
     """
-    if name in ("synthetic", "diabetes"):
+    if name in DATA_SETS:
         if target is not None:
             raise ValueError(
                 f"`target` goes with a CSV file as `data`; got target {shown(target)} with data {shown(name)}."

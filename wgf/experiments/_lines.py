@@ -8,8 +8,7 @@ from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
 
-from tqdm import tqdm
-
+from .._bars import bar_class
 from ._config_file import expanded
 from ._failures import first_line
 
@@ -36,7 +35,7 @@ class Lines:
 
     def tell(self, text: str) -> None:
         """Write a line on standard error, beside a progress bar, and to the log file."""
-        tqdm.write(f"wgf: {text}", file=sys.stderr)
+        bar_class().write(f"wgf: {text}", file=sys.stderr)
         self.note(text)
 
 

@@ -1,6 +1,5 @@
 """The finished parts of a run on disk, so that a run that was killed resumes."""
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -14,7 +13,7 @@ from .._backend.plain import PLAIN
 from .._backend.precision import default_precision
 from .._storage.tree import read_header, read_tree, write_tree
 from ._about import about
-from ._config_file import expanded
+from ._config_file import expanded, portable
 from ._lines import Lines, lines_of_the_command
 
 _Part = TypeVar("_Part")
@@ -122,7 +121,7 @@ def _files_in(folder: Path | None) -> list[list[Any]] | None:
 
 def options_of(config: Any) -> dict[str, Any]:
     """The options of a run that its numbers depend on, as they are read from JSON."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_COMPARED}
+    fields = {name: value for name, value in portable(config).items() if name not in _NOT_COMPARED}
     return json.loads(json.dumps(fields, default=str))
 
 

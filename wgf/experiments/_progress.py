@@ -11,8 +11,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from tqdm import tqdm
 
+from .._bars import bar
 from ._lines import lines_of_the_command
 from ._pace import Pace
 from ._parts import Parts
@@ -43,7 +43,7 @@ class Meter(diffrax.AbstractProgressMeter):
 
 
 class Progress(AbstractContextManager):
-    """A progress bar on the terminal that counts tasks, and shows the progress of the solves inside each task.
+    """A progress bar that counts tasks, and shows the progress of the solves inside each task.
 
     A task runs in the calling thread (`task`, `run`) or in a thread of the bar's own pool (`start`). The bar estimates
     the time that is left from the mean speed so far.
@@ -54,7 +54,7 @@ class Progress(AbstractContextManager):
     **Arguments:**
 
     - `tasks`: the number of tasks.
-    - `show`: False for no bar, and no lines on standard error; None for a bar if standard error is a terminal.
+    - `show`: False for no bar, and no lines on standard error; None for a bar on a terminal and in a notebook.
     - `at_once`: the number of threads of the pool.
     - `parts`: where the results of `run` and `start` are kept, by the names of the tasks. What is there is read instead
       of computed.
@@ -68,9 +68,9 @@ class Progress(AbstractContextManager):
         self._lock = threading.Lock()
         self._shares: dict[str, int] = {}
         self._read: set[str] = set()
-        self._bar = tqdm(
+        self._bar = bar(
+            show,
             total=100 * tasks,
-            disable=None if show is None else not show,
             bar_format="{percentage:3.0f}% |{bar}| {elapsed}<{remaining} {desc}",
             smoothing=0,
             leave=False,

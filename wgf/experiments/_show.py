@@ -107,6 +107,9 @@ def _show_saved(folder: Path, name: str, file: Path, config: ShowConfig) -> None
     saved = folder / f"{name}.png"
     if config.json or file.suffix != ".png":
         raise ValueError(f"`results` must hold the parts of a run for JSON or another format; {folder} holds none.")
+    is_there = saved.is_file()
+    if not is_there and config.figure is not None:
+        raise ValueError(f"`figure` needs the parts of a run or its {saved.name}; {folder} holds neither.")
     if os.path.abspath(file) != os.path.abspath(saved):
         try:
             shutil.copyfile(saved, file)
@@ -114,4 +117,4 @@ def _show_saved(folder: Path, name: str, file: Path, config: ShowConfig) -> None
             raise ValueError(f"`figure` must be a file that can be written; got {file} ({error}).") from error
     with standard_output():
         print((folder / "table.txt").read_text(encoding="utf-8"), end="")
-        print(f"figure: {file}")
+        print(f"figure: {file}" if is_there else f"figure: none; {folder} holds neither parts nor {saved.name}")

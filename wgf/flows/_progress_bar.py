@@ -1,9 +1,10 @@
 """`ProgressBar`: the progress of one solve, on a terminal or in a notebook."""
 
-import importlib
 from typing import Any
 
 import diffrax
+
+from .._bars import bar
 
 
 class ProgressBar(diffrax.TqdmProgressMeter):
@@ -25,7 +26,5 @@ class ProgressBar(diffrax.TqdmProgressMeter):
 
     @staticmethod
     def _init_bar() -> Any:
-        # Diffrax asks for its bar here; should it stop asking, its own line of text is shown. Imported when a bar is
-        # shown, because in a notebook without `ipywidgets` tqdm.auto warns.
-        tqdm = importlib.import_module("tqdm.auto").tqdm
-        return tqdm(total=100, unit="%", bar_format="{percentage:3.0f}% |{bar}| [{elapsed}<{remaining}]")
+        # Diffrax asks for its bar here; should it stop asking, its own line of text is shown.
+        return bar(True, total=100, unit="%", bar_format="{percentage:3.0f}% |{bar}| [{elapsed}<{remaining}]")

@@ -26,7 +26,7 @@ def run(
     **Arguments:**
 
     - `config`: [`wgf.experiments.HomogeneityConfig`][].
-    - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `show_progress`: whether to draw a progress bar; None for a bar on a terminal and in a notebook.
     - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.HomogeneityResult`][].

@@ -32,7 +32,7 @@ def run(config: OptimisersConfig, *, show_progress: bool | None = None, parts: P
     **Arguments:**
 
     - `config`: [`wgf.experiments.OptimisersConfig`][].
-    - `show_progress`: whether to draw a progress bar; None for a bar if standard error is a terminal.
+    - `show_progress`: whether to draw a progress bar; None for a bar on a terminal and in a notebook.
     - `parts`: [`wgf.experiments.Parts`][], where finished parts are kept and read; None for nowhere.
 
     **Returns:** [`wgf.experiments.OptimisersResult`][].

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
-from tqdm import tqdm
 
 from ..._backend.compat import multihost_utils
 from ..._backend.host import on_host
 from ..._backend.mesh import on_own_mesh
+from ..._bars import bar
 from ..._checks import at_least, flag, numbers, shown
 from .._problem import Problem, initial_value_problem
 from .._solution import RESULTS, FlowSolution
@@ -67,8 +67,8 @@ def run(
       involved. Code may move within its file; Python's version must stay the same. Files that your functions read are
       not compared.
     - `time_limit`: seconds, compilation included. The run stops at the end of the segment in which they pass.
-    - `progress`: whether to show a line with τ, Q, dissipation, step, rejections and the time left. Default None: if
-      standard error is a terminal.
+    - `progress`: whether to show a line with τ, Q, dissipation, step, rejections and the time left. Default None: on a
+      terminal and in a notebook.
     - `segment_steps`: the steps of a segment. Good values: 32; 4 to 8 if a velocity takes seconds.
     - `checkpoint_every`: seconds between checkpoints. One more is written at each stop.
     - `max_steps`: the most steps of the run, rounded up to the end of a segment; None for no bound.
@@ -215,9 +215,9 @@ class _Bar:
         self._show = show if jax.process_index() == 0 else False
 
     def __enter__(self) -> "_Bar":
-        self._bar = tqdm(
+        self._bar = bar(
+            self._show,
             total=self._last - self._first,
-            disable=None if self._show is None else not self._show,
             bar_format="{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]",
             dynamic_ncols=True,
         )
