@@ -64,7 +64,7 @@ def problems() -> dict[str, Problem]:
     return {
         "transformer, P = 55": Problem(wgf.Objective(large, 1e-3), both, 0.7, 15.0, steps=6),
         "attention, P = 8": Problem(wgf.Objective(small, 1e-3), SoftmaxAttention(2, key_dim=1), 0.7, 8.0, steps=10),
-        "diabetes, P = 85": Problem(wgf.Objective(real, 1e-2), other, 0.6, 10.0, steps=6),
+        "diabetes, P = 85": Problem(wgf.Objective(real, 1e-2), other, 0.5, 6.0, steps=6),
     }
 
 
