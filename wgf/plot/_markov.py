@@ -115,7 +115,7 @@ def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLik
 
 
 def excess_curves(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> None:
-    """Median excess against width, a curve per name.
+    """Median excess against width, a curve per name. The legend is below the axes, as that of `success_bars`.
 
     **Arguments:** the axes; per name its widths and excesses; the title.
     """
@@ -123,7 +123,8 @@ def excess_curves(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     axes.set_xscale("log", base=2)
     # The curves lie between 0 and 1, but for seeds that end above the unigram minimum.
     axes.set_ylim(-0.06, 1.06 * max(1.0, *(float(np.max(excess)) for _, excess in curves.values())))
-    finish(axes, "neurons (of fixed embeddings: and heads, M)", "median excess (0 bigram, 1 unigram)", title)
+    labels = "neurons (of fixed embeddings: and heads, M)", "median excess (0 bigram, 1 unigram)"
+    finish(axes, *labels, title, legend="below")
 
 
 def _nested(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
