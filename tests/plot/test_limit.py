@@ -79,7 +79,7 @@ def test_distances_have_marks_of_their_own():
     axes = Figure().subplots()
     values = np.array([[0.3, 0.4], [0.1, 0.2]])
     plot.distance_laws(axes, TAUS[1:], {name: (values, None, 0.01) for name in "abc"}, "title")
-    assert [container.lines[0].get_marker() for container in axes.containers] == ["o", "s", "^"]
+    assert [points.get_marker() for points, *_ in axes.containers] == ["o", "s", "^"]
 
 
 def test_distances_against_size_show_their_fit_and_the_limits_own_error():

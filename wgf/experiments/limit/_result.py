@@ -110,7 +110,7 @@ class LimitResult:
             "particles, solved alone",
             f"R: risk, of the finite models its mean over {config.seeds} seeds; risk gap: R finite - R PDE;",
             f"output gap, distances: root mean squares over {config.seeds} seeds; output gap: also over prompts;",
-            "seeds: standard error of the number to its left; error: the PDE's own, from its replicates; ~: within "
+            "seeds: standard error of the number to its left; error: the PDE's own, by its replicates; ~: within "
             f"{factor:.2f} of its errors",
             f"distances: of {config.tracers} fresh particles at 4 depths, in the finite field and in the PDE's;",
             f"Gelbrich <= W2 <= coupling; Sinkhorn: root of the divergence of |x - y|^2 at epsilon = {epsilon:.3g}",
