@@ -132,6 +132,7 @@ def test_no_colour_is_written_outside_the_style():
     named = {
         path.relative_to(root).as_posix(): found
         for path in files
-        if path != style and (found := re.findall(r"""["'](?:#[0-9a-fA-F]{6}|C\d)["']""", path.read_text("utf-8")))
+        if path != style
+        and (found := re.findall(r"""["'](?:#[0-9a-fA-F]{6}|C\d)["']""", path.read_text(encoding="utf-8")))
     }
     assert not named
