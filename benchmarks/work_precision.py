@@ -19,6 +19,7 @@ own; set `XLA_FLAGS=--xla_cpu_multi_thread_eigen=false` to keep each on its core
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -41,6 +42,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 import wgf
 from wgf.measures import EqualEighths, ThreeEighths
+from wgf.plot._style import CLOUD, LIMIT, LOCAL, colours
 
 LEVELS = (1e-2, 3e-3, 1e-3)
 PLAIN = "finite, i.i.d."
@@ -223,10 +225,25 @@ def _errors(found: dict) -> Iterable[str]:
     return (key for key in found if key.endswith("error"))
 
 
+def line_styles(every: list[str]) -> dict[str, dict]:
+    """Colour, mark and dash of each variant: a scale from light to dark for the PDE's, dashes for the finite models."""
+    finite = [variant for variant in every if variant.startswith("finite")]
+    others = [variant for variant in every if variant not in finite]
+    pairs = [
+        *zip(others, colours(len(others)), strict=True),
+        *zip(finite, itertools.cycle((LOCAL, LIMIT)), strict=False),
+    ]
+    marks = zip(pairs, itertools.cycle("os^Dv<>P"), strict=False)
+    return {
+        variant: {"color": colour, "marker": mark, "ls": "--" if variant in finite else "-"}
+        for (variant, colour), mark in marks
+    }
+
+
 def figure(report: dict) -> Figure:
     """Errors against evaluations of heads and against seconds, a row for each problem."""
     every = list(dict.fromkeys(variant for found in report.values() for variant in variants(found)))
-    colours = {variant: f"C{number}" for number, variant in enumerate(every)}
+    styles = line_styles(every)
     drawing = Figure(figsize=(12, 4.4 * len(report) + 0.6), layout="constrained")
     grid = drawing.subplots(len(report), 2, squeeze=False, sharey="row")
     for axes, (name, found) in zip(grid, report.items(), strict=True):
@@ -234,21 +251,9 @@ def figure(report: dict) -> Figure:
         for axis, (column, label) in zip(axes, columns.items(), strict=True):
             for variant in variants(found):
                 cost, error, bar = ladder(found, variant, column, "error", "error_bar")
-                style = "--" if variant.startswith("finite") else "-"
-                axis.errorbar(
-                    cost,
-                    error,
-                    bar,
-                    color=colours[variant],
-                    marker="o",
-                    ms=4,
-                    ls=style,
-                    lw=1.4,
-                    capsize=2,
-                    label=variant,
-                )
+                axis.errorbar(cost, error, bar, **styles[variant], ms=4, lw=1.4, capsize=2, label=variant)
             own = found["reference"]["standard_error"]
-            axis.axhline(own, color="0.5", lw=1, ls=":", label="reference's own standard error")
+            axis.axhline(own, color=CLOUD, lw=1, ls=":", label="reference's own standard error")
             axis.set(xscale="log", yscale="log", xlabel=label, title=name)
             axis.yaxis.set_minor_locator(LogLocator(subs=range(2, 10)))
             axis.yaxis.set_minor_formatter(NullFormatter())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_vision import SIGHTS, nearest
 
 import wgf
 
@@ -37,6 +38,20 @@ def test_the_cost_of_an_error(benchmark, level, expected):
 
 def test_no_cost_beyond_the_last_point(benchmark):
     assert benchmark.cost_at(np.array([100, 10_000]), np.array([0.1, 0.01]), 0.005) is None
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_the_variants_are_told_apart(benchmark, sight):
+    """By colour, also without receptors of red or of green light, and by their marks."""
+    report = json.loads((FOLDER / "results" / "work_precision.json").read_text(encoding="utf-8"))
+    axes = benchmark.figure(report).axes[0]
+    lines = [container.lines[0] for container in axes.containers]
+    assert len(lines) == 8
+    difference, *pair = nearest([line.get_color() for line in lines], sight)
+    assert difference > 15, pair
+    assert len({line.get_marker() for line in lines}) == 8
+    for line, container in zip(lines, axes.containers, strict=True):
+        assert (line.get_linestyle() == "--") == container.get_label().startswith("finite")
 
 
 @pytest.mark.slow

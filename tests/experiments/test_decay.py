@@ -9,6 +9,7 @@ from matplotlib.image import imread
 import wgf
 from wgf.experiments import DecayConfig, decay
 from wgf.experiments._results import save
+from wgf.experiments.decay._result import DecayResult, Rest
 
 TINY = DecayConfig(
     data=("teacher",),
@@ -31,6 +32,20 @@ def place(tmp_path_factory):
 def result(place):
     """One run of the tiny job."""
     return run_with_parts(decay, TINY, place)
+
+
+def drawn_end(weight_decay, planted, gap):
+    """The end of a flow that nothing has computed."""
+    taus = np.linspace(0, 1, 3)
+    return Rest("teacher", planted, weight_decay, taus, np.full(3, weight_decay), weight_decay, np.nan, 1e-4, gap, 10)
+
+
+def test_a_certificate_that_is_too_small_for_its_axis_is_drawn_at_the_end_and_said_so():
+    gaps = {1e-1: -1e-9, 1e-2: 1e-3, 1e-3: -0.2}
+    ends = tuple(drawn_end(decay, planted, gap) for planted in (False, True) for decay, gap in gaps.items())
+    axes = DecayResult(dataclasses.replace(TINY, weight_decays=tuple(gaps)), ends).figure().axes[2]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1e-1, 1e-6], [1e-2, 1e-6], [1e-3, 0.2]])
+    assert axes.get_ylabel() == "−gap / Q (smaller ones drawn at 1e-6)"
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from wgf.experiments import Parts, RatesConfig, rates
 from wgf.experiments._grouping import group_by_compile_cost
 from wgf.experiments._results import save
 from wgf.experiments.rates import RatesResult
-from wgf.experiments.rates._gaps import coupling_gap, squared_bias, subtract_noise
+from wgf.experiments.rates._gaps import ReferenceNoise, SeedGaps, coupling_gap, squared_bias, subtract_noise
 from wgf.experiments.rates._limit import concatenate_widths, split_widths
 from wgf.experiments.rates._padding import draw_padded
 from wgf.experiments.rates._training import FlowSchedule, TrainingSchedule, flow_all, train_all
@@ -100,6 +101,40 @@ def test_the_squared_bias_is_that_of_the_mean_over_all_seeds():
         # The jackknife is exact where the bias rules, and too wide where the scatter does.
         assert 0.85 < np.sqrt(np.mean(errors**2)) / estimates.std() < most
     np.testing.assert_allclose(squared_bias(np.tile(mean, (6, 1)), weights), mean**2 @ weights, rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """A result that nothing has computed: gaps that fall as 1/sqrt(L M), but for the scatter of the seeds."""
+    config = dataclasses.replace(RatesConfig.quick_default(), resamples=2)
+    scatter = np.exp(0.1 * np.random.default_rng(5).standard_normal((5, config.seeds)))
+    gaps = {size: SeedGaps(*(scatter / np.prod(size) ** 0.5)) for size in config.sizes()}
+    noise = ReferenceNoise(1e-4, 1e-4, 1e-4, 1e-4)
+    return RatesResult(config, 0.6, {"flow": gaps, "adam": gaps}, {"flow": noise, "adam": noise})
+
+
+def test_gaps_are_named_as_gaps_and_every_word_of_the_table_has_a_note(drawn):
+    (table,) = drawn.tables()
+    heads = [
+        "method",
+        "L",
+        "M",
+        "output gap",
+        "+-",
+        "coupling",
+        "risk gap",
+        "Q gap",
+        "root(LM) output gap",
+        "bias",
+        "+-",
+        "",
+    ]
+    assert list(table.heads) == heads
+    assert all(len(row) == len(heads) for row in table.rows)
+    notes = "\n".join(table.notes)
+    for word in ("off by", "p", "trend", "coupling", "root(LM) output gap", "bias", "+-"):
+        assert re.search(rf"(^|; ){re.escape(word)}: ", notes, re.MULTILINE), (word, notes)
+    assert max(map(len, str(table).splitlines())) <= 120
 
 
 def test_sizes_share_programs_where_that_is_cheap():

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -44,6 +45,15 @@ def test_the_table_has_a_line_for_each_condition_and_fits_a_terminal(result):
         ["descent", "without"],
     ]
     assert all(len(row) == len(rows[0]) for row in rows)
+
+
+@pytest.mark.heavy
+def test_every_column_of_the_table_has_a_note(result):
+    (table,) = result.tables()
+    notes = "\n".join(table.notes)
+    named = [head for head in table.heads if head not in ("", "residual")]
+    assert len(named) == 14
+    assert [head for head in named if not re.search(rf"(^|; ){re.escape(head)}: ", notes, re.MULTILINE)] == []
 
 
 @pytest.mark.heavy

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from wgf import plot
-from wgf.plot._style import CLOUD, LOCAL
+from wgf.plot._style import LIMIT, LOCAL
 
 X = np.array([2.0, 4.0, 8.0])
 
@@ -52,7 +52,7 @@ def test_runs_that_are_not_at_rest_have_hollow_marks(axes, rests):
     assert axes.lines[2].get_color() == LOCAL
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["a", "b", *([] if rests else ["stopped, not at rest"]), "guide"]
-    assert (axes.lines[-1].get_color(), axes.lines[-1].get_linestyle()) == (CLOUD, "--")
+    assert (axes.lines[-1].get_color(), axes.lines[-1].get_linestyle()) == (LIMIT, "--")
 
 
 def test_a_comparison_may_be_left_out(axes):

@@ -51,6 +51,37 @@ def test_a_signed_gap_is_drawn_beside_the_limits_own_error():
     assert axes.get_yscale() == "linear"
 
 
+DRAWN = {
+    "gap_curves": lambda axes, legend: plot.gap_curves(axes, TAUS, GAPS, "gap", legend=legend),
+    "signed_gap_curves": lambda axes, legend: plot.signed_gap_curves(
+        axes, TAUS, GAPS, "gap", {"L = 2": TAUS / 100}, TAUS / 100, "title", legend=legend
+    ),
+    "distance_laws": lambda axes, legend: plot.distance_laws(
+        axes, TAUS[1:], {"coupling": (np.array([[0.3, 0.4], [0.1, 0.2]]), None, 0.01)}, "title", legend=legend
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_legend_below_the_axes_leaves_their_height_to_the_data(name):
+    limits = []
+    for legend in ("above", "below", "lower left"):
+        axes = Figure(layout="constrained").subplots()
+        DRAWN[name](axes, legend)
+        limits.append(axes.get_ylim())
+        assert axes.get_legend() is not None
+    above, below, inside = limits
+    assert below == inside
+    assert above[1] > below[1]
+
+
+def test_distances_have_marks_of_their_own():
+    axes = Figure().subplots()
+    values = np.array([[0.3, 0.4], [0.1, 0.2]])
+    plot.distance_laws(axes, TAUS[1:], {name: (values, None, 0.01) for name in "abc"}, "title")
+    assert [points.get_marker() for points, *_ in axes.containers] == ["o", "s", "^"]
+
+
 def test_distances_against_size_show_their_fit_and_the_limits_own_error():
     axes, counts = Figure().subplots(), np.array([4.0, 16.0])
     values = np.array([[0.3, 0.4], [0.1, 0.2]])

@@ -76,9 +76,18 @@ def test_a_share_of_none_is_a_bar_that_can_be_seen(axes):
     centres = np.array([bar.get_x() + bar.get_width() / 2 for bar in axes.patches]).reshape(2, 2)
     np.testing.assert_allclose(centres.mean(axis=0), [0, 1], atol=1e-12)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["one", "two"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    assert axes.get_ylim() == (0, 1.06)
 
 
 def test_excess_is_drawn_against_width(axes):
     plot.excess_curves(axes, {"a": (np.array([4, 16]), np.array([1.0, 0.2]))}, "title")
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[4, 1.0], [16, 0.2]])
     assert axes.get_xscale() == "log"
+
+
+@pytest.mark.parametrize(("most", "top"), [(0.2, 1.06), (1.0, 1.06), (1.5, 1.59)])
+def test_the_axis_of_the_excess_ends_at_the_unigram_minimum_unless_a_curve_is_above(axes, most, top):
+    curves = {"a": (np.array([4, 16]), np.array([most, 0.1])), "b": (np.array([4, 16]), np.array([np.nan, 0.1]))}
+    plot.excess_curves(axes, curves, "title")
+    np.testing.assert_allclose(axes.get_ylim(), (-0.06, top))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wgf.plot._style import SMALL, colours, finish, legend_above, two_families
+from wgf.plot._style import SMALL, colours, finish, legend_above, legend_below, two_families
 
 
 def test_colours_run_from_light_to_dark():
@@ -45,6 +45,35 @@ def test_a_legend_above_hides_no_data(scale, columns):
     # No more room than is needed.
     assert box.y0 - highest < 0.2 * axes.get_window_extent().height
     assert axes.get_ylim()[0] == bottom
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_legend_below_is_outside_the_axes_and_inside_the_figure(columns):
+    """It touches no label, and it leaves the limits of the axes as they are."""
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    for number in range(4):
+        axes.plot([1, 2, 3], [1, 9, 10 + number], label=f"line {number}")
+    axes.set_xticks([1, 2, 3], ["one\nand more", "two", "three"])
+    limits = axes.get_ylim()
+    finish(axes, "x", "y", "title", legend="below", columns=columns)
+    figure.draw_without_rendering()
+    box, label = axes.get_legend().get_window_extent(), axes.xaxis.get_tightbbox()
+    assert 0 <= box.y0 < box.y1 <= label.y0
+    # No more room than is needed, at most a line of text.
+    assert label.y0 - box.y1 < SMALL * figure.dpi / 72
+    assert axes.get_ylim() == limits
+
+
+def test_a_legend_below_needs_no_labels_of_x():
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], label="line")
+    axes.xaxis.set_visible(False)
+    legend_below(axes)
+    figure.draw_without_rendering()
+    assert axes.get_legend().get_window_extent().y0 >= 0
+    assert axes.get_legend().get_window_extent().y1 <= axes.get_window_extent().y0
 
 
 def test_texts_of_legends_have_the_smallest_size():

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from ._style import CLOUD, LIMIT, LOCAL, TITLE, colours, distinct, finish, legend_above
+from ._style import LIMIT, LOCAL, TITLE, colours, distinct, finish, legend_above
 
 
 def fitted(
@@ -72,7 +72,7 @@ def swept(
     labels: tuple[str, str],
     title: str,
 ) -> None:
-    """Curves on log scales, the last one in red. Hollow marks are runs that had not come to rest.
+    """Curves on log scales, the last one in orange. Hollow marks are runs that had not come to rest.
 
     **Arguments:** the axes; per curve its name with x, y and whether each run is at rest, `[points]` each; the name, x
     and y of a dashed line for comparison, or None; the labels of x and y; the title.
@@ -82,9 +82,9 @@ def swept(
         axes.plot(xs, ys, color=colour, marker="o", markersize=5, linewidth=1.3, label=name)
         axes.plot(xs, np.where(hollow, ys, np.nan), "o", color=colour, markersize=5, markerfacecolor="white")
     if not all(np.all(rest) for *_, rest in curves.values()):
-        axes.plot([], [], "o", color=CLOUD, markersize=5, markerfacecolor="white", label="stopped, not at rest")
+        axes.plot([], [], "o", color=LIMIT, markersize=5, markerfacecolor="white", label="stopped, not at rest")
     if guide is not None:
-        axes.plot(guide[1], guide[2], color=CLOUD, linestyle="--", linewidth=1.2, label=guide[0])
+        axes.plot(guide[1], guide[2], color=LIMIT, linestyle="--", linewidth=1.2, label=guide[0])
     axes.set_xscale("log")
     axes.set_yscale("log")
     finish(axes, *labels, title)

@@ -1,5 +1,6 @@
 """Finite models against the PDE: curves against training time, and clouds of particles."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,6 +38,8 @@ def gap_curves(
     noise: ArrayLike | None = None,
     resolved: Mapping[str, ArrayLike] | None = None,
     errors: Mapping[str, ArrayLike] | None = None,
+    *,
+    legend: str = "above",
 ) -> None:
     """A gap against training time on a log scale: a coloured curve per size, and the limit's own error in black.
 
@@ -44,7 +47,8 @@ def gap_curves(
 
     **Arguments:** the axes; the times `[saves]`; per size its name with its gaps `[saves]`; the label of the gap; its
     noise `[saves]`; per size its name with whether each point is resolved, `[saves]`; per size its name with the
-    standard errors `[saves]`, drawn as bars.
+    standard errors `[saves]`, drawn as bars; the place of the legend: `"above"` the data, `"below"` the axes, or one of
+    Matplotlib's.
     """
     for colour, (name, gap) in zip(colours(len(gaps)), gaps.items(), strict=True):
         shown = np.where(np.asarray(gap) > 0, gap, np.nan)
@@ -63,7 +67,7 @@ def gap_curves(
     if noise is not None:
         axes.plot(taus, noise, color=LIMIT, linestyle="--", linewidth=1.4, label="PDE's own error", scaley=False)
         axes.plot([], [], "o", color=LIMIT, markersize=3.5, markerfacecolor="white", label="may be that error")
-    finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE", legend="above", columns=2)
+    finish(axes, "training time τ", label, f"{label[0].upper()}{label[1:]} to the PDE", legend, columns=2)
 
 
 def _bars(values: np.ndarray, errors: ArrayLike) -> np.ndarray:
@@ -80,12 +84,14 @@ def signed_gap_curves(
     errors: Mapping[str, ArrayLike],
     noise: ArrayLike,
     title: str,
+    *,
+    legend: str = "above",
 ) -> None:
     """A gap of either sign against training time: a coloured curve per size with bars, the limit's error around zero.
 
     **Arguments:** the axes; the times `[saves]`; per size its name with its gaps `[saves]`; the label of the gap; per
     size its name with the standard errors `[saves]`; the half width of the band in which a gap may be the limit's own
-    error, `[saves]`; the title.
+    error, `[saves]`; the title; the place of the legend, as in [`wgf.plot.gap_curves`][].
     """
     noise = np.asarray(noise)
     axes.fill_between(taus, -noise, noise, color=LIMIT, alpha=0.2, linewidth=0, label="may be the PDE's own error")
@@ -93,7 +99,7 @@ def signed_gap_curves(
         axes.errorbar(
             taus, gap, errors[name], color=colour, marker="o", markersize=3.5, linewidth=1.4, elinewidth=0.8, label=name
         )
-    finish(axes, "training time τ", label, title, legend="above")
+    finish(axes, "training time τ", label, title, legend, columns=2 if legend == "below" else 1)
 
 
 def distance_laws(
@@ -101,6 +107,8 @@ def distance_laws(
     counts: ArrayLike,
     groups: Mapping[str, tuple[ArrayLike, ArrayLike | None, float]],
     title: str,
+    *,
+    legend: str = "above",
 ) -> None:
     """Distances against the number of particles on log scales, a colour per distance.
 
@@ -108,14 +116,16 @@ def distance_laws(
     limit's own error.
 
     **Arguments:** the axes; the numbers of particles `[sizes]`; per distance its name with its values
-    `[sizes, seeds]`, the fit `[sizes]` or None, and the limit's own error; the title.
+    `[sizes, seeds]`, the fit `[sizes]` or None, and the limit's own error; the title; the place of the legend, as in
+    [`wgf.plot.gap_curves`][].
     """
-    for colour, (name, (values, line, noise)) in zip(distinct(len(groups)), groups.items(), strict=True):
+    marks = itertools.cycle(("o", "s", "^", "D"))
+    for colour, mark, (name, (values, line, noise)) in zip(distinct(len(groups)), marks, groups.items(), strict=False):
         squares = np.asarray(values) ** 2
         middle = np.sqrt(squares.mean(axis=1))
         error = squares.std(axis=1, ddof=1) / np.sqrt(squares.shape[1]) / (2 * middle)
         axes.errorbar(
-            counts, middle, _bars(middle, error), color=colour, fmt="o", markersize=4, elinewidth=0.8, label=name
+            counts, middle, _bars(middle, error), color=colour, fmt=mark, markersize=4, elinewidth=0.8, label=name
         )
         if line is not None:
             axes.plot(counts, line, color=colour, linestyle="--", linewidth=1.2)
@@ -125,7 +135,7 @@ def distance_laws(
     axes.set_yscale("log")
     axes.set_xticks(counts, [f"{count:g}" for count in np.asarray(counts)])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    finish(axes, "particles L·M", "distance of particles", title, legend="above")
+    finish(axes, "particles L·M", "distance of particles", title, legend, columns=2 if legend == "below" else 1)
 
 
 def clouds(axes: Axes, limit: ArrayLike, finite: ArrayLike, labels: tuple[str, str], title: str) -> None:

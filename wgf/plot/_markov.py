@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
 
-from ._style import CLOUD, GLOBAL, GROUPS, LIMIT, LOCAL, SMALL, colours, finish
+from ._style import CLOUD, FAINT, GLOBAL, GROUPS, LIMIT, LOCAL, SMALL, colours, finish
 
 
 def phase_portrait(
@@ -32,7 +32,7 @@ def phase_portrait(
     - `separatrix`: the border of the basins as points (e, w).
     - `best`, `bad`: |e| of the global minima and e of the bad minima at each w of the grid; NaN where there are none.
     """
-    axes.contour(side, side, level, levels=np.arange(-9, 10, 1.5), colors="#b9c4cc", linewidths=0.6, linestyles="-")
+    axes.contour(side, side, level, levels=np.arange(-9, 10, 1.5), colors=FAINT, linewidths=0.6, linestyles="-")
     w, e, ends_best = paths
     ends = np.where(ends_best, GLOBAL, LOCAL)
     for x, y, colour in zip(w, e, ends, strict=True):
@@ -100,6 +100,8 @@ def escape_steps(axes: Axes, rates: ArrayLike, steps: ArrayLike, most: ArrayLike
 def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLike], title: str) -> None:
     """Shares of successful seeds as bars: a group per row and in it a bar per name, in the colours of `success_curves`.
 
+    The legend is below the axes. Give the figure the layout `"constrained"`, which makes room for it.
+
     **Arguments:** the axes; the names of the rows; per name its shares `[rows]`; the title.
     """
     places, width = np.arange(len(rows)), 0.8 / len(success)
@@ -109,24 +111,20 @@ def success_bars(axes: Axes, rows: Sequence[str], success: Mapping[str, ArrayLik
         axes.bar(places + shift, np.maximum(share, 0.01), 0.92 * width, color=colour, label=name)
     axes.set_xticks(places, rows)
     axes.set_ylim(0, 1.06)
-    finish(axes, "", "share of seeds at the bigram solution", title, legend=None)
+    finish(axes, "", "share of seeds at the bigram solution", title, legend="below", columns=2)
 
 
 def excess_curves(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> None:
-    """Median excess against width, a curve per name.
+    """Median excess against width, a curve per name. The legend is below the axes, as that of `success_bars`.
 
     **Arguments:** the axes; per name its widths and excesses; the title.
     """
     _nested(axes, curves)
     axes.set_xscale("log", base=2)
-    axes.set_ylim(-0.06, 1.6)
-    finish(
-        axes,
-        "neurons (of fixed embeddings: and heads, M)",
-        "median excess (0 bigram, 1 unigram)",
-        title,
-        legend="upper right",
-    )
+    # The curves lie between 0 and 1, but for seeds that end above the unigram minimum.
+    axes.set_ylim(-0.06, 1.06 * max(1.0, *(float(np.max(excess)) for _, excess in curves.values())))
+    labels = "neurons (of fixed embeddings: and heads, M)", "median excess (0 bigram, 1 unigram)"
+    finish(axes, *labels, title, legend="below")
 
 
 def _nested(axes: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:

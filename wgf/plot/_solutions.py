@@ -70,7 +70,7 @@ def token_paths(
 ) -> None:
     """The paths of one prompt's tokens through depth, in two of their coordinates.
 
-    Hollow marks are the prompt, T(0), and full ones the output, T(1). The query, the last token, is red.
+    Hollow marks are the prompt, T(0), and full ones the output, T(1). The query, the last token, is orange.
 
     **Arguments:** the axes; the model; the tokens `[D, N+1]` of one prompt; the two coordinates of tokens; the number
     of depths at which a path is drawn.

@@ -160,10 +160,11 @@ class DecayResult:
         line = ("proportional to λ", decays, first[-1].risks[-1] * decays / decays[-1])
         bounds = {end.weight_decay: end.bound / end.weight_decay for end in self.ends if np.isfinite(end.bound)}
         bound = ("teacher: proven bound", np.array(list(bounds)), np.array(list(bounds.values()))) if bounds else None
+        smallest = "−gap / Q (smaller ones drawn at 1e-6)"
         panels = (
             (risk, line, "final risk / null risk", "Risk at the end", lambda end: end.risks[-1]),
             (scaled, bound, "final Q / λ", "Objective at the end", lambda end: end.objective / end.weight_decay),
-            (gap, None, "−gap / Q (1e-6: none)", "Optimality certificate", lambda end: max(-end.gap, 1e-6)),
+            (gap, None, smallest, "Optimality certificate", lambda end: max(-end.gap, 1e-6)),
         )
         for axes, guide, label, title, value in panels:
             curves = {name: self._curve(ends, value) for name, ends in names.items()}

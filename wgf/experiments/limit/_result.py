@@ -22,7 +22,7 @@ from ._seeds import SeedMean, mean, root_mean_square
 
 DISTANCES = ("gelbrich", "sinkhorn", "coupling")
 GAPS = ("objective", "risk", "output", *DISTANCES)
-_LABELS = {"gelbrich": "Gelbrich (W₂ ≥)", "sinkhorn": "Sinkhorn", "coupling": "coupling (W₂ ≤)"}
+_LABELS = {"gelbrich": "Gelbrich ≤ W₂", "sinkhorn": "Sinkhorn", "coupling": "coupling ≥ W₂"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class LimitResult:
     @in_settings
     def tables(self) -> tuple[Table, ...]:
         """The tables themselves, cell by cell."""
-        heads = ("L", "M", "tau", "Q finite", "seeds", "Q PDE", "error", "risk gap ", "seeds", "error", "output ")
-        heads = (*heads, "seeds", "error", "")
-        outputs = Table(heads, list(self._output_rows()), left=(13,), title="Risk and outputs", gap=1)
+        heads = tuple(part for name in ("risk gap ", "output gap ") for part in (name, "seeds", "error"))
+        heads = ("L", "M", "tau", "R finite", "R PDE", *heads, "")
+        outputs = Table(heads, list(self._output_rows()), left=(11,), title="Risk and outputs")
         heads = tuple(part for name in ("Gelbrich ", "Sinkhorn ", "coupling ") for part in (name, "seeds", "error"))
         particles = Table(
             ("L", "M", "tau", *heads, ""),
@@ -71,18 +71,11 @@ class LimitResult:
         return mark(self._stacked(self.finite, "objective")[size, :, tau])
 
     def _output_rows(self) -> Iterator[list[str]]:
-        limit, noise = np.asarray(self.limit.pooled.objective), self._noise("objective")
-        value = mean(self._stacked(self.finite, "objective"))
+        limit, finite = np.asarray(self.limit.pooled.risk), mean(self._stacked(self.finite, "risk")).value
         for size, tau, start in self._starts():
-            found = [f"{value.value[size, tau]:.6f}", f"{value.error[size, tau]:.1e}", f"{limit[tau]:.6f}"]
+            risks = (f"{finite[size, tau]:.6f}", f"{limit[tau]:.6f}")
             cells = (self._cells(name, size, tau) for name in ("risk", "output"))
-            yield [
-                *start,
-                *found,
-                f"{noise[tau]:.1e}",
-                *(cell for three in cells for cell in three),
-                self._mark(size, tau),
-            ]
+            yield [*start, *risks, *(cell for three in cells for cell in three), self._mark(size, tau)]
 
     def _distance_rows(self) -> Iterator[list[str]]:
         converged = np.all(self._stacked(self.gaps, "distances.converged"), axis=1)
@@ -115,10 +108,10 @@ class LimitResult:
             f"PDE: {depths} stage times in depth x {config.width} particles ({config.sampling}), "
             f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; {count} replicates x {config.width // count} "
             "particles, solved alone",
-            f"gaps: finite minus PDE, mean over {config.seeds} seeds (risk) or root mean square (all others); output: "
-            "RMS over prompts",
-            f"seeds: standard error of that mean; error: the PDE's own, from its replicates; ~: within {factor:.2f} "
-            "of its errors",
+            f"R: risk, of the finite models its mean over {config.seeds} seeds; risk gap: R finite - R PDE;",
+            f"output gap, distances: root mean squares over {config.seeds} seeds; output gap: also over prompts;",
+            "seeds: standard error of the number to its left; error: the PDE's own, by its replicates; ~: within "
+            f"{factor:.2f} of its errors",
             f"distances: of {config.tracers} fresh particles at 4 depths, in the finite field and in the PDE's;",
             f"Gelbrich <= W2 <= coupling; Sinkhorn: root of the divergence of |x - y|^2 at epsilon = {epsilon:.3g}",
             *([f"slope in L M at the last tau, 95 %: {slopes}"] if slopes else []),
@@ -178,7 +171,7 @@ class LimitResult:
     @in_settings
     def figure(self) -> Figure:
         """Gaps against τ beside the PDE's own error, distances against size, and the clouds of the largest model."""
-        figure = Figure(figsize=(12.5, 7.2), layout="constrained")
+        figure = Figure(figsize=(12.5, 8.2), layout="constrained")
         grid = figure.subplots(2, 3)
         self._draw_risk_gap(grid[0, 0])
         self._draw_gaps(grid[0, 1:])
@@ -197,6 +190,7 @@ class LimitResult:
             self._named(gap.error),
             student_quantile(self.config.replicates) * self._noise("risk"),
             f"Risk gap to the PDE, whose risk is {first:.3f} to {last:.3f}",
+            legend="below",
         )
 
     def _draw_gaps(self, row) -> None:
@@ -205,7 +199,7 @@ class LimitResult:
         for axes, (kind, label) in zip(row, labels.items(), strict=True):
             gap, resolved = self._gap(kind), self._resolved(kind)
             values, marks, errors = map(self._named, (gap.value, resolved, gap.error))
-            plot.gap_curves(axes, taus, values, label, self._noise(kind), marks, errors)
+            plot.gap_curves(axes, taus, values, label, self._noise(kind), marks, errors, legend="below")
 
     def _named(self, each: np.ndarray) -> dict[str, np.ndarray]:
         """The rows of an array `[size, ...]` by the names of the sizes."""
@@ -223,7 +217,7 @@ class LimitResult:
             for name in DISTANCES
         }
         tau = float(np.asarray(self.limit.pooled.taus)[-1])
-        plot.distance_laws(axes, counts, groups, f"Distances at τ = {tau:g}")
+        plot.distance_laws(axes, counts, groups, f"Distances at τ = {tau:g}", legend="below")
 
     def _draw_clouds(self, row) -> None:
         largest, limit = self.finite[-1][0].models, self.limit.pooled.models

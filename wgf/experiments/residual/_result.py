@@ -76,11 +76,14 @@ class ResidualResult:
             f"descent's rate per step against (s_min/s_max)^2, gamma = {slope:g}": {"slope": slope, "descent": True},
         }
         return [
-            f"d = {config.dim}, m = {config.hidden}, {config.seeds} seeds; cond.: condition number of the last "
-            "attention output B (medians);",
+            f"d = {config.dim}, m = {config.hidden}, {config.seeds} seeds; L: layers; N: tokens; T: temperature of the "
+            "softmax; gamma: least slope of the activation;",
+            "cond.: condition number of the last attention output B at the start of training; at end: at its end "
+            "(medians);",
             "s_min^2: of B, mean over the fit (median); decades: fallen; R2: of the fit, decades one to five; "
             "both: worst seed;",
             "linear: seeds with R2 >= 0.98 over at least three decades; rate: -d log L/dtau (median);",
+            "rate/s2: rate / s_min^2 (median over seeds of the quotient);",
             "bound: 2 gamma^2 s_min(B)^2 s_min(W_2)^2 at the start (median); slack: least instantaneous rate / bound",
             "one layer: the residual connection improves the condition number at the start",
             f"{min(medians):.3g} to {max(medians):.3g} times (medians), {np.min(factors):.3g} times for the worst seed",

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import plot
+from ...plot._style import LIMIT
 from .._failures import brief
 from .._table import Table, in_text
 from ._config import RestConfig
@@ -113,7 +114,7 @@ class RestResult:
         curves = {key: (trial.taus, trial.risks) for key, trial in trials.items()}
         plot.courses(risk, curves, ("training time τ", "risk / null risk"), f"{name}: flow to rest")
         risk.set_xscale("log")
-        gap.axhline(tolerance, color="black", linestyle=":", linewidth=1.2, label="tolerance")
+        gap.axhline(tolerance, color=LIMIT, linestyle=":", linewidth=1.2, label="tolerance")
         curves = {key: (np.arange(len(trial.gaps)), -trial.gaps) for key, trial in trials.items()}
         plot.courses(gap, curves, ("round", "−gap / Q"), f"{name}: optimality certificate", legend="lower left")
         # Room for the legend below the tolerance.
