@@ -50,6 +50,7 @@ PANELS = {
         plot.prediction(axes, X, X, "theory", ""),
     ),
     "risk_curves": lambda axes: plot.risk_curves(axes, X, dict.fromkeys(NAMES, X), X, (X, X)),
+    "risk_curves without an interval": lambda axes: plot.risk_curves(axes, X, dict.fromkeys(NAMES, X), X),
     "gap_curves": lambda axes: plot.gap_curves(axes, X, dict.fromkeys(NAMES, X), "gap", X),
     "signed_gap_curves": lambda axes: plot.signed_gap_curves(
         axes, X, dict.fromkeys(NAMES, X), "gap", dict.fromkeys(NAMES, X), X, ""

@@ -16,14 +16,15 @@ def risk_curves(
     taus: ArrayLike,
     finite: Mapping[str, ArrayLike],
     limit: ArrayLike,
-    interval: tuple[ArrayLike, ArrayLike],
+    interval: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> None:
-    """Risk against training time: a coloured curve per finite model, and the limit in black with its error band.
+    """Risk against training time: a coloured curve per finite model, the limit in black, its error band if any.
 
     **Arguments:** the axes; the times `[saves]`; per finite model its name with its risks `[saves]`; the limit's risks
-    `[saves]`, and the ends of their confidence interval, `[saves]` each.
+    `[saves]`, and the ends of their confidence interval, `[saves]` each, or None.
     """
-    axes.fill_between(taus, *interval, color=LIMIT, alpha=0.2, linewidth=0, label="95 % interval of the PDE")
+    if interval is not None:
+        axes.fill_between(taus, *interval, color=LIMIT, alpha=0.2, linewidth=0, label="95 % interval of the PDE")
     for colour, (name, risk) in zip(colours(len(finite)), finite.items(), strict=True):
         axes.plot(taus, risk, color=colour, marker="o", markersize=3.5, linewidth=1.4, label=name)
     axes.plot(taus, limit, color=LIMIT, linestyle="--", linewidth=1.8, label="PDE (limit)")
