@@ -68,8 +68,8 @@ def cubature(
     value and gradient serves both particles of a pair that the encoder's reflection maps to each other. The error is
     at least that of the base. A prompt that the pilot fits exactly has no features. Not for `jit`.
 
-    Good values: errors of at most 3e-3 of the labels', and particles of many dimensions. There it needs the fewest head
-    evaluations of all methods that benchmarks/work_precision.py compares.
+    Good values: errors of at most 3e-3 of the labels'. There it needs the fewest evaluations of heads and the fewest
+    seconds of all methods that benchmarks/work_precision.py compares.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
     instance("pilot", pilot, FlowSolution, "a solution of wgf.flow")

@@ -30,8 +30,8 @@ class EqualEighths(diffrax.AbstractERK):
     \( a_{ij} = a_{9-j,\,9-i} \), by which the costates of a solve that is differentiated follow the same method
     backward in depth, with stages at the same times. So gradients are of order 4 too, and the field at each particle is
     that of its own depth. Its error estimate, against a method of order 2 at the same stages and the end of the step,
-    serves adaptive steps. Good values in depth: one step, for errors of the trained outputs of 3e-5 and
-    2e-4 of the labels' in the two problems of benchmarks/work_precision.py.
+    serves adaptive steps. Good values in depth: one step, for errors of the trained outputs of 4e-5 to
+    1e-4 of the labels' in the three problems of benchmarks/work_precision.py.
 
     **Source:** the order conditions of J. C. Butcher, *Numerical methods for ordinary differential equations* (2016),
     section 31; for costates W. W. Hager, *Runge–Kutta methods in optimal control and the transformed adjoint system*,
