@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import wgf
+from wgf.sharding._sharding import _check_divides
 
 SCRIPT = Path(__file__).parent / "sharded.py"
 
@@ -171,4 +172,4 @@ def test_errors_name_the_rule():
         with pytest.raises(ValueError, match="`distributed` must be auto or ADDRESS:PORT,PROCESSES,ID; got"):
             wgf.sharding.start_processes(text)
     with pytest.raises(ValueError, match="`prompts` must be a multiple of the mesh's 3 parts, to be cut evenly; got 4"):
-        wgf.sharding._check_divides("prompts", size=4, parts=3)
+        _check_divides("prompts", size=4, parts=3)

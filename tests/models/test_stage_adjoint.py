@@ -12,12 +12,14 @@ from helpers import Matrix, averaged, bound, regression, relative
 
 import wgf
 from wgf.measures import Staged, ThreeEighths
+from wgf.measures._staged import stage_nodes
+from wgf.models._stage_adjoint import StageAdjoint
 
 
 def constant(steps, solver=ThreeEighths()):  # noqa: B008 (an immutable module)
     """A linear limit whose law is the same at all depths: tokens and costates are exponentials."""
     matrix = 0.3 * jax.random.normal(jax.random.key(0), (3, 3))
-    nodes = len(wgf.measures._staged.stage_nodes(solver, steps)[0])
+    nodes = len(stage_nodes(solver, steps)[0])
     particles = jnp.broadcast_to(matrix, (nodes, 1, 3, 3))
     return matrix, wgf.AveragedODE(Matrix(3), Staged(particles, solver=solver, steps=steps))
 
@@ -40,6 +42,7 @@ def test_with_small_steps_it_is_the_adjoint_of_the_ode():
 def test_stages_that_share_a_node_are_kept_apart_and_the_others_are_empty():
     _, model = constant(2)
     found = model.discrete_adjoint(jnp.ones((1, 3, 2)), jnp.ones_like)
+    assert isinstance(found, StageAdjoint)
     # The end of the first step, and the start of the second.
     assert found.stage_tokens.shape == (7, 2, 1, 3, 2)
     filled = jnp.any(found.stage_costates != 0, axis=(2, 3, 4))
@@ -49,6 +52,7 @@ def test_stages_that_share_a_node_are_kept_apart_and_the_others_are_empty():
 def test_at_other_depths_it_is_that_of_the_nearest_node():
     _, model = constant(1, diffrax.Ralston())
     found = model.discrete_adjoint(jnp.ones((1, 3, 2)), jnp.ones_like)
+    assert isinstance(found, StageAdjoint)
     np.testing.assert_allclose(found.depths, [0, 2 / 3], rtol=1e-6)
     np.testing.assert_array_equal(found.costates(0.9), found.costates(2 / 3))
     np.testing.assert_array_equal(found.tokens(0.1), found.tokens(0.0))
