@@ -37,7 +37,7 @@ class RestConfig:
     """The weight decay lambda."""
     horizon: float = 10.0
     """The length of the flow to rest: tau ends at horizon / lambda."""
-    rounds: int = 32
+    rounds: int = 48
     """The most rounds of the conditional gradient."""
     round_length: float = 3.0
     """The length of the flow of one round, in units of 1 / lambda."""
