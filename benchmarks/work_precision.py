@@ -42,7 +42,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 import wgf
 from wgf.measures import EqualEighths, ThreeEighths
-from wgf.plot._style import CLOUD, LIMIT, LOCAL, colours
+from wgf.plot._style import ACCENT, CLOUD, LIMIT, LOCAL, colours
 
 LEVELS = (1e-2, 3e-3, 1e-3)
 PLAIN = "finite, i.i.d."
@@ -226,14 +226,17 @@ def _errors(found: dict) -> Iterable[str]:
 
 
 def line_styles(every: list[str]) -> dict[str, dict]:
-    """Colour, mark and dash of each variant: a scale from light to dark for the PDE's, dashes for the finite models."""
+    """Colour, mark and dash of each variant: a scale from light to dark for the PDE's, dashes for the finite models.
+
+    A scale has room for six colours that are told apart. The last of seven variants has one of its own.
+    """
     finite = [variant for variant in every if variant.startswith("finite")]
     others = [variant for variant in every if variant not in finite]
     pairs = [
-        *zip(others, colours(len(others)), strict=True),
+        *zip(others, [*colours(min(len(others), 6)), ACCENT], strict=False),
         *zip(finite, itertools.cycle((LOCAL, LIMIT)), strict=False),
     ]
-    marks = zip(pairs, itertools.cycle("os^Dv<>P"), strict=False)
+    marks = zip(pairs, itertools.cycle("os^Dv<P>X"), strict=False)
     return {
         variant: {"color": colour, "marker": mark, "ls": "--" if variant in finite else "-"}
         for (variant, colour), mark in marks

@@ -130,16 +130,7 @@ def certificate(
 
     **Source:** arXiv:2410.23610, section 4 and its optimality conditions.
     """
-    found, _ = certificate_and_values(
-        objective,
-        model,
-        key,
-        _some_depths(model) if depths is None else depths,
-        starts,
-        radius,
-        max_steps,
-        depths is None,
-    )
+    found, _ = certificate_and_values(objective, model, key, depths, starts, radius, max_steps, depths is None)
     return found
 
 
@@ -147,7 +138,7 @@ def certificate_and_values(
     objective: Objective,
     model: AbstractModel,
     key: PRNGKeyArray,
-    depths: ArrayLike | Sequence[float],
+    depths: ArrayLike | Sequence[float] | None,
     starts: int,
     radius: ArrayLike | None,
     max_steps: int,
@@ -161,7 +152,7 @@ def certificate_and_values(
     parts = jax.tree.leaves(model.measure.particles)
     model.check_finite()
     check_memory(each=sum(math.prod(leaf.shape[2:]) for leaf in parts), starts=starts)
-    depths = _check_depths(depths)
+    depths = _some_depths(model) if depths is None else _check_depths(depths)
     radius = _radius(model, radius)
     return _certificate(objective, model, key, depths, radius, starts, max_steps, discrete)
 
@@ -190,7 +181,7 @@ def _certificate(
 
 def _some_depths(model: AbstractModel) -> Float[Array, " depths"]:
     """At most eight of the measure's own depths, evenly spread."""
-    own = instance("model", model, AbstractModel, "a wgf.Transformer or a wgf.AveragedODE").measure.depths
+    own = model.measure.depths
     chosen = np.unique(np.linspace(0, own.shape[0] - 1, min(8, own.shape[0])).round().astype(int))
     return own[chosen]
 

@@ -13,6 +13,8 @@ CLOUD = "#8a8a8a"
 FAINT = "#b9c4cc"
 GROUPS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Blue, orange, green and purple of M. Okabe and K. Ito, which differ also without receptors of red or green light."""
+ACCENT = "#8b0000"
+"""A dark red for one more curve beside a scale of six `colours`, orange and black."""
 GLOBAL, LOCAL = GROUPS[:2]
 KINDS = (*GROUPS[1::-1], LIMIT)
 TITLE, SMALL = 11, 9
