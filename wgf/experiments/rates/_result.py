@@ -23,7 +23,7 @@ KINDS = ("output", "coupling", "risk", "objective")
 EXPONENTS = ("alpha", "beta", "gamma")
 _HEADS = (
     *("method", "L", "M", "output gap", "+-", "coupling", "risk gap", "Q gap"),
-    *("root(LM) output gap", "bias", "+-", ""),
+    *("root(LM) gap", "bias", "+-", ""),
 )
 _NAMES = {"flow": "gradient flow", "adam": "Adam", "adamw": "AdamW"}
 
@@ -107,19 +107,20 @@ class RatesResult:
         noise = ", ".join(f"{method} {noise.output:.1e}" for method, noise in self.noise.items())
         flow = self.noise["flow"]
         return [
-            "fits: a L^-alpha + b L^-beta M^-gamma [95 %, bootstrap over seeds]; below: forms of theory, a and b free",
+            "fits: a L^-alpha + b L^-beta M^-gamma [95 %, bootstrap over seeds];",
+            "    below: forms of theory, a and b free",
             "off by: root mean square of log(gap / fit) over the sizes; of a form: of log(gap / form)",
-            "p: probability of deviations this large from the scatter of the seeds alone; a form fits if p > 0.05",
+            "p: probability of such deviations from the scatter of the seeds alone; a form fits if p > 0.05",
             "trend: slope of log(gap / form) against log(L M); below 0 the gap falls faster than the form",
             f"gaps: root mean squares over {config.seeds} seeds, at tau = {config.tau:g} or after {config.updates} "
             f"updates; label RMS {self.label_rms:.3f}",
-            "coupling: distance from the limit's tracers; root(LM) output gap: the output gap times the root of L M",
+            "coupling: distance from the limit's tracers; root(LM) gap: output gap times the root of L M",
             "bias: share of the squared bias over seeds in the squared output gap; the rest is scatter",
             "+-: standard error of the number to its left",
             f"reference: {config.replicates} replicates x {config.reference} particles at each stage time; its RMS "
             "error, subtracted in square:",
-            f"    in outputs {noise}; of the flow in coupling {flow.coupling:.1e}, risk {flow.risk:.1e}, "
-            f"Q {flow.objective:.1e}",
+            f"    in outputs {noise}; of the flow in coupling {flow.coupling:.1e},",
+            f"    risk {flow.risk:.1e}, Q {flow.objective:.1e}",
         ]
 
     def arrays(self) -> dict[str, Any]:
