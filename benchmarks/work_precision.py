@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--results", type=output_folder, default=RESULTS, help="the folder to read from and write to")
     options = parser.parse_args()
     if options.quick and not options.problem:
-        options.problem = "P = 8"
+        options.problem = "attention"
     return options
 
 
