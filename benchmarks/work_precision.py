@@ -233,7 +233,7 @@ def line_styles(every: list[str]) -> dict[str, dict]:
     finite = [variant for variant in every if variant.startswith("finite")]
     others = [variant for variant in every if variant not in finite]
     pairs = [
-        *zip(others, [*colours(min(len(others), 6)), ACCENT], strict=False),
+        *zip(others, colours(min(len(others), 6)) + [ACCENT] * (len(others) > 6), strict=True),
         *zip(finite, itertools.cycle((LOCAL, LIMIT)), strict=False),
     ]
     marks = zip(pairs, itertools.cycle("os^Dv<P>X"), strict=False)

@@ -124,6 +124,17 @@ def test_features_are_what_particles_add_to_the_outputs(piloted):
         )
 
 
+@pytest.mark.parametrize("width", [2, 6, 8], ids=["less than a block", "whole blocks", "blocks and a rest"])
+def test_contributions_do_not_depend_on_the_blocks_of_particles(piloted, width, monkeypatch):
+    objective, law, pilot = piloted
+    model, particles = pilot.model_at(-1), law.staged(width, jax.random.key(1)).particles
+    fields = _fields(objective, model)
+    whole = _first_variations(objective, model.encoder, fields, particles)
+    monkeypatch.setattr("wgf.analysis._cubature._BLOCK", 3)
+    blocks = _first_variations(objective, model.encoder, fields, particles)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound(1e-13, 1e-6)), whole, blocks)
+
+
 def test_weights_are_a_law_shared_by_pairs(reweighted):
     weights = reweighted[1].weights
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=bound(1e-12, 1e-5))

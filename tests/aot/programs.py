@@ -8,6 +8,7 @@ import optax
 from helpers import Matrix, averaged, encoders
 
 import wgf
+from wgf.analysis._cubature import _contributions
 from wgf.flows._problem import initial_value_problem
 from wgf.flows._run.segment import advance, begin
 from wgf.models._padding import pad
@@ -199,6 +200,25 @@ def trajectories_and_first_variation():
 def certificate():
     options = {"key": KEY, "starts": 4, "max_steps": 10}
     return lambda *args: wgf.analysis.certificate(*args, **options), OBJECTIVE, spectral()
+
+
+@program("certificate of stages")
+def certificate_of_stages():
+    function, objective, _ = certificate()
+    return function, objective, staged()
+
+
+@program("contributions of tracers")
+def contributions_of_tracers():
+    def contributions(objective, pilot, base):
+        pilot = eqx.tree_at(lambda solution: solution.taus, pilot, TAUS)
+        return _contributions(objective, pilot, base.particles, True)
+
+    # More than a block of them, and a rest.
+    base = wgf.measures.Gaussian(ENCODER, 1.0, wgf.measures.SignPairs()).staged(
+        600, KEY, solver=wgf.measures.ThreeEighths()
+    )
+    return contributions, OBJECTIVE, solved(staged()), base
 
 
 @program("initial samples")

@@ -27,7 +27,8 @@ PROGRAMS = [
     *("flow of attention, tracers", "flow of replicates"),
     *("flow by Chebyshev", "flow by Rosenbrock", "flow with noise"),
     *("flow on a grid at a temperature", "flow of a plain module", "part of a run", "depth solved adaptively"),
-    *("training", "trajectories and first variation", "certificate", "initial samples", "prompts"),
+    *("training", "trajectories and first variation", "certificate", "certificate of stages"),
+    *("contributions of tracers", "initial samples", "prompts"),
     *("gap to one limit", "gap with tracers", "gap to replicates", "divergences"),
     *("one-layer Transformer", "canonical model", "residual Transformer"),
 ]

@@ -35,7 +35,7 @@ def errors(steps):
 
 def test_with_small_steps_it_is_the_adjoint_of_the_ode():
     few, many = errors(2), errors(8)
-    assert max(many) < bound(2e-3, 2e-3)
+    assert max(many) < 2e-3
     assert all(fine < coarse / 3 for fine, coarse in zip(many, few, strict=True)), (few, many)
 
 
@@ -58,16 +58,20 @@ def test_at_other_depths_it_is_that_of_the_nearest_node():
     np.testing.assert_array_equal(found.tokens(0.1), found.tokens(0.0))
 
 
-def test_its_pairing_works_under_jit_and_has_derivatives(key):
+def test_its_first_variation_has_its_derivative_also_under_jit(key):
     prompts = regression(key, batch=3)
     encoder = averaged(prompts.token_dim)
     model = wgf.AveragedODE(encoder, wgf.measures.Gaussian(encoder, 0.7).staged(2, key, solver=ThreeEighths()))
     variation = wgf.Objective(prompts, 1e-2).first_variation(model, discrete=True)
     particle = encoder.sample(key, ())
-    plain, compiled = (
-        call(lambda p: variation(p, 1 / 3))(particle) for call in (jax.grad, lambda f: jax.jit(jax.grad(f)))
+    way, step = encoder.sample(jax.random.key(5), ()), bound(1e-5, 1e-2)
+    ahead, behind = (
+        variation(jax.tree.map(lambda x, d, sign=sign: x + sign * step * d, particle, way), 1 / 3) for sign in (1, -1)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound(1e-12, 1e-5)), plain, compiled)
+    for grad in (jax.grad, lambda f: jax.jit(jax.grad(f))):
+        slope = jax.tree.map(jnp.vdot, grad(lambda p: variation(p, 1 / 3))(particle), way)
+        expected = (ahead - behind) / (2 * step)
+        np.testing.assert_allclose(sum(jax.tree.leaves(slope)), expected, rtol=bound(1e-7, 1e-2))
 
 
 def test_the_end_of_the_adjoint_is_a_function(unchecked):

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._backend.precision import Module
 from .._checks import at_least, flag, instance, positive
 from .._display.datasets import Dataset, dataset, version_text
 from .._display.table import Column, Tabled
@@ -19,14 +18,12 @@ from .._display.text import last
 from .._finite import finite_rows
 from ..flows import FlowSolution
 from ..flows._solution import along
-from ..measures import AbstractMeasure, Eulerian
 from ..models import AbstractModel, Transformer
 from ..transport import Excess
-from ._excess import Clouds, fill_clouds, sinkhorn_excess
 from ._noise import GAPS, Noise, Resolved, default_epsilon, mean_square, noise as noise_of
-from ._pairs import Distances, onto, own_tracers, pairs_of
-from ._potentials import carry_potentials
+from ._pairs import Distances, onto, pairs_of
 from ._replicates import Replicates
+from ._unpaired import unpaired_excess
 
 # Objective, risk, and outputs or their root mean square.
 _Scalars = tuple[Array, Array, Array]
@@ -231,7 +228,7 @@ def gap(
     gaps = (
         _differences(*scalars, finite.prompt_weights),
         _distances(finite.models, reference.models, **options),
-        _unpaired(finite.models, limit, **options) if unpaired else None,
+        unpaired_excess(finite.models, limit, **options) if unpaired else None,
     )
     measures = [(m.particles, m.weights) for s in (finite, reference) for m in (s.models.measure, *s.models.tracers)]
     # Back to the devices of the other gaps.
@@ -276,56 +273,3 @@ def _distances(
         return None
     pairs, epsilon = onto(mesh, (pairs, epsilon))
     return pairs.distances(epsilon, most_depths, mesh)
-
-
-class _Compared(Module):
-    """What an unpaired divergence compares: the clouds of the finite model, of the limit, and its tracers of it."""
-
-    finite: AbstractMeasure
-    limit: AbstractMeasure
-    tracers: AbstractMeasure | None
-    epsilon: Array
-
-
-def _unpaired(
-    finite: AbstractModel,
-    limit: FlowSolution | Replicates,
-    *,
-    epsilon: Array,
-    most_depths: int,
-    mesh: Mesh | None,
-) -> Excess:
-    """The divergence of the two clouds with its noise floor."""
-    reference = limit.pooled.models if isinstance(limit, Replicates) else limit.models
-    count = limit.count if isinstance(limit, Replicates) else None
-    own = own_tracers(finite, reference)
-    if own is None and isinstance(reference.measure, Eulerian):
-        raise ValueError(
-            "`limit` lives on a grid, so it has no samples. Pass the flow of `limit.with_tracers(finite)`."
-        )
-    compared = onto(mesh, _Compared(finite.measure, reference.measure, own, epsilon))
-    return _transports(_fill(compared, most_depths), compared.limit, compared.epsilon, count, mesh)
-
-
-@eqx.filter_jit
-def _fill(compared: _Compared, most_depths: int) -> Clouds:
-    """The finite model's clouds at each saved τ: all that depends on its depth and width."""
-    limit_width = compared.limit.weights.shape[-1]
-
-    def at_tau(finite, tracers):
-        return fill_clouds(finite, tracers, limit_width=limit_width, most_depths=most_depths)
-
-    return eqx.filter_vmap(at_tau)(compared.finite, compared.tracers)
-
-
-@eqx.filter_jit
-def _transports(
-    clouds: Clouds, limit: AbstractMeasure, epsilon: Array, replicates: int | None, mesh: Mesh | None
-) -> Excess:
-    """The excess at each saved τ."""
-
-    def at_tau(initial, compared):
-        clouds, limit = compared
-        return sinkhorn_excess(clouds, limit, replicates, epsilon=epsilon, initial=initial, mesh=mesh)
-
-    return carry_potentials(at_tau, (clouds, limit))
