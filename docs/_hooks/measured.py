@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-CELLS = [(unit, error) for unit in ("evaluations", "seconds") for error in (1e-2, 3e-3, 1e-3)]
+LEVELS = {"1e-2": 1e-2, "3e-3": 3e-3, "1e-3": 1e-3}
 BASE = "finite, i.i.d."
 
 _MARK = re.compile(r"^<!-- results: (\w+)(?:, (.+))? -->$", re.MULTILINE)
@@ -105,23 +105,27 @@ def precision(report: dict) -> str:
     """What each way of sampling costs for an error, in evaluations of heads and in seconds, and how many times less."""
     parts = []
     for name, found in report.items():
-        ladders: dict[str, list[dict]] = {}
+        ladders: dict[str, list[dict]] = {run["variant"]: [] for run in found["runs"]}
         for run in sorted(found["runs"], key=lambda run: run["evaluations"]):
-            ladders.setdefault(run["variant"], []).append(run)
-        costs = {
-            variant: [cost_at([(run[unit], run["error"]) for run in runs], error) for unit, error in CELLS]
-            for variant, runs in ladders.items()
-        }
-        rows = [
-            [variant, *(_saving(*pair) for pair in zip(row, costs[BASE], strict=True))]
-            for variant, row in costs.items()
-        ]
-        columns = ["variant", *(f"{unit}, {error:.0e}".replace("e-0", "e-") for unit, error in CELLS)]
+            ladders[run["variant"]].append(run)
         errors = ", ".join(
             f"{key.replace('_', ' ')} {value:.1e}" for key, value in found["reference"].items() if key.endswith("error")
         )
-        parts += [about(found["reference"]), f"## {name}", table(columns, rows), f"Reference: {errors}."]
+        costs = [f"*{unit}*\n\n{_costs(ladders, unit)}" for unit in ("evaluations", "seconds")]
+        parts += [about(found["reference"]), f"## {name}", *costs, f"Reference: {errors}."]
     return "\n\n".join(parts)
+
+
+def _costs(ladders: dict[str, list[dict]], unit: str) -> str:
+    """What each variant costs for each error."""
+    costs = {
+        variant: [cost_at([(run[unit], run["error"]) for run in runs], error) for error in LEVELS.values()]
+        for variant, runs in ladders.items()
+    }
+    rows = [
+        [variant, *(_saving(*pair) for pair in zip(row, costs[BASE], strict=True))] for variant, row in costs.items()
+    ]
+    return table(["variant", *LEVELS], rows)
 
 
 def _saving(cost: float | None, base: float | None) -> str | None:
