@@ -4,34 +4,33 @@
 
 Variants of the same gradient, called in turn so that other work on the machine hits them alike:
 
-- wgf: `wgf.velocity`;
-- spread: the same on a device a core, each with its own prompts and the loops of its own program on its own core;
+- wgf: `wgf.velocity`, a plain call: one device, no flags;
+- spread: the same in a process of its own, where each core is a device with its own prompts and the loops of its own
+  program, compiled for vectors of 512 bits (`_spread.py`);
 - naive: JAX, `vmap` over prompts of `vmap` over particles;
 - einsum: JAX, one einsum for each step of the attention;
 - torch: the same einsums in eager PyTorch (left out where PyTorch is not installed);
 - compiled: the same after `torch.compile` (left out where that fails).
 
 Before they are timed, gradients are compared, and before each timed call a variant is called once: the threads of
-the one before may still wait for work. JAX compiles for vectors of 512 bits, and sees as many devices as cores, where
-XLA_FLAGS does not say otherwise. Ratios are to the faster of the first two.
+the one before may still wait for work. Ratios are to the plain call.
 Errors in float32 against float64 are shown as well, for particles scaled up: geometric means over six draws.
-`floor/wgf`: the seconds that the arithmetic alone takes at the machine's measured
-rates, as a share of what `wgf` takes. All goes to a JSON file, with versions, machine, commit and date; with `--sizes`
-into the one that is there, in the place of older runs.
+`floor/wgf`: the seconds that the arithmetic alone takes at the machine's measured rates, as a share of what the faster
+of the first two takes. All goes to a JSON file, with versions, machine, commit and date; with `--sizes` into the one
+that is there, in the place of older runs.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import math
-import os
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-# JAX reads it when it starts. The processor's own width; XLA's default is 256, on processors that do 512 as fast.
-os.environ.setdefault(
-    "XLA_FLAGS", f"--xla_cpu_prefer_vector_width=512 --xla_force_host_platform_device_count={os.cpu_count()}"
-)
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +46,15 @@ except ImportError:
     torch = None
 
 # L, M, B, D, N+1, k
-SIZES = [(8, 64, 64, 5, 9, 2), (16, 256, 64, 5, 9, 2), (16, 1024, 128, 5, 9, 2), (8, 32, 16, 17, 65, 8)]
+SIZES = [
+    (8, 64, 64, 5, 9, 2),
+    (16, 256, 64, 5, 9, 2),
+    (16, 1024, 128, 5, 9, 2),
+    (8, 32, 16, 17, 65, 8),
+    (4, 32, 16, 64, 64, 16),
+]
 QUICK = [(2, 8, 4, 5, 9, 2), (2, 4, 2, 17, 65, 8)]
 DECAY = 1e-3
-# Where each core has a device of its own, XLA need not cut loops for several.
-WHOLE_LOOPS = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
 
 
 def main():
@@ -125,16 +128,19 @@ def run(size: tuple[int, ...], dtype: str, repeats: int, rates: dict[str, float]
             compiled = jax.jit(velocity).lower(objective, model).compile()
             compile_seconds[name] = round(time.perf_counter() - start, 2)
             variants[name] = functools.partial(compiled, objective, model)
-        variants |= spread_velocity(objective, model) | torch_velocities(objective, model)
+        variants |= torch_velocities(objective, model)
         results = {name: jax.tree.leaves(jax.block_until_ready(variant())) for name, variant in variants.items()}
-        differences = {name: difference(result, results["naive"]) for name, result in results.items()}
-        seconds = timings(variants, repeats)
+        timers = {name: functools.partial(seconds_of, variant) for name, variant in variants.items()}
+        with spread_velocity(size, dtype) as (result, timer):
+            if timer is not None:
+                results["spread"], timers["spread"] = result, timer
+            differences = {name: difference(result, results["naive"]) for name, result in results.items()}
+            seconds = in_turn(timers, repeats)
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
-    ours = min(medians["wgf"], medians.get("spread", np.inf))
-    ratios = {name: round(median / ours, 2) for name, median in medians.items()}
-    shown = "  ".join(f"{name} x{ratio:.1f}" for name, ratio in ratios.items())
-    share = floor(size, dtype, rates) / ours
-    print(f"{size} {dtype}: {1e3 * ours:.1f} ms  {shown}  floor/wgf {share:.2f}", flush=True)
+    ratios = {name: round(median / medians["wgf"], 2) for name, median in medians.items()}
+    shown = "  ".join(f"{name} x{ratio:.2f}" for name, ratio in ratios.items())
+    share = floor(size, dtype, rates) / min(medians["wgf"], medians.get("spread", np.inf))
+    print(f"{size} {dtype}: {1e3 * medians['wgf']:.1f} ms  {shown}  floor/wgf {share:.2f}", flush=True)
     limit = 1e-4 if dtype == "float32" else 1e-12
     if max(differences.values()) > limit:
         raise RuntimeError(f"the variants' gradients must agree to {limit}; got differences {differences}.")
@@ -152,14 +158,24 @@ def run(size: tuple[int, ...], dtype: str, repeats: int, rates: dict[str, float]
 
 def timings(variants: dict, repeats: int) -> dict[str, list[float]]:
     """Seconds of each call, the variants in turn."""
-    seconds = {name: [] for name in variants}
+    return in_turn({name: functools.partial(seconds_of, variant) for name, variant in variants.items()}, repeats)
+
+
+def in_turn(timers: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """The seconds that each timer says, the timers in turn."""
+    seconds = {name: [] for name in timers}
     for _ in range(repeats):
-        for name, variant in variants.items():
-            jax.block_until_ready(variant())
-            start = time.perf_counter()
-            jax.block_until_ready(variant())
-            seconds[name].append(time.perf_counter() - start)
+        for name, timer in timers.items():
+            seconds[name].append(timer())
     return seconds
+
+
+def seconds_of(variant: Callable) -> float:
+    """The seconds of a call that follows another."""
+    jax.block_until_ready(variant())
+    start = time.perf_counter()
+    jax.block_until_ready(variant())
+    return time.perf_counter() - start
 
 
 def errors(size: tuple[int, ...], draws: int) -> list[dict]:
@@ -251,15 +267,27 @@ VELOCITIES = {
 }
 
 
-def spread_velocity(objective, model) -> dict:
-    """The velocity with the prompts spread over all devices, as a function without arguments; left out on one."""
-    if jax.device_count() == 1 or objective.prompts.batch % jax.device_count():
-        return {}
-    mesh = wgf.sharding.mesh(prompts=jax.device_count())
-    objective, model = wgf.sharding.shard((objective, model), mesh)
-    with jax.set_mesh(mesh):
-        compiled = jax.jit(wgf.velocity).lower(objective, model).compile(compiler_options=WHOLE_LOOPS)
-    return {"spread": functools.partial(compiled, objective, model)}
+@contextlib.contextmanager
+def spread_velocity(size: tuple[int, ...], dtype: str) -> Iterator[tuple[list, Callable[[], float] | None]]:
+    """The velocity and a timer of a process in which each core is a device; None where it cannot be spread so."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "velocity.npz")
+        asked = json.dumps({"size": size, "dtype": dtype, "result": str(result)})
+        command = [sys.executable, Path(__file__).with_name("_spread.py"), asked]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            is_spread = json.loads(process.stdout.readline()) is not None
+
+            def timer() -> float:
+                process.stdin.write("\n")
+                process.stdin.flush()
+                return float(process.stdout.readline())
+
+            if is_spread:
+                with np.load(result) as arrays:
+                    yield list(arrays.values()), timer
+            else:
+                yield [], None
+            process.stdin.close()
 
 
 def torch_velocities(objective, model, device: str = "cpu") -> dict:

@@ -51,6 +51,8 @@ def test_rhs(tmp_path):
     for run in report["runs"]:
         limit = 1e-4 if run["dtype"] == "float32" else 1e-12
         assert 0 < max(run["difference_from_naive"].values()) < limit
+        cores = os.cpu_count()
+        assert ("spread" in run["median_seconds"]) == (cores > 1 and run["size"]["B"] % cores == 0)
 
 
 @pytest.mark.slow

@@ -49,14 +49,14 @@ def forecast(report: dict) -> str:
 
 
 def right_hand_side(report: dict) -> str:
-    """Milliseconds of `wgf`, and times of the others relative to the faster of its two columns."""
+    """Milliseconds of `wgf` called in two ways, and times of the others relative to the plain call."""
     others = {
         "naive": "JAX, nested `vmap`",
         "einsum": "JAX, `einsum`",
         "torch": "PyTorch",
         "compiled": "`torch.compile`",
     }
-    columns = ["L, M, B", "D, N+1, k", "precision", "wgf", "wgf, a device per core", *others.values()]
+    columns = ["L, M, B", "D, N+1, k", "precision", "wgf, plain call", "wgf, a device per core", *others.values()]
     rows = []
     for run in report["runs"]:
         size, ratios = run["size"], run["ratio_to_wgf"]

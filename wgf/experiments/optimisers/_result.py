@@ -132,9 +132,11 @@ class OptimisersResult:
             apart,
             {name: (run.risk.mean(1), run.apart.mean(1)) for name, run in self.long_runs.items()},
             ("risk R", "distance of outputs (RMS)"),
-            "From the flow, at equal risk",
+            "The same: from the flow, at equal risk",
             backwards=True,
         )
+        # The panel beside it has the same colours. Here every corner holds a curve.
+        apart.get_legend().remove()
 
 
 def _order_row(name: str, theory: str, order: Order) -> list[str]:
