@@ -10,7 +10,7 @@ from ott.geometry.pointcloud import PointCloud
 from ott.tools.sinkhorn_divergence import sinkhorn_divergence as ott_divergence
 
 from wgf.transport import conditional_divergence, sinkhorn_divergence
-from wgf.transport._gibbs import exponents
+from wgf.transport._gibbs import gibbs
 
 N, M, DIM = 32, 16, 3
 
@@ -118,7 +118,7 @@ def test_a_batch_takes_one_branch_for_all_and_has_the_values_of_its_members():
     np.testing.assert_allclose(batch.value, [compare(*pair, jnp.float32(0.5)).value for pair in (near, far)], rtol=2e-3)
 
     def kernel(x, y):
-        return exponents(x, y, jnp.zeros(N, x.dtype), jnp.zeros(M, x.dtype), jnp.float32(0.5))
+        return gibbs(x, y, jnp.zeros(N, x.dtype), jnp.zeros(M, x.dtype), jnp.float32(0.5))
 
     text = str(jax.make_jaxpr(jax.vmap(kernel))(x, y))
     assert "cond[" in text, text

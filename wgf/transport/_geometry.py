@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 from ott.geometry.pointcloud import PointCloud
 
 from .._backend.precision import full_precision
-from ._gibbs import Gibbs, exponents, in_rows, square_distances
+from ._gibbs import Gibbs, in_rows, of_exponents, square_distances
 from ._memory import by_platform
 
 _Out = TypeVar("_Out")
@@ -54,11 +54,10 @@ class GibbsPointCloud(PointCloud):
         def sums(geometry):
             rows = geometry._batch_size if axis == 1 else -(-geometry._batch_size * len(x) // len(y))
 
-            def block(x):
-                z = exponents(x, y, jnp.zeros_like(x[:, 0]), h, eps)
+            def log_sums(z):
                 return jax.nn.logsumexp(z, axis=1, b=None if vec is None else vec[None], return_sign=True)
 
-            return in_rows(block, x, rows)
+            return in_rows(lambda x: of_exponents(log_sums, x, y, jnp.zeros_like(x[:, 0]), h, eps), x, rows)
 
         logs, signs = self.on_device(sums)
         return eps * logs, signs

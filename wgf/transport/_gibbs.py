@@ -23,28 +23,29 @@ _COORDINATES = 8
 
 def gibbs(x: Array, y: Array, f: Array, g: Array, epsilon: ArrayLike) -> Float[Array, "n m"]:
     """The kernel's entries, kept finite even at points of weight 0, whose potentials no marginal bounds."""
-    z = exponents(x, y, f, g, epsilon)
-    return jnp.exp(jnp.minimum(z, jnp.log(jnp.finfo(z.dtype).max) / 2))
+    most = jnp.log(jnp.finfo(x.dtype).max) / 2
+    return of_exponents(lambda z: jnp.exp(jnp.minimum(z, most)), x, y, f, g, epsilon)
 
 
-def exponents(x: Array, y: Array, f: Array, g: Array, epsilon: ArrayLike) -> Float[Array, "n m"]:
-    r"""\( (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \), by one matrix product if that is exact enough.
+def of_exponents(compute: Callable[[Array], _Out], x: Array, y: Array, f: Array, g: Array, epsilon: ArrayLike) -> _Out:
+    r"""`compute(z)` of the exponents \( z_{ij} = (f_i + g_j - \|x_i - y_j\|^2) / \varepsilon \).
 
-    The product rounds squared distances by \( \max(\|x\|^2, \|y\|^2) \) times the spacing of numbers, which must be
-    small compared with ε. Otherwise the squared distances are computed from differences, which is exact to all digits
-    but more expensive.
+    They are computed by one matrix product if that is exact enough. The product rounds squared distances by
+    \( \max(\|x\|^2, \|y\|^2) \) times the spacing of numbers, which must be small compared with ε. Otherwise the
+    squared distances are computed from differences, which is exact to all digits but more expensive. XLA fuses either
+    way with an elementwise `compute`: one pass over the entries.
     """
     x_squares, y_squares = jnp.sum(x**2, axis=1), jnp.sum(y**2, axis=1)
     rounding = jnp.finfo(x.dtype).eps * jnp.maximum(jnp.max(x_squares), jnp.max(y_squares))
 
     def by_products(_):
         products = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-        return 2 * products + (f - x_squares)[:, None] + (g - y_squares)[None, :]
+        return compute((2 * products + (f - x_squares)[:, None] + (g - y_squares)[None, :]) / epsilon)
 
     def by_differences(_):
-        return f[:, None] + g[None, :] - square_distances(x, y)
+        return compute((f[:, None] + g[None, :] - square_distances(x, y)) / epsilon)
 
-    return jax.lax.cond(anywhere(rounding > _ROUNDING * epsilon), by_differences, by_products, None) / epsilon
+    return jax.lax.cond(anywhere(rounding > _ROUNDING * epsilon), by_differences, by_products, None)
 
 
 def square_distances(x: Array, y: Array) -> Float[Array, "n m"]:
