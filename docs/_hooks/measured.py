@@ -54,7 +54,7 @@ def right_hand_side(report: dict) -> str:
         "naive": "JAX, nested `vmap`",
         "einsum": "JAX, `einsum`",
         "torch": "PyTorch",
-        "compiled": "`torch.compile`",
+        "compiled": "PyTorch, compiled",
     }
     columns = ["L, M, B", "D, N+1, k", "precision", "wgf, plain call", "wgf, a device per core", *others.values()]
     rows = []
