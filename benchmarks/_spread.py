@@ -2,8 +2,8 @@
 
     _spread.py '{"size": [8, 64, 64, 5, 9, 2], "dtype": "float32", "result": "velocity.npz"}'
 
-It writes the velocity's arrays to the file `result`, prints a line, and then answers each line of its input with the
-seconds of a call. It prints `null` and ends where prompts cannot be spread evenly, or there is one core.
+It writes the velocity's arrays to the file `result`, prints `true`, and then answers each line of its input with the
+seconds of a call. It prints `false` and ends if there is one core, or if the cores do not divide the prompts.
 """
 
 import json
@@ -33,14 +33,14 @@ def main(size: list[int], dtype: str, result: str) -> None:
         objective, model = problem(tuple(size))
         cores = jax.device_count()
         if cores == 1 or objective.prompts.batch % cores:
-            print("null", flush=True)
+            print("false", flush=True)
             return
         mesh = wgf.sharding.mesh(prompts=cores)
         objective, model = wgf.sharding.shard((objective, model), mesh)
         with jax.set_mesh(mesh):
             compiled = jax.jit(wgf.velocity).lower(objective, model).compile(compiler_options=WHOLE_LOOPS)
         np.savez(result, *jax.tree.leaves(compiled(objective, model)))
-        print(json.dumps(os.environ["XLA_FLAGS"].strip()), flush=True)
+        print("true", flush=True)
         for _ in sys.stdin:
             jax.block_until_ready(compiled(objective, model))
             start = time.perf_counter()

@@ -269,13 +269,13 @@ VELOCITIES = {
 
 @contextlib.contextmanager
 def spread_velocity(size: tuple[int, ...], dtype: str) -> Iterator[tuple[list, Callable[[], float] | None]]:
-    """The velocity and a timer of a process in which each core is a device; None where it cannot be spread so."""
+    """The velocity and a timer of a process in which each core is a device; no timer if cores do not divide prompts."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "velocity.npz")
         asked = json.dumps({"size": size, "dtype": dtype, "result": str(result)})
         command = [sys.executable, Path(__file__).with_name("_spread.py"), asked]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            is_spread = json.loads(process.stdout.readline()) is not None
+            is_spread = json.loads(process.stdout.readline())
 
             def timer() -> float:
                 process.stdin.write("\n")
@@ -287,7 +287,6 @@ def spread_velocity(size: tuple[int, ...], dtype: str) -> Iterator[tuple[list, C
                     yield list(arrays.values()), timer
             else:
                 yield [], None
-            process.stdin.close()
 
 
 def torch_velocities(objective, model, device: str = "cpu") -> dict:

@@ -122,3 +122,10 @@ def test_a_batch_takes_one_branch_for_all_and_has_the_values_of_its_members():
 
     text = str(jax.make_jaxpr(jax.vmap(kernel))(x, y))
     assert "cond[" in text, text
+
+
+def test_a_kernel_is_made_within_the_branches_so_that_one_pass_makes_it():
+    x, y = groups(3)
+    program = jax.make_jaxpr(gibbs)(x, y, jnp.zeros(N, x.dtype), jnp.zeros(M, x.dtype), jnp.float32(0.5))
+    whole = [eqn.primitive.name for eqn in program.eqns if any(var.aval.shape == (N, M) for var in eqn.outvars)]
+    assert whole == ["cond"], program

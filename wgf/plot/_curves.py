@@ -98,12 +98,12 @@ def courses(
     title: str,
     *,
     backwards: bool = False,
-    legend: str = "best",
+    legend: str | None = "best",
 ) -> None:
     """Curves on a log scale, a colour per group.
 
     **Arguments:** the axes; per group its name with x and y, `[points]` each; the labels of x and y; the title; whether
-    x has a log scale that decreases to the right, as for a risk; the place of the legend.
+    x has a log scale that decreases to the right, as for a risk; the place of the legend, None for no legend.
     """
     for colour, (name, (x, y)) in zip(distinct(len(groups)), groups.items(), strict=True):
         shown = np.where(np.asarray(y) > 0, y, np.nan)

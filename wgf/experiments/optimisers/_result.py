@@ -134,9 +134,8 @@ class OptimisersResult:
             ("risk R", "distance of outputs (RMS)"),
             "The same: from the flow, at equal risk",
             backwards=True,
+            legend=None,  # that of the panel beside it
         )
-        # The panel beside it has the same colours. Here every corner holds a curve.
-        apart.get_legend().remove()
 
 
 def _order_row(name: str, theory: str, order: Order) -> list[str]:
