@@ -1,9 +1,21 @@
 """Runs that keep their parts, and are read again."""
 
+import dataclasses
+
 import numpy as np
 from helpers import check_texts
 
-from wgf.experiments import Parts
+from wgf.experiments import Parts, load, save
+
+
+class FinishedParts(Parts):
+    """The parts of a finished run: none is computed."""
+
+    def part(self, name, compute, **options):
+        def refused():
+            raise AssertionError(f"the part {name!r} is computed anew")
+
+        return super().part(name, refused, **options)
 
 
 def run_with_parts(experiment, config, folder):
@@ -12,16 +24,25 @@ def run_with_parts(experiment, config, folder):
 
 
 def check_read_again(experiment, result, folder):
-    """The parts alone give the same result bit for bit: the arrays, the table, the figure."""
-    again = experiment.run(result.config, parts=Parts(folder, result.config, only_read=True))
-    found, expected = again.arrays(), result.arrays()
-    assert list(found) == list(expected)
+    """The parts alone, and `result.npz` alone, give the same result bit for bit: the arrays, the table, the figure."""
+    check_same(experiment.run(result.config, parts=FinishedParts(folder, result.config)), result)
+    place = folder / "saved"
+    save("name", dataclasses.replace(result, config=dataclasses.replace(result.config, out=place)))
+    for other in ("config.json", "name.png", "table.txt"):
+        (place / other).unlink()
+    check_same(load(place), result)
+
+
+def check_same(found, result):
+    """Two results are the same bit for bit, and the figure of the first can be read."""
+    arrays, expected = found.arrays(), result.arrays()
+    assert list(arrays) == list(expected)
     for name, array in expected.items():
-        found_array, array = np.asarray(found[name]), np.asarray(array)
+        found_array, array = np.asarray(arrays[name]), np.asarray(array)
         assert found_array.dtype == array.dtype, name
         np.testing.assert_array_equal(found_array, array, err_msg=name)
-    assert again.table() == result.table()
-    assert again.failures == result.failures == ()
-    figure = again.figure()
+    assert found.table() == result.table()
+    assert found.failures == result.failures == ()
+    figure = found.figure()
     assert len(figure.axes) == len(result.figure().axes)
     check_texts(figure)

@@ -148,20 +148,6 @@ def test_a_run_goes_on_where_a_part_holds_what_no_file_can(tmp_path, capsys):
     assert "cannot be kept). The run goes on" in capsys.readouterr().err
 
 
-def test_parts_that_are_only_read_are_never_computed(tmp_path, compute):
-    with pytest.raises(ValueError, match=f"{tmp_path} does not hold the part 'a part' of a finished run"):
-        Parts(tmp_path, CONFIG, only_read=True).part("a part", compute)
-    assert compute.calls == 0
-
-
-def test_parts_of_another_machine_can_be_read(tmp_path, compute, monkeypatch):
-    about = _parts.about
-    with monkeypatch.context() as patch:
-        patch.setattr(_parts, "about", lambda config: about(config) | {"device": "tpu: v9", "sources": "0123"})
-        Parts(tmp_path, CONFIG).part("a part", compute)
-    assert Parts(tmp_path, CONFIG, only_read=True).part("a part", compute)["call"] == 1
-
-
 def test_in_the_end_the_parts_of_this_run_alone_stay(tmp_path, compute):
     Parts(tmp_path, CONFIG).part("of an earlier release", compute)
     parts = Parts(tmp_path, CONFIG)

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,16 +9,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import wgf
 from wgf import cli
-from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, Progress
+from wgf._storage import tree
+from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, Progress, load
 from wgf.experiments._table import Table, in_text
 
 
+@dataclasses.dataclass(frozen=True)
 class Shown:
     """A result of one part, with a table."""
 
-    def __init__(self, config, number):
-        self.config, self.number = config, number
+    config: LimitConfig
+    number: Any
 
     def tables(self):
         return (
@@ -50,6 +55,7 @@ def computed(monkeypatch, tmp_path):
             return Shown(config, progress.run("the part", compute, config))
 
     monkeypatch.setitem(EXPERIMENTS, "limit", Experiment(LimitConfig, run, keeps_parts=True))
+    monkeypatch.setattr(tree, "_PACKAGES", (*tree._PACKAGES, Shown.__module__.partition(".")[0]))
     monkeypatch.chdir(tmp_path)
     return seeds
 
@@ -74,6 +80,7 @@ def refusal(capsys, *command):
 def test_table_and_figure_are_made_anew_and_nothing_is_computed(table, computed, capsys):
     Path("here/table.txt").write_text("old", encoding="utf-8")
     Path("here/limit.png").write_bytes(b"old")
+    remove_parts()
     cli.main(["show", "here"])
     assert capsys.readouterr() == (f"{table}\nfigure: {Path('here/limit.png')}\n", "")
     assert Path("here/limit.png").read_bytes().startswith(b"\x89PNG")
@@ -125,22 +132,15 @@ def test_a_folder_of_no_experiment_is_refused(table, capsys):
     assert f"`results` must be of one of {sorted(EXPERIMENTS)}; got 'voyage'." in refusal(capsys, "here")
 
 
-def test_a_folder_that_lacks_a_part_is_refused(table, computed, capsys):
-    for part in Path("here/parts").iterdir():
-        part.unlink()
-    assert refusal(capsys, "here") == "wgf: here does not hold the part 'the part' of a finished run."
-    assert computed == [2]
-
-
 def test_an_unknown_format_is_refused(table, capsys):
     line = refusal(capsys, "here", "--figure", "a.doc")
     assert line == "wgf: `figure` must end in one of ['.png', '.pdf', '.svg']; got 'a.doc'."
 
 
-@pytest.mark.parametrize("has_parts", [True, False])
-def test_a_figure_that_cannot_be_written_is_refused(has_parts, table, capsys):
-    if not has_parts:
-        remove_parts()
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_figure_that_cannot_be_written_is_refused(is_whole, table, capsys):
+    if not is_whole:
+        forget_result()
     line = refusal(capsys, "here", "--figure", "nowhere/a.png")
     assert "`figure` must be a file that can be written; got nowhere/a.png (" in line.replace("\\", "/")
 
@@ -151,29 +151,70 @@ def remove_parts():
     Path("here/parts").rmdir()
 
 
-def test_a_run_without_parts_is_shown_as_it_was_saved(table, computed, capsys):
-    remove_parts()
+def forget_result():
+    """Leave the named arrays alone, as an earlier release wrote them."""
+    with np.load("here/result.npz") as arrays:
+        named = {name: arrays[name] for name in ("number", "about")}
+    np.savez("here/result.npz", **named)
+
+
+REASON = f"{Path('here/result.npz')} is missing, damaged or of another release."
+
+
+def test_a_run_of_another_release_is_shown_as_it_was_saved(table, computed, capsys):
+    forget_result()
     cli.main(["show", "here", "--figure", "copy.png"])
-    assert capsys.readouterr().out == f"{table}\nfigure: copy.png\n"
+    assert capsys.readouterr() == (
+        f"{table}\nfigure: copy.png\n",
+        f"wgf: {REASON} Table and figure are those that were saved.\n",
+    )
     assert Path("copy.png").read_bytes() == Path("here/limit.png").read_bytes()
     cli.main(["show", "here"])
     assert computed == [2]
     capsys.readouterr()
     for options in (["--json"], ["--figure", "a.pdf"]):
         line = refusal(capsys, "here", *options)
-        assert line == "wgf: `results` must hold the parts of a run for JSON or another format; here holds none."
+        assert line == f"wgf: {REASON}"
 
 
-def test_a_run_without_parts_and_figure_has_its_table(table, capsys):
-    remove_parts()
+def test_a_run_of_another_release_without_its_figure_has_its_table(table, capsys):
+    forget_result()
     Path("here/limit.png").unlink()
     cli.main(["show", "here"])
-    assert capsys.readouterr() == (f"{table}\nfigure: none; here holds neither parts nor limit.png\n", "")
+    assert capsys.readouterr().out == f"{table}\nfigure: none; here holds no limit.png\n"
     line = refusal(capsys, "here", "--figure", "copy.png")
-    assert line == "wgf: `figure` needs the parts of a run or its limit.png; here holds neither."
+    assert line == f"wgf: `figure` needs a result or limit.png; here has no such file, and {REASON}"
     assert not Path("copy.png").exists()
 
 
 def test_the_numbers_of_a_shown_run_are_those_that_were_saved(table):
     with np.load("here/result.npz") as arrays:
         assert str(float(arrays["number"])) in table
+
+
+def test_a_program_reads_the_result_of_a_finished_run(table, computed):
+    result = load("here")
+    assert result.table() == table
+    assert result.config == LimitConfig(seed=2, mesh="prompts=1", out=Path("here"), x64=jnp.zeros(()).itemsize == 8)
+    assert isinstance(result.number, jax.Array)
+    assert computed == [2]
+
+
+@pytest.mark.parametrize("place", ["nowhere", "here/result.npz"])
+def test_a_program_cannot_read_where_no_finished_run_is(place, table):
+    with pytest.raises(ValueError, match=f"`folder` must be the folder of a finished run; got '{place}'"):
+        load(place)
+
+
+def test_a_program_is_told_of_a_damaged_file(table):
+    Path("here/result.npz").write_bytes(b"damage")
+    with pytest.raises(ValueError, match="is missing, damaged or of another release"):
+        load("here")
+
+
+def test_a_result_of_classes_from_elsewhere_is_kept_as_numbers(tmp_path, monkeypatch):
+    """Its class is of no package that a file may name."""
+    monkeypatch.chdir(tmp_path)
+    folder = wgf.experiments.save("limit", Shown(LimitConfig(out=tmp_path), np.arange(3.0)[1]))
+    with np.load(folder / "result.npz") as arrays:
+        assert set(arrays) == {"number", "about"}

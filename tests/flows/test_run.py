@@ -96,6 +96,29 @@ def test_the_limit_with_tracers_runs_bit_for_bit_and_is_kept_on_disk(limit_probl
         assert sum(name.startswith("tracers.0.") for name in row) == len(jax.tree.leaves(particles))
 
 
+def test_the_solution_is_read_without_the_run(limit_problem, tmp_path):
+    solved = wgf.run(*limit_problem, TAUS, segment_steps=3, directory=tmp_path, progress=False)
+    with np.load(tmp_path / "solution.npz") as arrays:
+        np.testing.assert_array_equal(arrays["risk"], solved.risk)
+    like = eqx.filter_eval_shape(wgf.flow, *limit_problem, TAUS)
+    assert_same(wgf.load(tmp_path / "solution.npz", like), solved)
+
+
+def test_the_solution_so_far_is_kept(tmp_path):
+    stopped = wgf.run(bowl, start(), TAUS, segment_steps=2, directory=tmp_path, progress=False, time_limit=1e-9)
+    found = wgf.load(tmp_path / "solution.npz", stopped)
+    assert_same(found, stopped)
+    assert found.result == RESULTS.out_of_time
+
+
+def test_a_solution_that_cannot_be_written(tmp_path):
+    (tmp_path / "solution.npz").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"`directory` must stay a folder that can be written; .*solution\.npz could not"):
+        wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False)
+    (tmp_path / "solution.npz").rmdir()
+    assert_same(wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False), wgf.flow(bowl, start(), TAUS))
+
+
 def test_a_run_goes_on_where_its_directory_stands(tmp_path):
     whole = wgf.flow(bowl, start(), TAUS)
     call = partial(wgf.run, bowl, start(), TAUS, segment_steps=2, directory=tmp_path, progress=False)

@@ -1,5 +1,7 @@
 """A training that is kept on disk resumes bit for bit, from what is whole."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -57,6 +59,14 @@ def test_after_a_stop_the_same_call_resumes_bit_for_bit(problem, whole, tmp_path
     assert sorted(path.name for path in (tmp_path / "run" / "saves").iterdir()) == ["0001.npz", "0002.npz"]
     assert_same(wgf.train(*problem, OPTIMISER, directory=tmp_path / "run", **OPTIONS), whole[1])
     assert len(calls) == 4, "what was saved is not computed again"
+
+
+def test_the_solution_is_read_without_the_training(problem, whole):
+    folder, solution = whole
+    with np.load(folder / "solution.npz") as arrays:
+        np.testing.assert_array_equal(arrays["objective"], solution.objective)
+    like = eqx.filter_eval_shape(partial(wgf.train, **OPTIONS), *problem, OPTIMISER)
+    assert_same(wgf.load(folder / "solution.npz", like), solution)
 
 
 def test_more_steps_continue_a_training(problem, whole, tmp_path):

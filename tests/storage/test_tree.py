@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 from typing import NamedTuple
 
 import diffrax
@@ -11,7 +12,7 @@ import pytest
 
 import wgf
 from wgf._backend.compat import members_of
-from wgf._storage.tree import read_header, read_tree, write_tree
+from wgf._storage.tree import entries_of, read_header, read_tree, write_tree
 from wgf.analysis import LinearRate, Lipschitz
 from wgf.experiments.residual import Condition, Runs
 from wgf.flows import RESULTS
@@ -36,6 +37,7 @@ def there_and_back(tree, folder):
         {(2, 8): "a tuple as the key", "b": {}},
         LinearRate(1.0, 0.5, 3.0, 4.0, (2, 5)),
         Lipschitz(1.5, -0.25),
+        Path("a") / "b",
         jnp.tanh,
         wgf.Transformer,
         diffrax.Tsit5(),
@@ -110,6 +112,17 @@ def test_codes_keep_their_meaning_in_a_release_that_numbers_them_anew(tmp_path, 
 def test_the_header_is_read_alone(tmp_path):
     write_tree(tmp_path / "a.npz", np.zeros(3), {"options": {"seed": 1, "sizes": [[1, 2]]}})
     assert read_header(tmp_path / "a.npz") == {"options": {"seed": 1, "sizes": [[1, 2]]}}
+
+
+def test_a_tree_shares_its_file_with_other_entries(tmp_path):
+    file = tmp_path / "shared.npz"
+    tree = {"a": np.arange(3), "b": (jnp.tanh, np.arange(2.0))}
+    np.savez(file, array0=np.zeros(1), about='{"number": 1}', **entries_of(tree, "folder/"))
+    found = read_tree(file, "folder/")
+    assert eqx.tree_equal(found, tree)
+    assert read_header(file, "about") == {"number": 1}
+    with pytest.raises(ValueError, match="is missing, damaged or of another release"):
+        read_tree(file)
 
 
 class Own(NamedTuple):

@@ -1,6 +1,6 @@
 """Trees in files of NumPy arrays, without pickle, that are read without a module of the same structure.
 
-A tree consists of arrays, plain values, containers, and dataclasses, named tuples, classes and functions of the
+A tree consists of arrays, plain values, paths, containers, and dataclasses, named tuples, classes and functions of the
 packages below. The file holds their names. Reading it looks these names up in modules that are imported already, and
 calls nothing.
 """
@@ -8,7 +8,7 @@ calls nothing.
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +32,41 @@ def write_tree(path: Path, tree: Any, header: Mapping[str, Any]) -> None:
 
     **Raises:** `TypeError` that names a part of the tree that cannot be written; `OSError` if the file cannot.
     """
+    entries = {_HEADER: json.dumps(header), **entries_of(tree)}
+    with written_whole(path) as file:
+        np.savez(file, allow_pickle=False, **entries)
+
+
+def entries_of(tree: Any, folder: str = "") -> dict[str, Any]:
+    """A tree as entries of an `.npz` that may hold others, too: its structure as JSON, and its arrays.
+
+    **Arguments:** `folder`: what the names of the entries begin with.
+
+    **Raises:** `TypeError` that names a part of the tree that cannot be written.
+    """
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encoded(tree, arrays))
-    with written_whole(path) as file:
-        np.savez(file, allow_pickle=False, **{_HEADER: json.dumps(header), _TREE: text}, **arrays)
+    return {f"{folder}{name}": entry for name, entry in ({_TREE: text} | arrays).items()}
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a file of `write_tree`.
+def read_header(path: Path, entry: str = _HEADER) -> dict[str, Any]:
+    """The header of a file of `write_tree`, or another entry of plain values in JSON.
 
     **Raises:** `ValueError` if the file is missing, damaged or of another kind.
     """
-    return _read(path, lambda archive: json.loads(archive[_HEADER].item()))
+    return _read(path, lambda archive: json.loads(archive[entry].item()))
 
 
-def read_tree(path: Path) -> Any:
-    """The tree of a file of `write_tree`. The arrays of JAX lie on the default device.
+def read_tree(path: Path, folder: str = "") -> Any:
+    """The tree of a file of `write_tree`, or of the `entries_of` a folder. The arrays of JAX lie on the default device.
 
     **Raises:** `ValueError` if the file is damaged or of another kind, or names what this release lacks.
     """
-    return _read(path, lambda archive: _decoded(json.loads(archive[_TREE].item()), archive))
+
+    def tree_of(archive: Any) -> Any:
+        return _decoded(json.loads(archive[folder + _TREE].item()), lambda name: archive[folder + name])
+
+    return _read(path, tree_of)
 
 
 def _read(path: Path, read: Any) -> Any:
@@ -67,6 +82,8 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """A value as JSON. Its arrays are added to `arrays`."""
     if isinstance(value, _PLAIN):
         return value
+    if isinstance(value, Path):
+        return {"path": str(value)}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return _encoded_array(value, arrays)
     if isinstance(value, Mapping):
@@ -106,29 +123,31 @@ def _fields_of(value: Any) -> dict[str, Any] | None:
     return value._asdict() if hasattr(value, "_fields") else None
 
 
-def _decoded(node: Any, archive: Any) -> Any:
+def _decoded(node: Any, array: Callable[[str], np.ndarray]) -> Any:
     if isinstance(node, _PLAIN):
         return node
     kind, content = next(iter(node.items()))
     match kind:
         case "numpy":
-            return archive[content]
+            return array(content)
         case "scalar":
-            return archive[content][()]
+            return array(content)[()]
         case "jax":
-            return _on_device(archive[content])
+            return _on_device(array(content))
         case "key":
-            return jax.random.wrap_key_data(jnp.asarray(archive[content]), impl=node["impl"])
+            return jax.random.wrap_key_data(jnp.asarray(array(content)), impl=node["impl"])
+        case "path":
+            return Path(content)
         case "dict":
-            return {_decoded(key, archive): _decoded(part, archive) for key, part in content}
+            return {_decoded(key, array): _decoded(part, array) for key, part in content}
         case "list":
-            return [_decoded(part, archive) for part in content]
+            return [_decoded(part, array) for part in content]
         case "tuple":
-            return tuple(_decoded(part, archive) for part in content)
+            return tuple(_decoded(part, array) for part in content)
         case "name":
             return _named(content)
         case _:
-            return _decoded_object(node, archive)
+            return _decoded_object(node, array)
 
 
 def _on_device(array: np.ndarray) -> jax.Array:
@@ -138,10 +157,10 @@ def _on_device(array: np.ndarray) -> jax.Array:
     return placed
 
 
-def _decoded_object(node: dict[str, Any], archive: Any) -> Any:
+def _decoded_object(node: dict[str, Any], array: Callable[[str], np.ndarray]) -> Any:
     """An object of a class, made without a call of the class: fields may be what its arguments were turned into."""
     cls = _named(node["class"])
-    fields = {name: _decoded(part, archive) for name, part in node["fields"].items()}
+    fields = {name: _decoded(part, array) for name, part in node["fields"].items()}
     if "codes" in node:
         fields["_value"] = _renumbered(fields["_value"], node["codes"], members_of(fields["_enumeration"]))
     if hasattr(cls, "_fields"):

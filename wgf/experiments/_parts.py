@@ -32,14 +32,11 @@ class Parts:
     - `folder`: the results folder.
     - `config`: the config dataclass of the run.
     - `resume`: False to compute all parts anew.
-    - `only_read`: True to raise `ValueError` where a part is missing. Then only the options are compared, so that
-      results of another device or release can be shown.
     """
 
-    def __init__(self, folder: Path, config: Any, *, resume: bool = True, only_read: bool = False):
+    def __init__(self, folder: Path, config: Any, *, resume: bool = True):
         self.folder = folder / "parts"
-        self._origin = {"format": _FORMAT, "options": options_of(config)} if only_read else origin_of(config)
-        self._resume, self._only_read = resume, only_read
+        self._origin, self._resume = origin_of(config), resume
         self._lock = threading.Lock()
         self._lines = lines_of_the_command() or Lines()
         self._told: set[str] = set()
@@ -59,8 +56,6 @@ class Parts:
                 return read_tree(path)
             except ValueError as error:
                 self._tell(f"{error} It is computed anew.")
-        if self._only_read:
-            raise ValueError(f"{self.folder.parent} does not hold the part {name!r} of a finished run.")
         began = time.perf_counter()
         found = compute()
         self._write(path, found, {"name": name, "seconds": round(time.perf_counter() - began, 1)})

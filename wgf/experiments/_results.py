@@ -1,22 +1,30 @@
 """The results folder of a run."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from .._checks import shown
 from .._storage.files import written_whole
 from .._storage.lock import locked
+from .._storage.tree import entries_of, read_header, read_tree
 from ._about import about
 from ._config_file import config_from, expanded, load_config, save_config
 from ._parts import options_of
+
+_WHOLE = "result/"
+"""What the names of those entries of `result.npz` begin with that hold the result itself."""
 
 
 @runtime_checkable
@@ -40,10 +48,21 @@ class Result(Protocol):
         ...
 
 
+@runtime_checkable
+class WithModels(Protocol):
+    """A result that holds models. They are large, and neither its tables nor its figure need them."""
+
+    def without_models(self) -> Any:
+        """The result without its models."""
+        ...
+
+
 def save(experiment: str, result: Result, *, seconds: float | None = None) -> Path:
     """Write the results folder and return it: `EXPERIMENT.png`, `result.npz`, `config.json` and `table.txt`.
 
-    `config.json` and `result.npz` also say which releases, device and precision computed the result.
+    `config.json` and `result.npz` also say which releases, device and precision computed the result. `result.npz` holds
+    the named arrays, and the result itself for [`wgf.experiments.load`][] if it is a dataclass of this library that
+    consists of arrays, plain values and objects of this library.
 
     **Arguments:** `seconds`: how long the run took, if it is known.
 
@@ -51,7 +70,7 @@ def save(experiment: str, result: Result, *, seconds: float | None = None) -> Pa
     """
     folder = results_folder(result.config.out, experiment)
     record = {**about(result.config), "seconds": seconds}
-    save_arrays(folder, {**result.arrays(), "about": json.dumps(record)})
+    save_arrays(folder, {**result.arrays(), "about": json.dumps(record), **_whole(result)})
     with written_whole(folder / "table.txt") as file:
         # The table may quote a file name whose bytes are not valid text.
         file.write((result.table() + "\n").encode(errors="backslashreplace"))
@@ -59,6 +78,44 @@ def save(experiment: str, result: Result, *, seconds: float | None = None) -> Pa
         result.figure().savefig(file, format="png", dpi=130)
     save_config(folder, experiment, result.config, record)
     return folder
+
+
+def _whole(result: Result) -> dict[str, Any]:
+    """The result as entries of `result.npz`; nothing if a part of it is of another kind."""
+    kept = result.without_models() if isinstance(result, WithModels) else result
+    try:
+        return entries_of(kept, _WHOLE)
+    except TypeError:
+        return {}
+
+
+def load(folder: str | os.PathLike) -> Any:
+    """The result of a finished run, from the file `result.npz` of its folder. Nothing is computed.
+
+    ```python
+    result = wgf.experiments.load("results/mine")
+    print(result.table())
+    result.figure().savefig("mine.pdf")
+    ```
+
+    **Arguments:**
+
+    - `folder`: the results folder of a run of the command, or of [`wgf.experiments.save`][].
+
+    **Returns:** what the experiment's `run` returned, e.g. [`wgf.experiments.LimitResult`][], without the models of its
+    flows. Its arrays are on the default device. The `config` is that of the run, with its precision as `x64`, this
+    folder as `out`, and no `device`.
+
+    **Raises:** `ValueError` if the folder holds no finished run, or its file is damaged or of another release.
+    """
+    place = expanded("folder", Path(folder))
+    if not (place / "result.npz").is_file():
+        raise ValueError(f"`folder` must be the folder of a finished run; got {shown(str(place))}.")
+    is_double = read_header(place / "result.npz", "about").get("precision") == "float64"
+    with jax.enable_x64(is_double):
+        result = read_tree(place / "result.npz", _WHOLE)
+    config = dataclasses.replace(result.config, out=place, device=None, x64=is_double)
+    return dataclasses.replace(result, config=config)
 
 
 def results_folder(out: Path | None, experiment: str) -> Path:

@@ -8,17 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import tyro
 
 from .._checks import shown
 from .._standard_output import standard_output
 from .._storage.files import written_whole
 from . import EXPERIMENTS
-from ._config_file import config_from, expanded, load_config
-from ._parts import Parts
-from ._results import Result
+from ._config_file import expanded, load_config
+from ._lines import Lines
+from ._results import load
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -38,42 +36,29 @@ class ShowConfig:
 def show(config: ShowConfig) -> None:
     """Print the table of a finished run, and draw its figure.
 
-    Both are made anew from the finished parts of the run. A folder without parts has a table and a figure that were
-    saved; these are shown.
+    Both are made anew from `result.npz`. Where this release cannot read the result, the table and the figure that were
+    saved are shown, and a line says why.
 
-    **Raises:** `ValueError` if the folder holds no finished run, or parts that cannot be read, or the figure cannot be
-    written.
+    **Raises:** `ValueError` if the folder holds no finished run, a result that cannot be read is to be shown in another
+    form, or the figure cannot be written.
     """
     folder = expanded("results", config.results)
     if not all((folder / name).is_file() for name in ("config.json", "result.npz", "table.txt")):
         raise ValueError(f"`results` must be the folder of a finished run; got {shown(str(folder))}.")
-    name, fields = load_config(folder)
+    name, _ = load_config(folder)
     if name not in EXPERIMENTS:
         raise ValueError(f"`results` must be of one of {sorted(EXPERIMENTS)}; got {shown(name)}.")
     file = folder / f"{name}.png" if config.figure is None else expanded("figure", config.figure)
     if file.suffix[1:] not in _FORMATS:
         raise ValueError(f"`figure` must end in one of {[f'.{each}' for each in _FORMATS]}; got {shown(str(file))}.")
-    if not (folder / "parts").is_dir():
-        _show_saved(folder, name, file, config)
-        return
-    with jax.enable_x64(_is_double(folder)):
-        _show_anew(name, _result_of(folder, name, fields), file, config.json)
-
-
-def _is_double(folder: Path) -> bool:
-    """Whether a run computed in float64, by its own default."""
-    with np.load(folder / "result.npz", allow_pickle=False) as arrays:
-        return json.loads(str(arrays["about"]))["precision"] == "float64"
-
-
-def _result_of(folder: Path, name: str, fields: dict[str, Any]) -> Result:
-    """The result of a run from its parts."""
-    config = config_from(EXPERIMENTS[name].config, fields)
-    parts = Parts(folder, config, only_read=True)
-    # The machine that shows results may have other devices.
-    elsewhere = {"mesh": None} if hasattr(config, "mesh") else {}
-    here = dataclasses.replace(config, out=folder, device=None, **elsewhere)
-    return EXPERIMENTS[name].run(here, parts=parts, show_progress=False)
+    try:
+        result = load(folder)
+    except ValueError as error:
+        if config.json or file.suffix != ".png":
+            raise
+        _show_saved(folder, name, file, config, str(error))
+    else:
+        _show_anew(name, result, file, config.json)
 
 
 def _show_anew(name: str, result: Any, file: Path, as_json: bool) -> None:
@@ -102,19 +87,18 @@ def _as_json(name: str, result: Any) -> str:
     return json.dumps({"experiment": name, "tables": tables}, indent=2, ensure_ascii=False)
 
 
-def _show_saved(folder: Path, name: str, file: Path, config: ShowConfig) -> None:
-    """Show the files of a run whose parts were not kept."""
+def _show_saved(folder: Path, name: str, file: Path, config: ShowConfig, reason: str) -> None:
+    """Show the files of a run whose result cannot be read."""
     saved = folder / f"{name}.png"
-    if config.json or file.suffix != ".png":
-        raise ValueError(f"`results` must hold the parts of a run for JSON or another format; {folder} holds none.")
     is_there = saved.is_file()
     if not is_there and config.figure is not None:
-        raise ValueError(f"`figure` needs the parts of a run or its {saved.name}; {folder} holds neither.")
+        raise ValueError(f"`figure` needs a result or {saved.name}; {folder} has no such file, and {reason}")
     if os.path.abspath(file) != os.path.abspath(saved):
         try:
             shutil.copyfile(saved, file)
         except OSError as error:
             raise ValueError(f"`figure` must be a file that can be written; got {file} ({error}).") from error
+    Lines().tell(f"{reason} Table and figure are those that were saved.")
     with standard_output():
         print((folder / "table.txt").read_text(encoding="utf-8"), end="")
-        print(f"figure: {file}" if is_there else f"figure: none; {folder} holds neither parts nor {saved.name}")
+        print(f"figure: {file}" if is_there else f"figure: none; {folder} holds no {saved.name}")

@@ -21,7 +21,7 @@ from ._curves import curves
 from ._fits import check_solution
 from ._geometry.base import AbstractGeometry, prompt_weights, real_dtype
 from ._langevin import check_noise, noise_term
-from ._solution import RESULTS, FlowSolution
+from ._solution import COUNTS, RESULTS, FlowSolution
 from ._state import State, field, start
 from ._velocity import check_posed, evaluate, geometry_of, tracers_of
 
@@ -107,7 +107,8 @@ class Problem(Module):
             outputs=saved.outputs,
             prompt_weights=prompt_weights(self.objective),
             reached=reached,
-            stats=stats,
+            # Diffrax counts in the default type of whole numbers.
+            stats={name: jnp.asarray(stats[name], jnp.int32) for name in COUNTS},
             result=RESULTS.where(is_finite, result, RESULTS.not_finite),
         )
 

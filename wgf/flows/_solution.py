@@ -59,6 +59,10 @@ with warnings.catch_warnings():
         )
 
 
+COUNTS = ("num_steps", "num_accepted_steps", "num_rejected_steps")
+"""What the stats of a flow count."""
+
+
 def translate(result: diffrax.RESULTS) -> RESULTS:
     """Diffrax's code as one of [`wgf.flows.RESULTS`][]."""
     ours = RESULTS.promote(result)
@@ -178,7 +182,7 @@ class FlowSolution(AbstractSolution):
       objective that is a plain function has no prompts (B = 0), and its risk is Q.
     - `reached`: whether the solve reached each τ. After a steady-state stop later rows hold the steady model; after a
       failure they are NaN.
-    - `stats`: steps taken, accepted and rejected.
+    - `stats`: `num_steps` taken, `num_accepted_steps` and `num_rejected_steps`.
     - `result`: one of [`wgf.flows.RESULTS`][].
     """
 

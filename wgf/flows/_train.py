@@ -53,7 +53,8 @@ def train(
     - `key`: the random key of the batches.
     - `directory`: a folder that keeps the training: `saves/INDEX.npz` as soon as it is reached. After a kill the same
       call resumes from the last save, and ends with the same numbers bit for bit. More `steps` continue a training that
-      has ended. The folder holds one problem, and is compared with the call as that of [`wgf.run`][] is. Not for `jit`.
+      has ended. `solution.npz` holds the solution for [`wgf.load`][]. The folder holds one problem, and is compared
+      with the call as that of [`wgf.run`][] is. Not for `jit`.
     - `throw`: whether a run raises if numbers are no longer finite.
 
     **Returns:** [`wgf.flows.TrainSolution`][].
@@ -85,11 +86,7 @@ def train(
     key = None if key is None else random_key("key", key)
     objective, optimiser = canonical((objective, optimiser))
     training, saves = Training(objective, model, optimiser, batch, key, save_every), steps // save_every
-    if directory is None:
-        solution = _train(training, saves)
-    else:
-        rows = train_in(directory, training, saves)
-        solution = _collect(training, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows))
+    solution = _train(training, saves) if directory is None else train_in(directory, training, saves)
     return raise_if(solution, solution.result == RESULTS.not_finite) if throw else solution
 
 
@@ -102,8 +99,3 @@ def _train(training: Training, saves: int) -> TrainSolution:
     start = training.start()
     _, later = jax.lax.scan(save, start, length=saves)
     return training.collect(jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start.parameters, later))
-
-
-@eqx.filter_jit
-def _collect(training: Training, parameters: PyTree[Array]) -> TrainSolution:
-    return training.collect(parameters)

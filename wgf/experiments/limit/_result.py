@@ -1,22 +1,23 @@
 """The result of `wgf limit`: its arrays, tables and figure."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from matplotlib.figure import Figure
 
 from ... import plot
 from ...analysis import Gap, Noise, Replicates, student_quantile
 from ...flows import RESULTS, FlowSolution
-from ...measures import coordinate_names
 from ...objective import Objective
 from .._failures import mark
 from .._power_law import PowerLaw
 from .._settings import in_settings
 from .._table import Table, in_text
-from ._clouds import clouds_at, final_particles, mean_squared_moves
+from ._clouds import DRAWN_DEPTHS, Clouds
 from ._config import LimitConfig
 from ._seeds import SeedMean, mean, root_mean_square
 
@@ -27,7 +28,10 @@ _LABELS = {"gelbrich": "Gelbrich ≤ W₂", "sinkhorn": "Sinkhorn", "coupling": 
 
 @dataclass(frozen=True)
 class LimitResult:
-    """The flows and gaps of one run of the main job: those of finite models by size, then by seed; the PDE's noise."""
+    """The flows and gaps of one run of the main job: those of finite models by size, then by seed; the PDE's noise.
+
+    A result from [`wgf.experiments.load`][] has all but the models of its flows.
+    """
 
     config: LimitConfig
     objective: Objective
@@ -35,6 +39,13 @@ class LimitResult:
     noise: Noise
     finite: tuple[tuple[FlowSolution, ...], ...]
     gaps: tuple[tuple[Gap, ...], ...]
+    clouds: Clouds
+
+    def without_models(self) -> "LimitResult":
+        """The result without the models of its flows, which are large. Its tables, arrays and figure are the same."""
+        limit = Replicates(_without_models(self.limit.pooled), _without_models(self.limit.members))
+        finite = tuple(tuple(map(_without_models, solutions)) for solutions in self.finite)
+        return dataclasses.replace(self, limit=limit, finite=finite)
 
     def table(self) -> str:
         """The two tables that the command prints, a row per size and time. `~` marks gaps that may be noise."""
@@ -100,12 +111,11 @@ class LimitResult:
         rms = float(self.objective.prompts.label_rms())
         config, count = self.config, self.config.replicates
         epsilon, factor = float(np.asarray(self.noise.epsilon)[0]), student_quantile(count)
-        depths = self.limit.pooled.models.measure.weights.shape[1]
         slopes = ", ".join(f"{name} {law.slope:+.2f} +- {law.interval:.2f}" for name, law in self.laws().items())
         return [
             f"data {config.data}: B = {config.batch} prompts of N = {config.examples} examples, "
             f"label RMS {rms:.3f}; lambda = {config.weight_decay:g}; rho_0 = N(0, {config.scale:g}^2)",
-            f"PDE: {depths} stage times in depth x {config.width} particles ({config.sampling}), "
+            f"PDE: {len(self.clouds.depths)} stage times in depth x {config.width} particles ({config.sampling}), "
             f"{int(self.limit.pooled.stats['num_steps'])} steps in tau; {count} replicates x {config.width // count} "
             "particles, solved alone",
             f"R: risk, of the finite models its mean over {config.seeds} seeds; risk gap: R finite - R PDE;",
@@ -137,11 +147,9 @@ class LimitResult:
         `[tau, ...]` for the limit and its noise, `[replicate, tau, ...]` for its replicates. `gap_NAME_mean` is a root
         mean square for outputs and distances, and `gap_NAME_seeds` the standard error of the mean.
         """
-        prompts, pooled = self.objective.prompts, self.limit.pooled
+        prompts, pooled, clouds = self.objective.prompts, self.limit.pooled, self.clouds
         fields = ("objective", "risk", "dissipation", "outputs")
         estimates = {name: getattr(self.limit, name) for name in ("objective", "risk", "outputs")}
-        measures = [solution.models.measure for solutions in self.finite for solution in solutions]
-        depths, particles, *finite = final_particles(pooled.models.measure, *measures)
         seeds = self.config.seeds
         return {
             "taus": pooled.taus,
@@ -159,11 +167,11 @@ class LimitResult:
             **{f"noise_{name}": self._noise(name) for name in GAPS},
             **{f"resolved_{name}": self._resolved(name) for name in GAPS},
             **{f"sinkhorn_{name}": self._stacked(self.gaps, f"distances.{name}") for name in ("epsilon", "converged")},
-            "coordinate_names": np.array(coordinate_names(pooled.models.encoder)),
-            "limit_depths": depths,
-            "limit_particles": particles,
+            "coordinate_names": np.array(clouds.names),
+            "limit_depths": clouds.depths,
+            "limit_particles": clouds.limit,
             **{
-                f"finite_particles_{depth}x{width}": np.stack(finite[number * seeds : (number + 1) * seeds])
+                f"finite_particles_{depth}x{width}": np.stack(clouds.finite[number * seeds : (number + 1) * seeds])
                 for number, (depth, width) in enumerate(self.config.sizes)
             },
         }
@@ -220,13 +228,11 @@ class LimitResult:
         plot.distance_laws(axes, counts, groups, f"Distances at τ = {tau:g}", legend="below")
 
     def _draw_clouds(self, row) -> None:
-        largest, limit = self.finite[-1][0].models, self.limit.pooled.models
         # The two coordinates that moved most under the limit's flow.
-        x, y = np.sort(np.argsort(np.asarray(mean_squared_moves(limit.measure)))[-2:])
-        labels = coordinate_names(largest.encoder)
-        depths, tau = (0.0, 0.999), float(np.asarray(self.limit.pooled.taus)[-1])
-        for axes, depth, clouds in zip(row, depths, clouds_at(limit.measure, largest.measure, depths), strict=True):
-            limits, finite = (np.asarray(cloud)[:, [x, y]] for cloud in clouds)
+        x, y = np.sort(np.argsort(self.clouds.moves)[-2:])
+        labels, tau = self.clouds.names, float(np.asarray(self.limit.pooled.taus)[-1])
+        for axes, depth, clouds in zip(row, DRAWN_DEPTHS, self.clouds.drawn, strict=True):
+            limits, finite = (cloud[:, [x, y]] for cloud in clouds)
             plot.clouds(axes, limits, finite, (labels[x], labels[y]), f"Particles at t = {depth:.2g}, τ = {tau:g}")
 
     def _counts(self) -> np.ndarray:
@@ -255,3 +261,7 @@ class LimitResult:
             return np.asarray(value)
 
         return np.stack([np.stack([named(value) for value in seeds]) for seeds in each])
+
+
+def _without_models(solution: FlowSolution) -> FlowSolution:
+    return eqx.tree_at(lambda s: s.models, solution, None)

@@ -19,6 +19,7 @@ from .._data import load_prompts
 from .._parts import Parts
 from .._progress import Progress
 from .._settings import devices_of, with_settings
+from ._clouds import clouds_of
 from ._config import SAMPLINGS, LimitConfig, check, distinct_sizes, replicate_width
 from ._result import LimitResult
 
@@ -92,8 +93,9 @@ def _solve(
         noise = progress.start("the PDE's own error", _noise, limit, gap_mesh).result()
         solutions = trained.result()
         gaps = progress.start("distances", _compare, solutions, limit, noise, gap_mesh).result()
-        objective = _on_one_device(config, objective)
-        return LimitResult(config, objective, limit, noise, _by_size(config, solutions), _by_size(config, gaps))
+        by_size, objective = _by_size(config, solutions), _on_one_device(config, objective)
+        clouds = clouds_of(limit.pooled, solutions, largest=by_size[-1][0])
+        return LimitResult(config, objective, limit, noise, by_size, _by_size(config, gaps), clouds)
 
 
 def _flow_limit(meter, config: LimitConfig, objective: Objective, limits, fresh: Layered) -> FlowSolution:

@@ -20,8 +20,9 @@ from ..._extras import needed
 from ..._storage.digests import DamageError, digest_of, read_digests, write_digests
 from ..._storage.files import written_whole
 from .._problem import Problem
+from .._solution import FlowSolution
 from .._state import State, pack
-from .folder import alone, folder_at, still_written
+from .folder import alone, folder_at, keep, still_written
 from .problem_file import claim
 from .segment import Snapshot
 
@@ -63,6 +64,7 @@ class RunDirectory:
     - `checkpoints/STEPS/`: the snapshot after STEPS steps, by Orbax. The last two are kept.
     - `saves/INDEX.npz`: the state at `taus[INDEX]`, arrays named by their paths. NumPy reads it, also during the run.
     - `digests.json`: digests of the checkpoints, and of the saves before the last of them.
+    - `solution.npz`: the solution that the last call returned.
     """
 
     def __init__(self, folder: Path, problem: Problem):
@@ -153,6 +155,13 @@ class RunDirectory:
         with still_written(path), written_whole(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
         self._digests[self._name(path)] = digest_of(arrays)
+
+    def keep(self, solution: FlowSolution) -> None:
+        """Write the solution, for [`wgf.load`][].
+
+        **Raises:** `OSError` if it cannot be written.
+        """
+        keep(self._directory, solution)
 
     def close(self) -> None:
         """Wait until checkpoints are written.

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, and words for a disk that fails."""
+"""The folder of a run: one process at a time, its solution, and words for a disk that fails."""
 
 import contextlib
 import errno
@@ -10,6 +10,8 @@ import jax
 
 from ..._checks import shown
 from ..._storage.lock import locked
+from ..._storage.storage import save
+from .._solution import AbstractSolution
 
 
 def folder_at(directory: str | os.PathLike) -> Path:
@@ -54,3 +56,13 @@ def still_written(path: Path) -> Iterator[None]:
             f"`directory` must stay a folder that can be written; {path} could not be written ({error}). The files "
             "written before are kept. Once writing is possible, the same call resumes.",
         ) from error
+
+
+def keep(folder: Path, solution: AbstractSolution) -> None:
+    """Write the solution of a run, for [`wgf.load`][].
+
+    **Raises:** `OSError` if it cannot be written.
+    """
+    path = folder / "solution.npz"
+    with still_written(path):
+        save(path, solution)

@@ -61,11 +61,11 @@ def run(
 
     - `objective`, `model`, `taus`, `temperature`, `key`, `solver`, `rtol`, `atol`, `controller`, `dt0`, `steady`: as in
       [`wgf.flow`][].
-    - `directory`: the folder of the run, with `problem.json`, `checkpoints/` (Orbax) and `saves/INDEX.npz` (NumPy). `~`
-      is the home folder. A directory holds one problem, and each call compares its own with that one: arrays, the code
-      of your functions and classes, their closures, the globals that they use, and the releases of the packages
-      involved. Code may move within its file; Python's version must stay the same. Files that your functions read are
-      not compared.
+    - `directory`: the folder of the run, with `problem.json`, `checkpoints/` (Orbax), `saves/INDEX.npz` (NumPy) and,
+      once a call has ended, its solution in `solution.npz` for [`wgf.load`][]. `~` is the home folder. A directory
+      holds one problem, and each call compares its own with that one: arrays, the code of your functions and classes,
+      their closures, the globals that they use, and the releases of the packages involved. Code
+      may move within its file; Python's version must stay the same. Files that your functions read are not compared.
     - `time_limit`: seconds, compilation included. The run stops at the end of the segment in which they pass.
     - `progress`: whether to show a line with τ, Q, dissipation, step, rejections and the time left. Default None: on a
       terminal and in a notebook.
@@ -113,7 +113,9 @@ def run(
         current = _Run(problem, store, checkpoint_every)
         with Interrupt() as interrupt, _Bar(problem.taus, progress) as bar:
             result = current.go(segment_steps, max_steps, deadline, interrupt, bar)
-    solution = current.solution(result)
+        solution = current.solution(result)
+        if store is not None:
+            store.keep(solution)
     if throw and current.has_failed(solution.result):
         raise RuntimeError(current.message(solution.result))
     return solution

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ..._backend.precision import Module
 from ..._finite import all_finite
 from .._problem import Problem
-from .._solution import RESULTS, translate
+from .._solution import COUNTS, RESULTS, translate
 from .._state import State
 from .._velocity import evaluate
 from .resumable import resumable
@@ -77,7 +77,7 @@ def begin(problem: Problem) -> tuple[Snapshot, diffrax.Event | None]:
         solver_state=solution.solver_state,
         controller_state=controller_state,
         made_jump=jnp.asarray(False),
-        stats={"num_steps": zero, "num_accepted_steps": zero, "num_rejected_steps": zero},
+        stats=dict.fromkeys(COUNTS, zero),
     )
     # Arrays alone, strongly typed, so that every segment runs the same program.
     return jax.tree.map(_strong, snapshot), problem.event()

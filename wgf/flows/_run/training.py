@@ -16,17 +16,18 @@ from ..._backend.fingerprint import fingerprint
 from ..._backend.host import on_host
 from ..._storage.digests import DamageError, digest_of
 from ..._storage.files import written_whole
+from .._solution import TrainSolution
 from .._training import Carry, Training
-from .folder import alone, folder_at, still_written
+from .folder import alone, folder_at, keep, still_written
 from .problem_file import claim
 
 
-def train_in(directory: str | os.PathLike, training: Training, saves: int) -> list[PyTree[np.ndarray]]:
-    """The parameters at the start and at each save, computed or read from the directory.
+def train_in(directory: str | os.PathLike, training: Training, saves: int) -> TrainSolution:
+    """The parameters at the start and at each save, computed or read from the directory, as a solution.
 
     The directory holds `problem.json`, the training's fingerprint, and `saves/INDEX.npz`: parameters, the optimiser's
     state and the key after INDEX × `save_every` updates, with a digest of them. A save that is damaged is computed anew
-    from the one before, and so are those behind it.
+    from the one before, and so are those behind it. In the end, `solution.npz` holds the solution for [`wgf.load`][].
 
     **Raises:** `ValueError` as [`wgf.run`][] does; `OSError` that names the file if it can no longer be written.
     """
@@ -44,7 +45,10 @@ def train_in(directory: str | os.PathLike, training: Training, saves: int) -> li
             raise ValueError(
                 f"`directory` must be a folder that can be made and written; got {folder} ({error})."
             ) from error
-        return _train(folder, training, saves)
+        rows = _train(folder, training, saves)
+        solution = _collect(training, jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows))
+        keep(folder, solution)
+        return solution
 
 
 def _train(folder: Path, training: Training, saves: int) -> list[PyTree[np.ndarray]]:
@@ -74,6 +78,11 @@ def _start(training: Training) -> Carry:
 @eqx.filter_jit
 def _advance(training: Training, carry: Carry) -> Carry:
     return training.advance(carry)
+
+
+@eqx.filter_jit
+def _collect(training: Training, parameters: PyTree[Array]) -> TrainSolution:
+    return training.collect(parameters)
 
 
 def _load(path: Path, like: Carry, updates: int) -> Carry | None:
