@@ -30,7 +30,9 @@ def check_read_again(experiment, result, folder):
     save("name", dataclasses.replace(result, config=dataclasses.replace(result.config, out=place)))
     for other in ("config.json", "name.png", "table.txt"):
         (place / other).unlink()
-    check_same(load(place), result)
+    found = load(place)
+    check_same(found, result)
+    assert len(repr(found)) < 80
 
 
 def check_same(found, result):

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import Matrix, averaged, in_float64, programs
+from matplotlib.figure import Figure
 
 import wgf
 from wgf import _checks, analysis, cli, companions, encoders, flows, measures, objective, prompts, sharding, transport
@@ -593,6 +594,34 @@ FLOWS = {
     **{
         f"the model at {index}": (lambda index=index: its().flow.model_at(index), "`index` must be one of 2 saves")
         for index in (5, 0.5, "a", None, True, np.nan)
+    },
+    **{
+        f"{name} of a solution without models": (
+            lambda call=call: call(eqx.tree_at(lambda s: s.models, its().flow, None)),
+            f"`{argument}` must hold its models; a solution that was read with a result holds none",
+        )
+        for name, call, argument in (
+            ("a model", lambda solution: solution.model_at(0), "self"),
+            ("a gap", lambda solution: wgf.gap(solution, its().flow), "finite"),
+            ("a map", lambda solution: wgf.plot.depth_map(Figure().subplots(), solution), "solution"),
+            ("a law", lambda solution: wgf.plot.moving_law(Figure().subplots(), solution, its().flow), "finite"),
+        )
+    },
+    "the noise of replicates without models": (
+        lambda: analysis.noise(eqx.tree_at(lambda r: r.pooled.models, its().replicates, None)),
+        "`replicates` must hold its models",
+    ),
+    **{
+        f"{name} of {place}": (
+            lambda call=call, place=place: call(place),
+            f"`{argument}` must be a path; got ",
+        )
+        for place in (None, 3, b"here")
+        for name, call, argument in (
+            ("a result", wgf.experiments.load, "folder"),
+            ("a file to read", lambda place: wgf.load(place, its().flow), "path"),
+            ("a file to write", lambda place: wgf.save(place, its().flow), "path"),
+        )
     },
     "the last model of all replicates": (
         lambda: its().replicates.members.model_at(-1),

@@ -1,6 +1,6 @@
 """Public functions under `jit` and `vmap`: the numbers are those of the plain call.
 
-Flows are in tests/flows/test_flow.py, gaps in tests/analysis/test_gap.py.
+Flows are in tests/flows/test_flow.py.
 """
 
 import jax
@@ -11,7 +11,7 @@ import pytest
 from helpers import averaged, bound, regression
 
 import wgf
-from wgf import analysis, companions, flows, measures, prompts, transport
+from wgf import analysis, companions, encoders, flows, measures, prompts, transport
 
 pytestmark = pytest.mark.heavy
 
@@ -39,8 +39,32 @@ class Drawn:
     def traced(self):
         return self.limit.with_tracers(self.finite)
 
+    @property
+    def limits(self):
+        return [
+            wgf.AveragedODE(self.encoder, self.law.spectral(1, 2, key), steps=1) for key in jax.random.split(self.key)
+        ]
+
+    @property
+    def replicates(self):
+        return wgf.flow_replicates(
+            self.objective, self.limits, TAUS, tracers=[self.law.layered(2, 3, self.key)], throw=False
+        )
+
+    @property
+    def flow(self):
+        model = self.finite.with_tracers(self.law.layered(2, 3, self.key))
+        return wgf.flow(self.objective, model, TAUS, throw=False)
+
+    @property
+    def gap(self):
+        found = wgf.gap(self.flow, self.replicates)
+        return found.risk, found.output, found.coupling, found.gelbrich, found.sinkhorn, found.noise.risk
+
 
 TABLE = np.arange(24.0).reshape(8, 3) ** 1.5
+TAUS = (0.0, 0.1)
+KERNELS = ("linear_kernel", "relu_kernel", "sigmoid_kernel", "gaussian_kernel")
 
 CALLS = {
     "linear_regression": lambda p: p.prompts.tokens,
@@ -55,6 +79,20 @@ CALLS = {
     "velocity": lambda p: wgf.velocity(p.objective, p.finite),
     "tracer_velocity": lambda p: flows.tracer_velocity(p.objective, p.traced),
     "train": lambda p: wgf.train(p.objective, p.finite, optax.sgd(0.1), steps=2, throw=False).objective,
+    "flow_each": lambda p: analysis.flow_each(p.objective, p.limits, TAUS).objective,
+    "pool": lambda p: analysis.pool(p.limits).measure.particles,
+    "noise": lambda p: analysis.noise(p.replicates).coupling,
+    "gap": lambda p: p.gap,
+    "coordinates": lambda p: measures.coordinates(p.finite.measure.particles),
+    "at_coordinates": lambda p: measures.at_coordinates(
+        2 * measures.coordinates(p.finite.measure.particles), p.finite.measure.particles
+    ),
+    "next_tokens": lambda p: prompts.next_tokens(p.key, prompts.MarkovChain.binary(0.3, 0.4), batch=2, length=3).tokens,
+    "symbol_tokens": lambda p: prompts.symbol_tokens(jnp.argmax(p.cloud, axis=1)[None], 2),
+    "patch_prompts": lambda p: prompts.patch_prompts(
+        p.key, p.cloud.reshape(3, 2, 2, 1), jnp.arange(3), classes=3, patch=1
+    ).tokens,
+    **{name: lambda p, name=name: getattr(encoders, name)(p.cloud, p.cloud[:, ::-1]) for name in KERNELS},
     "sinkhorn_divergence": lambda p: transport.sinkhorn_divergence(p.cloud, p.cloud[::-1] + 1, epsilon=0.5).value,
     "conditional_divergence": lambda p: (
         transport.conditional_divergence(p.cloud[None], p.cloud[None] + 1, jnp.ones(1), epsilon=0.5).value

@@ -41,3 +41,8 @@ def __getattr__(name: str) -> _typing.Any:
     if name in ("experiments", "plot"):
         return _importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All names, with those of `wgf.plot` and `wgf.experiments` before they are imported."""
+    return sorted({*globals(), "experiments", "plot"})

@@ -6,6 +6,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -113,6 +114,28 @@ def _most_bytes() -> int:
     """
     known = jax.local_devices()[0].platform == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     return min(_MOST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4) if known else _MOST_BYTES
+
+
+def expanded(argument: str, path: str | os.PathLike) -> Path:
+    """The path with a leading `~` replaced by the home directory.
+
+    **Raises:** `ValueError` naming the argument if it is no path, or there is no such home directory.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"`{argument}` must be a path; got {shown(path)}.")
+    if "\0" in str(path):
+        raise ValueError(f"`{argument}` must be a path without zero bytes; got {shown(str(path))}.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"`{argument}` must begin with the home directory of a user; got {path}.") from error
+
+
+def with_models(argument: str, solution: _T) -> _T:
+    """Return a solution; raise `ValueError` if it holds no models."""
+    if getattr(solution, "models", None) is None:
+        raise ValueError(f"`{argument}` must hold its models; a solution that was read with a result holds none.")
+    return solution
 
 
 def in_words(arguments: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from ._standard_output import standard_output, wrapped_output
 from ._stop_signals import ended_by_signals
 from ._usage import parsed
 from ._versions import versions
-from .experiments import EXPERIMENTS, Parts, Result, config_from, load_config, reserved, save
+from .experiments import EXPERIMENTS, AbstractResult, Parts, config_from, load_config, reserved, save
 from .experiments._failures import in_one_line
 from .experiments._lines import told_in_lines
 from .experiments._settings import Device, settings
@@ -167,7 +167,7 @@ def _run_first(name: str, config: Any, file: Path | None, start: Start) -> None:
         _fail_in_part(result)
 
 
-def _fail_in_part(result: Result) -> None:
+def _fail_in_part(result: AbstractResult) -> None:
     """Raise `SystemExit` if parts of a run failed whose results are saved."""
     if failures := getattr(result, "failures", ()):
         raise SystemExit(f"wgf: {in_one_line(failures)}")
@@ -201,7 +201,7 @@ def _about(file: Path | None) -> Iterator[None]:
         raise ValueError(f"{file}: {error}") from error
 
 
-def _tell(name: str, result: Result, folder: Path, seconds: float) -> None:
+def _tell(name: str, result: AbstractResult, folder: Path, seconds: float) -> None:
     """Save, then print. If saving fails, the table is still printed."""
     try:
         save(name, result, seconds=round(seconds, 1))

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 import wgf
 from wgf import cli
 from wgf._storage import tree
-from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig, Progress, load
-from wgf.experiments._table import Table, in_text
+from wgf.experiments import EXPERIMENTS, AbstractResult, Experiment, LimitConfig, Progress, load
+from wgf.experiments._table import Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Shown(AbstractResult):
     """A result of one part, with a table."""
 
     config: LimitConfig
@@ -28,9 +28,6 @@ class Shown:
             Table(("x ", "y"), ["a heading", ["1", f" {float(self.number)}"]], title="Numbers", notes=("a note",)),
             Table(("L",), [["2"]]),
         )
-
-    def table(self):
-        return in_text(self.tables())
 
     def arrays(self):
         return {"number": self.number}
@@ -87,6 +84,15 @@ def test_table_and_figure_are_made_anew_and_nothing_is_computed(table, computed,
     assert computed == [2]
 
 
+def test_json_alone_draws_no_figure(table, capsys):
+    Path("here/limit.png").unlink()
+    cli.main(["show", "here", "--json"])
+    assert capsys.readouterr().err == ""
+    assert not Path("here/limit.png").exists()
+    cli.main(["show", "here", "--json", "--figure", "mine.svg"])
+    assert capsys.readouterr().err == "figure: mine.svg\n"
+
+
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_the_figure_has_the_format_of_its_name(suffix, start, table, capsys):
     before = Path("here/limit.png").read_bytes()
@@ -120,16 +126,50 @@ def test_a_run_is_shown_in_its_own_precision(computed, capsys):
     assert len(computed) == 2
 
 
-@pytest.mark.parametrize("missing", ["result.npz", "config.json", "table.txt"])
-def test_a_folder_without_a_finished_run_is_refused(missing, table, capsys):
-    (Path("here") / missing).unlink()
+def test_a_folder_without_a_finished_run_is_refused(table, capsys):
+    Path("here/result.npz").unlink()
     assert refusal(capsys, "here") == "wgf: `results` must be the folder of a finished run; got 'here'."
     assert refusal(capsys, "nowhere") == "wgf: `results` must be the folder of a finished run; got 'nowhere'."
 
 
-def test_a_folder_of_no_experiment_is_refused(table, capsys):
-    Path("here/config.json").write_text('{"experiment": "voyage"}', encoding="utf-8")
-    assert f"`results` must be of one of {sorted(EXPERIMENTS)}; got 'voyage'." in refusal(capsys, "here")
+def test_the_file_of_the_result_is_enough(table, computed, capsys):
+    Path("alone").mkdir()
+    Path("here/result.npz").rename("alone/result.npz")
+    cli.main(["show", "alone"])
+    assert capsys.readouterr().out == f"{table}\nfigure: {Path('alone/limit.png')}\n"
+    assert computed == [2]
+
+
+def test_the_table_is_printed_where_no_figure_can_be_written(table, capsys):
+    Path("here/limit.png").unlink()
+    Path("here/limit.png").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["show", "here"])
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == f"{table}\n"
+    assert "`figure` must be a file that can be written; got here" in printed.err
+    cli.main(["show", "here", "--json"])
+    assert json.loads(capsys.readouterr().out)["experiment"] == "limit"
+
+
+@pytest.mark.parametrize("missing", ["config.json", "table.txt"])
+def test_a_run_of_another_release_without_its_files_is_refused(missing, table, capsys):
+    forget_result()
+    (Path("here") / missing).unlink()
+    assert refusal(capsys, "here") == f"wgf: {REASON}"
+
+
+def test_a_result_that_lacks_a_field_is_of_another_release(table, capsys):
+    with np.load("here/result.npz") as arrays:
+        entries = dict(arrays)
+    tree = json.loads(str(entries["result/tree.json"]))
+    del tree["fields"]["number"]
+    np.savez("here/result.npz", **{**entries, "result/tree.json": json.dumps(tree)})
+    with pytest.raises(ValueError, match="is missing, damaged or of another release"):
+        load("here")
+    cli.main(["show", "here"])
+    assert capsys.readouterr().out.startswith(table)
 
 
 def test_an_unknown_format_is_refused(table, capsys):
@@ -137,10 +177,8 @@ def test_an_unknown_format_is_refused(table, capsys):
     assert line == "wgf: `figure` must end in one of ['.png', '.pdf', '.svg']; got 'a.doc'."
 
 
-@pytest.mark.parametrize("is_whole", [True, False])
-def test_a_figure_that_cannot_be_written_is_refused(is_whole, table, capsys):
-    if not is_whole:
-        forget_result()
+def test_a_saved_figure_that_cannot_be_written_is_refused(table, capsys):
+    forget_result()
     line = refusal(capsys, "here", "--figure", "nowhere/a.png")
     assert "`figure` must be a file that can be written; got nowhere/a.png (" in line.replace("\\", "/")
 
@@ -195,7 +233,9 @@ def test_the_numbers_of_a_shown_run_are_those_that_were_saved(table):
 def test_a_program_reads_the_result_of_a_finished_run(table, computed):
     result = load("here")
     assert result.table() == table
-    assert result.config == LimitConfig(seed=2, mesh="prompts=1", out=Path("here"), x64=jnp.zeros(()).itemsize == 8)
+    assert result.config == LimitConfig(seed=2, mesh="prompts=1", x64=jnp.zeros(()).itemsize == 8)
+    assert repr(result) == "Shown with table(), figure() and arrays()"
+    assert result._repr_html_() == f"<pre>{table}</pre>"
     assert isinstance(result.number, jax.Array)
     assert computed == [2]
 
@@ -204,6 +244,31 @@ def test_a_program_reads_the_result_of_a_finished_run(table, computed):
 def test_a_program_cannot_read_where_no_finished_run_is(place, table):
     with pytest.raises(ValueError, match=f"`folder` must be the folder of a finished run; got '{place}'"):
         load(place)
+
+
+def test_a_result_in_float64_is_saved_and_read_in_any_precision(computed, tmp_path):
+    """The config says the precision; the session has another."""
+    with jax.enable_x64(True):
+        result = Shown(LimitConfig(x64=True, out=tmp_path), jnp.asarray(0.1, float))
+    with jax.enable_x64(False):
+        wgf.experiments.save("limit", result)
+        found = load(tmp_path)
+    assert found.number.dtype == np.float64
+    assert found.config.x64
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["about"]["precision"] == "float64"
+
+
+def test_what_was_read_is_saved_in_a_folder_of_its_own(table):
+    before = Path("here/result.npz").read_bytes()
+    folder = wgf.experiments.save("limit", load("here"))
+    assert folder.parent == Path("results")
+    assert Path("here/result.npz").read_bytes() == before
+
+
+def test_the_paths_of_a_result_mean_the_same_in_every_folder(computed, tmp_path, monkeypatch):
+    Path("data.csv").write_text("1,2\n", encoding="utf-8")
+    folder = wgf.experiments.save("limit", Shown(LimitConfig(data="data.csv", out=Path("here")), np.float32(1)))
+    assert load(folder).config.data == str(tmp_path / "data.csv")
 
 
 def test_a_program_is_told_of_a_damaged_file(table):

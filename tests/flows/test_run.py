@@ -33,6 +33,13 @@ class Point(eqx.Module):
     x: jnp.ndarray
 
 
+class Keyed(eqx.Module):
+    """What moves, and a random key."""
+
+    x: jnp.ndarray
+    key: jax.Array
+
+
 def bowl(point):
     """Anisotropic and not quadratic, so that steps differ."""
     return jnp.sum(jnp.array([0.3, 1.0, 4.0]) * point.x**2) / 2 + jnp.sum(point.x**4)
@@ -111,12 +118,32 @@ def test_the_solution_so_far_is_kept(tmp_path):
     assert found.result == RESULTS.out_of_time
 
 
-def test_a_solution_that_cannot_be_written(tmp_path):
-    (tmp_path / "solution.npz").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"`directory` must stay a folder that can be written; .*solution\.npz could not"):
+def test_a_solution_that_cannot_be_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match=r"solution\.npz could not be written \(.*No space"),
+    ):
+        patch.setattr("wgf.flows._run.folder.write", full)
         wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False)
-    (tmp_path / "solution.npz").rmdir()
     assert_same(wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False), wgf.flow(bowl, start(), TAUS))
+
+
+def test_a_folder_in_the_place_of_the_solution_is_refused_before_the_run(tmp_path):
+    (tmp_path / "solution.npz").mkdir()
+    with pytest.raises(ValueError, match=r"`directory` must hold no folder of the name solution\.npz; .* Remove it\."):
+        wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False)
+    assert not any((tmp_path / "saves").iterdir())
+
+
+def test_the_solution_of_a_model_with_a_random_key_is_read_again(tmp_path):
+    model = Keyed(jnp.array([1.0, -1.5, 0.7]), jax.random.key(3))
+    solved = wgf.run(bowl, model, TAUS, directory=tmp_path, progress=False)
+    found = wgf.load(tmp_path / "solution.npz", eqx.filter_eval_shape(wgf.flow, bowl, model, TAUS))
+    np.testing.assert_array_equal(found.objective, solved.objective)
+    np.testing.assert_array_equal(jax.random.key_data(found.models.key), jax.random.key_data(solved.models.key))
 
 
 def test_a_run_goes_on_where_its_directory_stands(tmp_path):

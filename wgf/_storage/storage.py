@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from .._backend.compat import is_traced
 from .._backend.host import on_host
 from .._backend.precision import full_precision
-from .._checks import instance
+from .._checks import expanded, instance
 from .._display.text import is_array
 from .._versions import versions
 from .files import written_whole
@@ -43,19 +43,27 @@ def save(path: str | os.PathLike, module: eqx.Module) -> None:
     In several processes all must call `save`. The first one writes.
     """
     module, file = instance("module", module, eqx.Module, "a solution or another Equinox module"), _file(path)
-    arrays = arrays_of(module)
-    if is_traced(*arrays.values()):
+    if is_traced(*arrays_of(module).values()):
         raise ValueError("`module` must hold known numbers; got traced ones. Call `save` outside of `jit` and `vmap`.")
+    try:
+        write(file, module)
+    except OSError as error:
+        raise ValueError(f"`path` must be a file that can be written; {file} cannot ({error}).") from error
+
+
+def write(file: Path, module: eqx.Module) -> None:
+    """Write a module of known numbers, as [`wgf.save`][] does.
+
+    **Raises:** `OSError` if the file cannot be written.
+    """
+    arrays = arrays_of(module)
     keys = {name: str(jax.random.key_impl(leaf)) for name, leaf in arrays.items() if _is_key(leaf)}
     header = {"format": _FORMAT, "versions": versions(), "outline": outline(module), "codes": codes(module)}
     plain = {name: _plain(leaf) for name, leaf in arrays.items()}
     if jax.process_index() == 0:
         text = np.asarray(json.dumps(header | {"keys": keys, "arrays": sorted(plain)}))
-        try:
-            with written_whole(file) as part:
-                np.savez(part, allow_pickle=False, **{_HEADER: text}, **plain)
-        except OSError as error:
-            raise ValueError(f"`path` must be a file that can be written; {file} cannot ({error}).") from error
+        with written_whole(file) as part:
+            np.savez(part, allow_pickle=False, **{_HEADER: text}, **plain)
 
 
 @full_precision
@@ -80,7 +88,7 @@ def load(path: str | os.PathLike, like: _Module) -> _Module:
     no error.
     """
     instance("like", like, eqx.Module, "a module of the structure of the file")
-    file = _expanded(path)
+    file = expanded("path", path)
     header, arrays = _read(file)
     _check_same(file, header["outline"], outline(like))
     for name, now in codes(like).items():
@@ -104,12 +112,8 @@ def _put(array: np.ndarray, sharding: Any) -> jax.Array:
     return jax.device_put(array, sharding) if isinstance(sharding, NamedSharding) else jnp.asarray(array)
 
 
-def _expanded(path: str | os.PathLike) -> Path:
-    return Path(os.path.expanduser(path))
-
-
 def _file(path: str | os.PathLike) -> Path:
-    file = _expanded(path)
+    file = expanded("path", path)
     if file.is_symlink() or file.is_dir():
         kind = "link" if file.is_symlink() else "folder"
         raise ValueError(f"`path` must be a new path or a file; {file} is a {kind}.")

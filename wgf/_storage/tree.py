@@ -27,10 +27,14 @@ _PACKAGES = ("wgf", "jax", "equinox", "diffrax", "optax", "optimistix", "lineax"
 _PLAIN = (bool, float, int, str, type(None))
 
 
+class UnknownPartError(TypeError):
+    """A part of a tree cannot be kept in a file."""
+
+
 def write_tree(path: Path, tree: Any, header: Mapping[str, Any]) -> None:
     """Write a tree, and a header of plain values, to an `.npz`. The file is whole at any time.
 
-    **Raises:** `TypeError` that names a part of the tree that cannot be written; `OSError` if the file cannot.
+    **Raises:** `UnknownPartError` that names a part of the tree that cannot be written; `OSError` if the file cannot.
     """
     entries = {_HEADER: json.dumps(header), **entries_of(tree)}
     with written_whole(path) as file:
@@ -42,7 +46,7 @@ def entries_of(tree: Any, folder: str = "") -> dict[str, Any]:
 
     **Arguments:** `folder`: what the names of the entries begin with.
 
-    **Raises:** `TypeError` that names a part of the tree that cannot be written.
+    **Raises:** `UnknownPartError` that names a part of the tree that cannot be written.
     """
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encoded(tree, arrays))
@@ -111,7 +115,7 @@ def _encoded_array(value: Any, arrays: dict[str, np.ndarray]) -> dict[str, str]:
         arrays[name] = on_host(value)
         node = {"jax": name}
     if arrays[name].dtype.kind in "OV":
-        raise TypeError(f"an array of type {value.dtype} cannot be kept")
+        raise UnknownPartError(f"an array of type {value.dtype} cannot be kept")
     return node
 
 
@@ -166,11 +170,21 @@ def _decoded_object(node: dict[str, Any], array: Callable[[str], np.ndarray]) ->
     if hasattr(cls, "_fields"):
         return cls._make(fields[name] for name in cls._fields)
     made = object.__new__(cls)
-    if not set(fields) <= {field.name for field in dataclasses.fields(cls)}:
+    if not _needed(cls) <= set(fields) <= {field.name for field in dataclasses.fields(cls)}:
         raise ValueError(f"{cls} has other fields")
     for name, value in fields.items():
         object.__setattr__(made, name, value)
     return made
+
+
+def _needed(cls: Any) -> set[str]:
+    """The fields without which there is no object of a class."""
+    absent = dataclasses.MISSING
+    return {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.init and field.default is absent and field.default_factory is absent
+    }
 
 
 def _renumbered(value: Any, theirs: list[str], ours: tuple[str, ...]) -> Any:
@@ -189,7 +203,7 @@ def _name(value: Any) -> str:
             return name
     except (AttributeError, KeyError, ValueError):
         pass
-    raise TypeError(f"{value!r} cannot be kept")
+    raise UnknownPartError(f"{value!r} cannot be kept")
 
 
 def _named(name: str) -> Any:

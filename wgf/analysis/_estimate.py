@@ -75,6 +75,8 @@ def student_quantile(replicates: int, confidence: float = 0.95) -> float:
     | quantile at 95 % | 12.7 | 3.18 | 2.36 | 1.96 |
 
     **Raises:** `ValueError` unless the confidence lies between 0 and 1.
+
+    Not for `jit`: the numbers are known.
     """
     replicates = at_least("replicates", replicates, 2)
     if not 0 < one_number("confidence", confidence) < 1:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._checks import at_least, flag, instance, positive
+from .._checks import at_least, flag, instance, positive, with_models
 from .._display.datasets import Dataset, dataset, version_text
 from .._display.table import Column, Tabled
 from .._display.text import last
@@ -238,7 +238,7 @@ def gap(
 
 
 def _check_flow(argument: str, solution: FlowSolution) -> None:
-    instance(argument, solution, FlowSolution, "a solution of wgf.flow")
+    with_models(argument, instance(argument, solution, FlowSolution, "a solution of wgf.flow"))
     instance(argument, solution.models, AbstractModel, "the flow of a wgf.Transformer or a wgf.AveragedODE")
 
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
-from .._checks import at_least, choice, instance, numbers, positive
+from .._checks import at_least, choice, instance, numbers, positive, with_models
 from .._display.text import Brief, last
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
@@ -92,6 +92,7 @@ def noise(
     Cost: a Sinkhorn divergence per replicate, τ and depth, each of the particles of one replicate.
     """
     instance("replicates", replicates, Replicates, "a solution of wgf.flow_replicates")
+    with_models("replicates", replicates.pooled)
     if mesh is not None:
         instance("mesh", mesh, Mesh, "a mesh of devices, e.g. wgf.sharding.mesh(particles=2)")
     epsilon = default_epsilon(replicates.pooled.models.measure) if epsilon is None else positive("epsilon", epsilon)

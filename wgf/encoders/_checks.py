@@ -145,8 +145,8 @@ def particle_of(encoder: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
         if is_traced(*jax.tree.leaves(encoder)):
             return None
         raise ValueError(
-            f"`encoder` must draw particles that hold arrays alone; {type(encoder).__name__} raised "
-            f"{type(error).__name__}: {error}. Keep functions in the encoder: `eqx.partition(mlp, eqx.is_array)`."
+            f"`encoder` must draw particles that hold arrays alone; `sample` of {type(encoder).__name__} raised a "
+            f"{type(error).__name__}. Keep functions in the encoder: `eqx.partition(mlp, eqx.is_array)`."
         ) from error
 
 

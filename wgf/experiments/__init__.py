@@ -20,7 +20,7 @@ from . import (
 from ._config_file import config_from as config_from, load_config as load_config
 from ._parts import Parts as Parts
 from ._progress import Progress as Progress
-from ._results import Result as Result, load as load, reserved as reserved, save as save
+from ._results import AbstractResult as AbstractResult, load as load, reserved as reserved, save as save
 from .decay import DecayConfig as DecayConfig, DecayResult as DecayResult
 from .homogeneity import HomogeneityConfig as HomogeneityConfig, HomogeneityResult as HomogeneityResult
 from .images import ImagesConfig as ImagesConfig, ImagesResult as ImagesResult
@@ -39,7 +39,7 @@ class Experiment(_typing.NamedTuple):
     """
 
     config: _typing.Any
-    run: _abc.Callable[..., Result]
+    run: _abc.Callable[..., AbstractResult]
     keeps_parts: bool = False
 
 

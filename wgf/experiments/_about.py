@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from .._backend.fingerprint import digest_of_files, digest_of_project
+from .._checks import expanded
 from .._versions import versions
-from ._config_file import expanded
 
 
 def about(config: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def about(config: Any) -> dict[str, Any]:
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(device.platform),
         "processes": jax.process_count(),
-        "precision": jnp.result_type(float).name,
+        "precision": getattr(config, "computes_in", jnp.result_type(float).name),
         "data": _digest_of_data(getattr(config, "data", None)),
         "began": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .._checks import shown
+from .._checks import expanded, shown
 from .._storage.files import written_whole
 
 _Config = TypeVar("_Config")
@@ -38,7 +38,7 @@ def _absolute(name: str, value: Any) -> Any:
         path = expanded(name, Path(value))
     except ValueError:
         return value  # The run itself refuses it.
-    return os.path.abspath(path) if os.path.exists(path) else value
+    return type(value)(os.path.abspath(path)) if os.path.exists(path) else value
 
 
 def load_config(path: Path) -> tuple[str, dict[str, Any]]:
@@ -63,19 +63,6 @@ def load_config(path: Path) -> tuple[str, dict[str, Any]]:
         )
     record.pop("about", None)
     return record.pop("experiment"), record
-
-
-def expanded(argument: str, path: Path) -> Path:
-    """The path with a leading `~` replaced by the home directory.
-
-    **Raises:** `ValueError` naming the argument if there is no such home directory.
-    """
-    if "\0" in str(path):
-        raise ValueError(f"`{argument}` must be a path without zero bytes; got {shown(str(path))}.")
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"`{argument}` must begin with the home directory of a user; got {path}.") from error
 
 
 def config_from(config: type[_Config], fields: dict[str, Any]) -> _Config:

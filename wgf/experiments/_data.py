@@ -6,9 +6,9 @@ from pathlib import Path
 from jaxtyping import PRNGKeyArray
 
 from .. import prompts as data
-from .._checks import shown
+from .._checks import expanded, shown
 from ..prompts import Prompts
-from ._config_file import DATA_SETS, expanded
+from ._config_file import DATA_SETS
 
 
 def load_prompts(key: PRNGKeyArray, name: str, target: str | None, *, batch: int, examples: int, dim: int) -> Prompts:

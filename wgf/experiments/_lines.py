@@ -9,7 +9,7 @@ from io import TextIOBase
 from pathlib import Path
 
 from .._bars import bar_class
-from ._config_file import expanded
+from .._checks import expanded
 from ._failures import first_line
 
 

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from .._backend.plain import PLAIN
 from .._backend.precision import default_precision
+from .._checks import expanded
 from .._storage.tree import read_header, read_tree, write_tree
 from ._about import about
-from ._config_file import expanded, portable
+from ._config_file import portable
 from ._lines import Lines, lines_of_the_command
 
 _Part = TypeVar("_Part")

@@ -1,7 +1,9 @@
 """The results folder of a run."""
 
+import abc
 import contextlib
 import dataclasses
+import html
 import itertools
 import json
 import os
@@ -15,37 +17,49 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from .._checks import shown
+from .._checks import expanded, shown
 from .._storage.files import written_whole
 from .._storage.lock import locked
-from .._storage.tree import entries_of, read_header, read_tree
+from .._storage.tree import UnknownPartError, entries_of, read_header, read_tree
 from ._about import about
-from ._config_file import config_from, expanded, load_config, save_config
+from ._config_file import config_from, load_config, portable, save_config
 from ._parts import options_of
+from ._settings import settings
+from ._table import Table, in_text
 
 _WHOLE = "result/"
 """What the names of those entries of `result.npz` begin with that hold the result itself."""
 
 
-@runtime_checkable
-class Result(Protocol):
-    """The return type of every experiment's `run`."""
+class AbstractResult(abc.ABC):
+    """What an experiment's `run` returns: a dataclass whose field `config` holds the options.
 
-    @property
-    def config(self) -> Any:
-        """The config dataclass of the run. Its `out` is the results folder."""
+    Notebooks show its tables.
+    """
 
-    def table(self) -> str:
-        """The table that the command prints."""
-        ...
+    config: Any
 
+    @abc.abstractmethod
+    def tables(self) -> tuple[Table, ...]:
+        """The tables, cell by cell."""
+
+    @abc.abstractmethod
     def arrays(self) -> dict[str, Any]:
         """The named arrays of `result.npz`."""
-        ...
 
+    @abc.abstractmethod
     def figure(self) -> Figure:
         """The figure of the run."""
-        ...
+
+    def table(self) -> str:
+        """The tables as the command prints them."""
+        return in_text(self.tables())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} with table(), figure() and arrays()"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.table())}</pre>"
 
 
 @runtime_checkable
@@ -57,20 +71,23 @@ class WithModels(Protocol):
         ...
 
 
-def save(experiment: str, result: Result, *, seconds: float | None = None) -> Path:
+def save(experiment: str, result: AbstractResult, *, seconds: float | None = None) -> Path:
     """Write the results folder and return it: `EXPERIMENT.png`, `result.npz`, `config.json` and `table.txt`.
 
-    `config.json` and `result.npz` also say which releases, device and precision computed the result. `result.npz` holds
-    the named arrays, and the result itself for [`wgf.experiments.load`][] if it is a dataclass of this library that
-    consists of arrays, plain values and objects of this library.
+    The folder is `result.config.out`, or a new one under `results/`. A run that it holds is replaced. `config.json` and
+    `result.npz` also say which releases, device and precision computed the result. `result.npz` holds the named arrays,
+    and the result itself for [`wgf.experiments.load`][] if it consists of arrays, plain values and objects of this
+    library.
 
     **Arguments:** `seconds`: how long the run took, if it is known.
 
     **Raises:** `ValueError` if the folder cannot be made or written.
     """
     folder = results_folder(result.config.out, experiment)
-    record = {**about(result.config), "seconds": seconds}
-    save_arrays(folder, {**result.arrays(), "about": json.dumps(record), **_whole(result)})
+    with settings(result.config):
+        record = {**about(result.config), "seconds": seconds}
+    facts = json.dumps({"experiment": experiment, **record})
+    save_arrays(folder, {**result.arrays(), "about": facts, **_whole(result)})
     with written_whole(folder / "table.txt") as file:
         # The table may quote a file name whose bytes are not valid text.
         file.write((result.table() + "\n").encode(errors="backslashreplace"))
@@ -80,12 +97,15 @@ def save(experiment: str, result: Result, *, seconds: float | None = None) -> Pa
     return folder
 
 
-def _whole(result: Result) -> dict[str, Any]:
+def _whole(result: Any) -> dict[str, Any]:
     """The result as entries of `result.npz`; nothing if a part of it is of another kind."""
-    kept = result.without_models() if isinstance(result, WithModels) else result
+    if not dataclasses.is_dataclass(result):
+        return {}
+    kept: Any = result.without_models() if isinstance(result, WithModels) else result
+    config = dataclasses.replace(kept.config, **{**portable(kept.config), "out": None})
     try:
-        return entries_of(kept, _WHOLE)
-    except TypeError:
+        return entries_of(dataclasses.replace(kept, config=config), _WHOLE)
+    except UnknownPartError:
         return {}
 
 
@@ -103,19 +123,28 @@ def load(folder: str | os.PathLike) -> Any:
     - `folder`: the results folder of a run of the command, or of [`wgf.experiments.save`][].
 
     **Returns:** what the experiment's `run` returned, e.g. [`wgf.experiments.LimitResult`][], without the models of its
-    flows. Its arrays are on the default device. The `config` is that of the run, with its precision as `x64`, this
-    folder as `out`, and no `device`.
+    flows. Its arrays are on the default device. In its `config`, `x64` says in which precision it was computed, and
+    `out` and `device` are None.
 
     **Raises:** `ValueError` if the folder holds no finished run, or its file is damaged or of another release.
     """
-    place = expanded("folder", Path(folder))
-    if not (place / "result.npz").is_file():
-        raise ValueError(f"`folder` must be the folder of a finished run; got {shown(str(place))}.")
-    is_double = read_header(place / "result.npz", "about").get("precision") == "float64"
-    with jax.enable_x64(is_double):
-        result = read_tree(place / "result.npz", _WHOLE)
-    config = dataclasses.replace(result.config, out=place, device=None, x64=is_double)
-    return dataclasses.replace(result, config=config)
+    return load_named(folder)[1]
+
+
+def load_named(folder: str | os.PathLike) -> tuple[str, Any]:
+    """The experiment's name, and its result.
+
+    **Raises:** `ValueError` as [`wgf.experiments.load`][] does.
+    """
+    file = expanded("folder", folder) / "result.npz"
+    if not file.is_file():
+        raise ValueError(f"`folder` must be the folder of a finished run; got {shown(str(file.parent))}.")
+    facts = read_header(file, "about")
+    # So that arrays have the types that they had, in whatever precision this program computes.
+    with jax.enable_x64(True):
+        result = read_tree(file, _WHOLE)
+    config = dataclasses.replace(result.config, device=None, x64=facts.get("precision") == "float64")
+    return facts["experiment"], dataclasses.replace(result, config=config)
 
 
 def results_folder(out: Path | None, experiment: str) -> Path:

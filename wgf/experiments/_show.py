@@ -10,13 +10,12 @@ from typing import Any
 
 import tyro
 
-from .._checks import shown
+from .._checks import expanded, shown
 from .._standard_output import standard_output
 from .._storage.files import written_whole
-from . import EXPERIMENTS
-from ._config_file import expanded, load_config
+from ._config_file import load_config
 from ._lines import Lines
-from ._results import load
+from ._results import AbstractResult, load_named
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -37,31 +36,32 @@ def show(config: ShowConfig) -> None:
     """Print the table of a finished run, and draw its figure.
 
     Both are made anew from `result.npz`. Where this release cannot read the result, the table and the figure that were
-    saved are shown, and a line says why.
+    saved are shown, and a line says why. With `json`, a figure is drawn only if it is asked for.
 
     **Raises:** `ValueError` if the folder holds no finished run, a result that cannot be read is to be shown in another
     form, or the figure cannot be written.
     """
     folder = expanded("results", config.results)
-    if not all((folder / name).is_file() for name in ("config.json", "result.npz", "table.txt")):
+    if not (folder / "result.npz").is_file():
         raise ValueError(f"`results` must be the folder of a finished run; got {shown(str(folder))}.")
-    name, _ = load_config(folder)
-    if name not in EXPERIMENTS:
-        raise ValueError(f"`results` must be of one of {sorted(EXPERIMENTS)}; got {shown(name)}.")
-    file = folder / f"{name}.png" if config.figure is None else expanded("figure", config.figure)
-    if file.suffix[1:] not in _FORMATS:
-        raise ValueError(f"`figure` must end in one of {[f'.{each}' for each in _FORMATS]}; got {shown(str(file))}.")
+    figure = None if config.figure is None else expanded("figure", config.figure)
+    if figure is not None and figure.suffix[1:] not in _FORMATS:
+        raise ValueError(f"`figure` must end in one of {[f'.{each}' for each in _FORMATS]}; got {shown(str(figure))}.")
     try:
-        result = load(folder)
+        name, result = load_named(folder)
     except ValueError as error:
-        if config.json or file.suffix != ".png":
+        if config.json or (figure is not None and figure.suffix != ".png"):
             raise
-        _show_saved(folder, name, file, config, str(error))
-    else:
-        _show_anew(name, result, file, config.json)
+        _show_saved(folder, figure, str(error))
+        return
+    with standard_output():
+        print(_as_json(name, result) if config.json else result.table())
+    if figure is not None or not config.json:
+        _draw(result, figure or folder / f"{name}.png", on_error_output=config.json)
 
 
-def _show_anew(name: str, result: Any, file: Path, as_json: bool) -> None:
+def _draw(result: AbstractResult, file: Path, on_error_output: bool) -> None:
+    """Draw the figure, and print the name of its file."""
     figure = result.figure()
     try:
         with written_whole(file) as opened:
@@ -69,8 +69,7 @@ def _show_anew(name: str, result: Any, file: Path, as_json: bool) -> None:
     except OSError as error:
         raise ValueError(f"`figure` must be a file that can be written; got {file} ({error}).") from error
     with standard_output():
-        print(_as_json(name, result) if as_json else result.table())
-        print(f"figure: {file}", file=sys.stderr if as_json else sys.stdout)
+        print(f"figure: {file}", file=sys.stderr if on_error_output else sys.stdout)
 
 
 def _as_json(name: str, result: Any) -> str:
@@ -87,11 +86,14 @@ def _as_json(name: str, result: Any) -> str:
     return json.dumps({"experiment": name, "tables": tables}, indent=2, ensure_ascii=False)
 
 
-def _show_saved(folder: Path, name: str, file: Path, config: ShowConfig, reason: str) -> None:
+def _show_saved(folder: Path, figure: Path | None, reason: str) -> None:
     """Show the files of a run whose result cannot be read."""
+    if not all((folder / name).is_file() for name in ("config.json", "table.txt")):
+        raise ValueError(reason)
+    name, _ = load_config(folder)
     saved = folder / f"{name}.png"
-    is_there = saved.is_file()
-    if not is_there and config.figure is not None:
+    file, is_there = figure or saved, saved.is_file()
+    if not is_there and figure is not None:
         raise ValueError(f"`figure` needs a result or {saved.name}; {folder} has no such file, and {reason}")
     if os.path.abspath(file) != os.path.abspath(saved):
         try:

@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._backend.compat import is_traced, members_of
-from .._checks import shown
+from .._checks import shown, with_models
 from .._display.datasets import Dataset, DataTree, check_known, data_tree, version_text
 from .._display.table import Column, Tabled
 from .._display.text import counted, facts_of, kind, known, memory, number
@@ -29,8 +30,8 @@ with warnings.catch_warnings():
 
         successful = "successful"
         not_finite = (
-            "The flow stopped being finite: particles or the objective are NaN or infinite. Decrease `rtol` (or a "
-            "constant step), or increase the objective's `weight_decay`."
+            "The flow stopped being finite: particles or the objective are NaN or infinite. Decrease `rtol`, the "
+            "constant step or the learning rate, or increase the objective's `weight_decay`."
         )
         stalled = (
             "The flow ran out of steps before the last of `taus`. Increase `max_steps` or `rtol`, or pass "
@@ -155,8 +156,9 @@ class AbstractSolution(Tabled):
     def model_at(self, index: int) -> PyTree:
         """The model at one save; negative indices count from the last.
 
-        **Raises:** `ValueError` if there is no such save.
+        **Raises:** `ValueError` if there is no such save, or the solution holds no models.
         """
+        with_models("self", self)
         if self.objective.ndim != 1:
             raise ValueError(
                 f"`model_at` takes one solution; got solutions with axes {self.objective.shape}. Use it under "
@@ -269,10 +271,16 @@ def _is_whole(index: Any) -> bool:
     return hasattr(index, "__index__") and not isinstance(index, bool) and np.ndim(index) == 0
 
 
+def _is_key(leaf: Any) -> bool:
+    return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:
     """Raise with the message of the solution's result: at once, or at run time if the result is traced."""
     if is_traced(failed):
-        return solution.result.error_if(solution, failed)
+        # Equinox's checks take no random keys, which a model may hold.
+        keys, others = eqx.partition(solution, _is_key)
+        return eqx.combine(keys, solution.result.error_if(others, failed))
     # Raised here, so that it also works if Equinox's checks are turned off.
     if bool(failed):
         raise eqx.EquinoxRuntimeError(RESULTS[solution.result])

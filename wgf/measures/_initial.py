@@ -1,8 +1,9 @@
 """Initial laws ρ₀, which give the particles of the finite model and of the limit."""
 
 import abc
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import diffrax
@@ -14,7 +15,6 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from .._backend.compat import is_traced
-from .._backend.precision import Module
 from .._checks import (
     ENCODER,
     at_least,
@@ -28,6 +28,7 @@ from .._checks import (
     random_key,
     shown,
 )
+from .._display.text import Brief, is_array, kind, number
 from .._random import purpose
 from ..encoders import AbstractEncoder
 from ..encoders._checks import particle_of
@@ -39,8 +40,14 @@ from ._spectral import Rule, Spectral, quadrature
 from ._staged import Staged, stage_nodes
 
 
-class AbstractInitialLaw(Module):
+class AbstractInitialLaw(Brief):
     """A law ρ₀ of particles, the same at every depth."""
+
+    def _facts(self) -> Iterator[str]:
+        """The fields, each with its number or its type."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            yield f"{field.name} {number(value) if np.ndim(value) == 0 and is_array(value) else kind(value)}"
 
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:

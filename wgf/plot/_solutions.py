@@ -12,7 +12,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from .._checks import at_least, choice, instance
+from .._checks import at_least, choice, instance, with_models
 from ..analysis import Gap
 from ..flows import FlowSolution
 from ..measures import coordinate_names, coordinates
@@ -78,6 +78,8 @@ def token_paths(
     **Raises:** `ValueError` if `rows` are not two of the coordinates, and as the model does about its tokens.
     """
     tokens = jnp.asarray(tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"`tokens` must be those of one prompt, [D, N+1]; got shape {tokens.shape}. Pass `tokens[0]`.")
     first, second = (at_least("rows", row, 0, tokens.shape[0] - 1) for row in rows)
     depths = at_least("depths", depths, 2)
     states = np.asarray(model.trajectory(tokens[None], jnp.linspace(0, 1, depths)))[:, 0]
@@ -105,7 +107,7 @@ def depth_map(
     **Arguments:** the axes; the solution; a function of the particles `[width, P]` at one depth and their weights
     `[width]`, default \( (\sum_j a_j \|\theta_j\|^2)^{1/2} \); the label of the statistic; the number of depths.
     """
-    instance("solution", solution, FlowSolution, "a solution of wgf.flow")
+    with_models("solution", instance("solution", solution, FlowSolution, "a solution of wgf.flow"))
     statistic = _root_mean_square if statistic is None else statistic
     places = np.linspace(0, 1, at_least("depths", depths, 2))
     points, weights = _laws(solution, places)
@@ -141,7 +143,8 @@ def moving_law(
     """
     if not np.array_equal(finite.taus, limit.taus):
         raise ValueError(f"`limit` must be solved at the taus of `finite`, {finite.taus}; got {limit.taus}.")
-    names = coordinate_names(finite.models.encoder)
+    with_models("limit", limit)
+    names = coordinate_names(with_models("finite", finite).models.encoder)
     first, second = (at_least("pair", number, 0, len(names) - 1) for number in pair)
     clouds = [_laws(solution, np.array([depth]))[0][:, 0][..., [first, second]] for solution in (limit, finite)]
     scatters = [

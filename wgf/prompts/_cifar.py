@@ -41,6 +41,8 @@ def cifar10(
     **Raises:** `ValueError` naming a file that is missing, truncated, or not in CIFAR-10's binary format. Also if
     `images` exceeds the number of training images, or the tokens cannot be made.
 
+    Not for `jit`: the images are read and chosen on the host.
+
     **Source:** A. Krizhevsky, *Learning multiple layers of features from tiny images* (2009);
     https://www.cs.toronto.edu/~kriz/cifar.html.
     """

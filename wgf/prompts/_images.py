@@ -37,6 +37,8 @@ def digits(
 
     **Raises:** `ValueError` if `held_out` is not between 1 and 1,796, or the tokens cannot be made.
 
+    Not for `jit`: the images are chosen on the host.
+
     **Source:** E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository
     (1998), its test set; the copy that scikit-learn ships.
     """

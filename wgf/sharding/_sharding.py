@@ -144,6 +144,8 @@ def gather(tree: _Tree) -> _Tree:
     """Collect a tree of arrays on one device: the default device, or with several processes the first one of each.
 
     **Arguments:** `tree`: any tree, e.g. the solution of a flow before a gap or a figure is made.
+
+    Not for `jit`: it moves known arrays.
     """
     chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     home = chosen if isinstance(chosen, jax.Device) else jax.local_devices()[0]

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from ... import plot
 from .._failures import brief
 from .._power_law import PowerLaw
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._config import DecayConfig
 
 _HEADS = ("data", "start", "lambda", "risk", "Q", "Q/lambda", "bound", "gap/Q", "motion", "", "steps")
@@ -52,8 +53,8 @@ class Rest:
         return "planted" if self.planted else "rho_0"
 
 
-@dataclass(frozen=True)
-class DecayResult:
+@dataclass(frozen=True, repr=False)
+class DecayResult(AbstractResult):
     """All flows of one run of the experiment."""
 
     config: DecayConfig
@@ -88,12 +89,8 @@ class DecayResult:
             largest = end.weight_decay
         return largest
 
-    def table(self) -> str:
-        """The table that the command prints: a row per data set, start and weight decay."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The table: a row per data set, start and weight decay."""
         rows = [_failed_row(end) if end.failure else self._row(end) for end in self.ends]
         return (Table(_HEADS, rows, left=(0, 1, 9), notes=self._notes()),)
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from ... import plot
 from ...analysis import Lipschitz
 from .._failures import of_seeds
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._config import HomogeneityConfig
 from ._correlation import Correlation, correlations
 from ._trial import CLASSES, Trial
@@ -22,8 +23,8 @@ _HEADS = (
 )
 
 
-@dataclass(frozen=True)
-class HomogeneityResult:
+@dataclass(frozen=True, repr=False)
+class HomogeneityResult(AbstractResult):
     """All encoders of one run of the experiment."""
 
     config: HomogeneityConfig
@@ -35,12 +36,8 @@ class HomogeneityResult:
         """The neurons and the heads, without the blocks."""
         return tuple(trial for trial in self.trials if trial.specimen.group != "block")
 
-    def table(self) -> str:
-        """The table that the command prints: a row per encoder."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The table: a row per encoder."""
         rows: list[str | list[str]] = []
         for group in dict.fromkeys(trial.specimen.group for trial in self.trials):
             rows += [f"{group}s", *(_row(trial) for trial in self.trials if trial.specimen.group == group)]

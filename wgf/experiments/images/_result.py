@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from .._failures import mark, of_seeds
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._config import ImagesConfig
 
 _HEADS = ("layers", "heads", "|", "training loss", "accuracy %", "to 95 %", "|", "held-out loss", "accuracy %", "")
@@ -34,8 +35,8 @@ class Run:
     held_out: Curves
 
 
-@dataclass(frozen=True)
-class ImagesResult:
+@dataclass(frozen=True, repr=False)
+class ImagesResult(AbstractResult):
     """All sizes of one run of the experiment. `images` are the numbers of training and held-out images."""
 
     config: ImagesConfig
@@ -61,12 +62,8 @@ class ImagesResult:
         """The runs that vary the number of layers."""
         return [self.find(layers, self.config.heads[0]) for layers in self.config.layers]
 
-    def table(self) -> str:
-        """The table that the command prints: a row per size."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The table: a row per size."""
         first, second = self.images
         notes = [
             f"{first} images to train on, {second} held out; means over {self.config.seeds} seeds (least to greatest)",

@@ -8,11 +8,10 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ..._checks import check_memory
+from ..._checks import check_memory, expanded
 from ...measures import Gaussian
 from ...models import Transformer
 from ...prompts import Split, cifar10, digits
-from .._config_file import expanded
 from .._parts import Parts
 from .._progress import Progress
 from .._settings import with_settings

@@ -15,8 +15,9 @@ from ...flows import RESULTS, FlowSolution
 from ...objective import Objective
 from .._failures import mark
 from .._power_law import PowerLaw
+from .._results import AbstractResult
 from .._settings import in_settings
-from .._table import Table, in_text
+from .._table import Table
 from ._clouds import DRAWN_DEPTHS, Clouds
 from ._config import LimitConfig
 from ._seeds import SeedMean, mean, root_mean_square
@@ -26,8 +27,8 @@ GAPS = ("objective", "risk", "output", *DISTANCES)
 _LABELS = {"gelbrich": "Gelbrich ≤ W₂", "sinkhorn": "Sinkhorn", "coupling": "coupling ≥ W₂"}
 
 
-@dataclass(frozen=True)
-class LimitResult:
+@dataclass(frozen=True, repr=False)
+class LimitResult(AbstractResult):
     """The flows and gaps of one run of the main job: those of finite models by size, then by seed; the PDE's noise.
 
     A result from [`wgf.experiments.load`][] has all but the models of its flows.
@@ -47,13 +48,9 @@ class LimitResult:
         finite = tuple(tuple(map(_without_models, solutions)) for solutions in self.finite)
         return dataclasses.replace(self, limit=limit, finite=finite)
 
-    def table(self) -> str:
-        """The two tables that the command prints, a row per size and time. `~` marks gaps that may be noise."""
-        return in_text(self.tables())
-
     @in_settings
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The two tables, a row per size and time. `~` marks gaps that may be noise."""
         heads = tuple(part for name in ("risk gap ", "output gap ") for part in (name, "seeds", "error"))
         heads = ("L", "M", "tau", "R finite", "R PDE", *heads, "")
         outputs = Table(heads, list(self._output_rows()), left=(11,), title="Risk and outputs")

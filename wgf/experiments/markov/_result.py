@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import plot
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._config import MarkovConfig
 from ._escape import ESCAPED, Escapes
 from ._portrait import SIDE, Portrait
@@ -16,8 +17,8 @@ from ._trained import Trained
 _PARTS = ("initialisations", "rates", "widths", "mean_field", "escapes")
 
 
-@dataclass(frozen=True)
-class MarkovResult:
+@dataclass(frozen=True, repr=False)
+class MarkovResult(AbstractResult):
     """Portraits of the canonical model, and the ends of the trained Transformers."""
 
     config: MarkovConfig
@@ -28,12 +29,8 @@ class MarkovResult:
     mean_field: Trained
     escapes: Escapes
 
-    def table(self) -> str:
-        """The tables that the command prints: the canonical model, then the trained ones."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The tables: the canonical model, then the trained ones."""
         found = "seeds that found the bigram solution, and the median excess (1: the unigram minimum)"
         canonical = Table(
             Portrait.HEADS,

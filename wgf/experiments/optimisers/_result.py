@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from .._failures import failed, of_seeds
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._adam import OPTAX_EPSILON
 from ._config import OptimisersConfig
 from ._order import BatchNoise, LongRun, Order
@@ -18,8 +19,8 @@ _HEADS = ("exponent of", "theory", "measured, 95 %", "largest", "smallest")
 _LONG_HEADS = ("long runs, at the end", "updates", "risk", "largest distance at equal risk")
 
 
-@dataclass(frozen=True)
-class OptimisersResult:
+@dataclass(frozen=True, repr=False)
+class OptimisersResult(AbstractResult):
     """All measurements of one run of the experiment.
 
     - `descent`: the distance of gradient descent's outputs from the flow's at τ, against the step.
@@ -42,12 +43,8 @@ class OptimisersResult:
     limits_apart: Float[np.ndarray, "2 seeds"]
     long_runs: dict[str, LongRun]
 
-    def table(self) -> str:
-        """The tables that the command prints: orders, then long runs."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The tables: orders, then long runs."""
         orders = Table(_HEADS, [_order_row(*row) for row in self._orders()], (0,), notes=self._notes())
         long_runs = Table(_LONG_HEADS, [_long_row(*item) for item in self.long_runs.items()], (0,))
         return orders, long_runs

@@ -13,7 +13,8 @@ from ... import plot
 from ...analysis import FORMS, RateFit, fit_rates
 from .._failures import failed, mark, of_seeds
 from .._grouping import Size
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._config import RatesConfig
 from ._gaps import ReferenceNoise, SeedGaps
 
@@ -28,8 +29,8 @@ _HEADS = (
 _NAMES = {"flow": "gradient flow", "adam": "Adam", "adamw": "AdamW"}
 
 
-@dataclass(frozen=True)
-class RatesResult:
+@dataclass(frozen=True, repr=False)
+class RatesResult(AbstractResult):
     """All gaps of one run of the experiment.
 
     - `found`: the gaps of each method ('flow', 'adam', 'adamw') and size, corrected for `noise`.
@@ -65,12 +66,8 @@ class RatesResult:
         """The flow's gaps along one of the paths of the config, `[sizes, seeds]`."""
         return np.stack([getattr(self.found["flow"][size], kind) for size in self.config.paths()[name]])
 
-    def table(self) -> str:
-        """The table that the command prints: a row per method and size, then paths, fits and verdicts."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The table: a row per method and size, then paths, fits and verdicts."""
         rows = [
             _row(method, size, gaps) for method, found in self.found.items() for size, gaps in sorted(found.items())
         ]

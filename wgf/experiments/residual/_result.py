@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from ... import plot
 from .._failures import mark, of_seeds
 from .._power_law import PowerLaw
+from .._results import AbstractResult
 from .._settings import in_settings
-from .._table import Table, in_text
+from .._table import Table
 from ._condition import Runs
 from ._config import ResidualConfig
 
@@ -22,8 +23,8 @@ _HEADS = (
 )
 
 
-@dataclass(frozen=True)
-class ResidualResult:
+@dataclass(frozen=True, repr=False)
+class ResidualResult(AbstractResult):
     """All conditions of one run of the experiment."""
 
     config: ResidualConfig
@@ -52,13 +53,9 @@ class ResidualResult:
     def _learning_rates(self, runs: Runs) -> np.ndarray:
         return self.config.step / runs.greatest[:, 0].max(axis=-1) ** 2
 
-    def table(self) -> str:
-        """The table that the command prints: a row per condition."""
-        return in_text(self.tables())
-
     @in_settings
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The table: a row per condition."""
         return (Table(_HEADS, [_row(runs) for runs in self.runs], left=(0, 16), notes=self._notes(), gap=1),)
 
     @property

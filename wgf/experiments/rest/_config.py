@@ -62,6 +62,9 @@ class RestConfig:
     out: Path | None = None
     """The results folder; by default a new one under results/."""
 
+    # No option: this study computes in float64 whatever the caller's precision is.
+    computes_in = "float64"
+
     @classmethod
     def quick_default(cls) -> "RestConfig":
         """The defaults of `--quick`."""

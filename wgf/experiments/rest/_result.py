@@ -10,15 +10,16 @@ from matplotlib.figure import Figure
 from ... import plot
 from ...plot._style import LIMIT
 from .._failures import brief
-from .._table import Table, in_text
+from .._results import AbstractResult
+from .._table import Table
 from ._config import RestConfig
 from ._trial import Stage, Trial
 
 _HEADS = ("data", "model", "", "tau", "risk", "Q/lambda", "risk gap", "output gap", "gap/Q", "particles", "steps")
 
 
-@dataclass(frozen=True)
-class RestResult:
+@dataclass(frozen=True, repr=False)
+class RestResult(AbstractResult):
     """All trials of one run of the experiment."""
 
     config: RestConfig
@@ -32,12 +33,8 @@ class RestResult:
         """The PDE's trial on one data set."""
         return next(trial for trial in self.find(name) if trial.is_limit)
 
-    def table(self) -> str:
-        """The table that the command prints: three rows per data set and model."""
-        return in_text(self.tables())
-
     def tables(self) -> tuple[Table, ...]:
-        """The tables themselves, cell by cell."""
+        """The table: three rows per data set and model."""
         rows = [row for name in self.config.data for trial in self.find(name) for row in self._rows(trial)]
         return (Table(_HEADS, rows, left=(0, 1, 2), notes=self._notes()),)
 

@@ -10,8 +10,10 @@ import jax
 
 from ..._checks import shown
 from ..._storage.lock import locked
-from ..._storage.storage import save
+from ..._storage.storage import write
 from .._solution import AbstractSolution
+
+SOLUTION = "solution.npz"
 
 
 def folder_at(directory: str | os.PathLike) -> Path:
@@ -41,6 +43,8 @@ def alone(folder: Path) -> Iterator[None]:
             # A process that was killed may have left parts of files.
             for part in (*folder.glob(".*.part"), *folder.glob("saves/.*.part")):
                 part.unlink(missing_ok=True)
+            if (folder / SOLUTION).is_dir():
+                raise ValueError(f"`directory` must hold no folder of the name {SOLUTION}; {folder} does. Remove it.")
         yield
 
 
@@ -63,6 +67,6 @@ def keep(folder: Path, solution: AbstractSolution) -> None:
 
     **Raises:** `OSError` if it cannot be written.
     """
-    path = folder / "solution.npz"
+    path = folder / SOLUTION
     with still_written(path):
-        save(path, solution)
+        write(path, solution)
