@@ -8,19 +8,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wgf import cli
-from wgf.experiments import EXPERIMENTS, Experiment, LimitConfig
+from wgf.experiments import EXPERIMENTS, AbstractResult, Experiment, LimitConfig
+from wgf.experiments._table import Table
 
-TABLE = "tau τ\nslope 1.0 ± 0.1, R² 0.9"
+_TABLE = Table(("tau τ",), [["slope 1.0 ± 0.1, R² 0.9"]], left=(0,))
+TABLE = str(_TABLE)
 
 
-class Stub:
+class Stub(AbstractResult):
     """A result that is there at once."""
 
     def __init__(self, config):
         self.config = config
 
-    def table(self):
-        return TABLE
+    def tables(self):
+        return (_TABLE,)
 
     def arrays(self):
         return {"numbers": np.arange(3)}

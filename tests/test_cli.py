@@ -444,7 +444,7 @@ def test_results_say_where_they_come_from(ran, tmp_path):
     cli.main(["limit", "--out", "here", "--data", str(data), "--target", "y"])
     about = json.loads((tmp_path / "here" / "config.json").read_text(encoding="utf-8"))["about"]
     with np.load(tmp_path / "here" / "result.npz") as arrays:
-        assert json.loads(str(arrays["about"])) == about
+        assert json.loads(str(arrays["about"])) == {"experiment": "limit", **about}
     assert about["versions"]["jax"] == jax.__version__
     assert about["precision"] == str(jax.numpy.zeros(()).dtype)
     assert about["device"].startswith("cpu")
@@ -592,7 +592,7 @@ def told(err):
 def test_characters_that_a_terminal_lacks_are_escaped(processes):
     code, out, err, folder = processes["cp1252"]
     assert (code, err) == (0, [])
-    assert out.decode("cp1252").splitlines() == ["tau \\u03c4", "slope 1.0 ± 0.1, R² 0.9", "results: cp1252"]
+    assert out.decode("cp1252").splitlines() == ["tau \\u03c4", "-" * 23, "slope 1.0 ± 0.1, R² 0.9", "results: cp1252"]
     assert names(folder) == FILES
     assert (folder / "table.txt").read_text(encoding="utf-8") == TABLE + "\n"
 

@@ -89,9 +89,9 @@ CALLS = {
     ),
     "next_tokens": lambda p: prompts.next_tokens(p.key, prompts.MarkovChain.binary(0.3, 0.4), batch=2, length=3).tokens,
     "symbol_tokens": lambda p: prompts.symbol_tokens(jnp.argmax(p.cloud, axis=1)[None], 2),
-    "patch_prompts": lambda p: prompts.patch_prompts(
-        p.key, p.cloud.reshape(3, 2, 2, 1), jnp.arange(3), classes=3, patch=1
-    ).tokens,
+    "patch_prompts": lambda p: (
+        prompts.patch_prompts(p.key, p.cloud.reshape(3, 2, 2, 1), jnp.arange(3), classes=3, patch=1).tokens
+    ),
     **{name: lambda p, name=name: getattr(encoders, name)(p.cloud, p.cloud[:, ::-1]) for name in KERNELS},
     "sinkhorn_divergence": lambda p: transport.sinkhorn_divergence(p.cloud, p.cloud[::-1] + 1, epsilon=0.5).value,
     "conditional_divergence": lambda p: (

@@ -21,6 +21,7 @@ from ._versions import versions
 from .experiments import EXPERIMENTS, AbstractResult, Parts, config_from, load_config, reserved, save
 from .experiments._failures import in_one_line
 from .experiments._lines import told_in_lines
+from .experiments._results import printed
 from .experiments._settings import Device, settings
 from .experiments._show import ShowConfig, show
 from .sharding import start_processes
@@ -207,10 +208,10 @@ def _tell(name: str, result: AbstractResult, folder: Path, seconds: float) -> No
         save(name, result, seconds=round(seconds, 1))
     except (OSError, ValueError) as error:
         with standard_output():
-            print(result.table())
+            print(printed(result))
         raise SystemExit(f"wgf: the results could not be saved in {folder}: {error}") from error
     with standard_output(f"The results are in {folder}."):
-        print(f"{result.table()}\nresults: {folder}")
+        print(f"{printed(result)}\nresults: {folder}")
 
 
 _DESCRIPTION = (

@@ -122,12 +122,10 @@ def test_a_solution_that_cannot_be_written(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(OSError, match=r"solution\.npz could not be written \(.*No space"),
-    ):
+    with monkeypatch.context() as patch:
         patch.setattr("wgf.flows._run.folder.write", full)
-        wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False)
+        with pytest.raises(OSError, match=r"solution\.npz could not be written \(.*No space"):
+            wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False)
     assert_same(wgf.run(bowl, start(), TAUS, directory=tmp_path, progress=False), wgf.flow(bowl, start(), TAUS))
 
 

@@ -7,6 +7,8 @@ import html
 import itertools
 import json
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -60,6 +62,13 @@ class AbstractResult(abc.ABC):
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.table())}</pre>"
+
+
+def printed(result: AbstractResult) -> str:
+    """The tables as they are printed: on a terminal in parts that fit its width."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return result.table()
+    return in_text(result.tables(), shutil.get_terminal_size().columns)
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from .._standard_output import standard_output
 from .._storage.files import written_whole
 from ._config_file import load_config
 from ._lines import Lines
-from ._results import AbstractResult, load_named
+from ._results import AbstractResult, load_named, printed
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -55,7 +55,7 @@ def show(config: ShowConfig) -> None:
         _show_saved(folder, figure, str(error))
         return
     with standard_output():
-        print(_as_json(name, result) if config.json else result.table())
+        print(_as_json(name, result) if config.json else printed(result))
     if figure is not None or not config.json:
         _draw(result, figure or folder / f"{name}.png", on_error_output=config.json)
 

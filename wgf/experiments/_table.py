@@ -1,7 +1,11 @@
 """Tables in plain text, as an experiment prints them."""
 
+import textwrap
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_OF_THE_COLUMN_BEFORE = ("", "+-", "seeds", "error")
+"""The heads of columns that say something about the column to their left, and stay beside it."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Table:
     - `title`: a line above the heads.
     - `notes`: lines below the rows.
     - `gap`: blanks between two columns.
+    - `keys`: the number of columns, from the left, that say what a row is about.
     """
 
     heads: Sequence[str]
@@ -25,6 +30,41 @@ class Table:
     title: str | None = None
     notes: Sequence[str] = ()
     gap: int = 2
+    keys: int = 1
+
+    def parts(self, width: int) -> "list[Table]":
+        """The table, or tables of some of its columns that are at most `width` wide. Each has the key columns."""
+        groups = list(self._chosen(width))
+        notes = [line for note in self.notes for line in textwrap.wrap(note, max(width, 20))]
+        tables = [replace(self._columns(group), title=self.title if i == 0 else None) for i, group in enumerate(groups)]
+        return [*tables[:-1], replace(tables[-1], notes=notes)]
+
+    def _chosen(self, width: int) -> Iterator[list[int]]:
+        """The indices of the columns of each part."""
+        widths, keys = self._widths(), list(range(self.keys))
+        chosen = keys
+        for group in self._groups():
+            if chosen != keys and sum(widths[i] + self.gap for i in [*chosen, *group]) - self.gap > width:
+                yield chosen
+                chosen = keys
+            chosen = [*chosen, *group]
+        yield chosen
+
+    def _groups(self) -> Iterator[list[int]]:
+        """The indices of columns that stay together, behind the key columns."""
+        group: list[int] = []
+        for index in range(self.keys, len(self.heads)):
+            if group and self.heads[index] not in _OF_THE_COLUMN_BEFORE:
+                yield group
+                group = []
+            group.append(index)
+        yield group
+
+    def _columns(self, chosen: Sequence[int]) -> "Table":
+        """The table of some columns, without notes."""
+        rows = [row if isinstance(row, str) else [row[i] for i in chosen if i < len(row)] for row in self.rows]
+        left = [place for place, index in enumerate(chosen) if index in self.left]
+        return replace(self, heads=[self.heads[i] for i in chosen], rows=rows, left=left, notes=())
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -52,6 +92,7 @@ class Table:
         return (" " * self.gap).join(padded).rstrip()
 
 
-def in_text(tables: Sequence[Table]) -> str:
-    """Tables below each other, with an empty line between them."""
-    return "\n\n".join(map(str, tables))
+def in_text(tables: Sequence[Table], width: int | None = None) -> str:
+    """Tables below each other, with an empty line between them; in parts that are at most `width` wide."""
+    parts = tables if width is None else [part for table in tables for part in table.parts(width)]
+    return "\n\n".join(map(str, parts))

@@ -92,7 +92,7 @@ class DecayResult(AbstractResult):
     def tables(self) -> tuple[Table, ...]:
         """The table: a row per data set, start and weight decay."""
         rows = [_failed_row(end) if end.failure else self._row(end) for end in self.ends]
-        return (Table(_HEADS, rows, left=(0, 1, 9), notes=self._notes()),)
+        return (Table(_HEADS, rows, left=(0, 1, 9), notes=self._notes(), keys=3),)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -119,7 +119,8 @@ class DecayResult(AbstractResult):
     def _notes(self) -> list[str]:
         config = self.config
         notes = [
-            "risk: share of the null model's; bound: the teacher's Q / lambda, an upper bound of the minimum's;",
+            "risk: share of the null model's; Q/lambda: half the mean square of the particles if the risk is 0;",
+            "bound: the teacher's Q / lambda, an upper bound of the minimum's; steps: of the flow, in tau;",
             "gap: the certificate, least dQ/drho minus its mean (worst layer): 0 at a global minimum of Q,",
             "below 0: another law has a lower Q; motion: share of Q lost in the last 1/lambda of time;",
             f"at rest: motion <= {config.rest:g}; stopped: still moving at the end, tau = {config.horizon:g} / lambda;",

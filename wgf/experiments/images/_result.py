@@ -9,12 +9,18 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ... import plot
+from ..._display.text import counted
 from .._failures import mark, of_seeds
 from .._results import AbstractResult
 from .._table import Table
 from ._config import ImagesConfig
 
 _HEADS = ("layers", "heads", "|", "training loss", "accuracy %", "to 95 %", "|", "held-out loss", "accuracy %", "")
+
+
+def name_of(layers: int, heads: int) -> str:
+    """The name of a size, as in `1 layer of 4 heads`."""
+    return f"{counted(layers, 'layer')} of {counted(heads, 'head')}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,12 @@ class ImagesResult(AbstractResult):
             f"{first} images to train on, {second} held out; means over {self.config.seeds} seeds (least to greatest)",
             "after the last epoch; to 95 %: epochs until the training accuracy of the slowest seed reached 95 %",
         ]
-        return (Table(_HEADS, [self._row(run) for run in self.runs], left=(9,), notes=notes, gap=1),)
+        return (Table(_HEADS, [self._row(run) for run in self.runs], left=(9,), notes=notes, gap=1, keys=2),)
 
     @property
     def failures(self) -> tuple[str, ...]:
         """A line for each size with seeds whose training failed."""
-        sizes = {f"{run.layers} layers of {run.heads} heads": run for run in self.runs}
+        sizes = {name_of(run.layers, run.heads): run for run in self.runs}
         return tuple(line for name, run in sizes.items() for line in of_seeds(name, run.train.loss))
 
     def _row(self, run: Run) -> list[str]:

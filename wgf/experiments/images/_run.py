@@ -16,7 +16,7 @@ from .._parts import Parts
 from .._progress import Progress
 from .._settings import with_settings
 from ._config import ImagesConfig, check
-from ._result import Curves, ImagesResult, Run
+from ._result import Curves, ImagesResult, Run, name_of
 from ._training import train_seeds, vision_encoder
 
 
@@ -41,8 +41,7 @@ def run(config: ImagesConfig, *, show_progress: bool | None = None, parts: Parts
     runs = []
     with Progress(len(config.sizes), show_progress, parts=parts) as progress:
         for layers, heads in config.sizes:
-            name = f"{layers} layers of {heads} heads"
-            runs.append(progress.run(name, _run, config, split, layers, heads, run_key))
+            runs.append(progress.run(name_of(layers, heads), _run, config, split, layers, heads, run_key))
     return ImagesResult(config, (split.train.batch, split.held_out.batch), tuple(runs))
 
 

@@ -53,7 +53,7 @@ class LimitResult(AbstractResult):
         """The two tables, a row per size and time. `~` marks gaps that may be noise."""
         heads = tuple(part for name in ("risk gap ", "output gap ") for part in (name, "seeds", "error"))
         heads = ("L", "M", "tau", "R finite", "R PDE", *heads, "")
-        outputs = Table(heads, list(self._output_rows()), left=(11,), title="Risk and outputs")
+        outputs = Table(heads, list(self._output_rows()), left=(11,), title="Risk and outputs", keys=3)
         heads = tuple(part for name in ("Gelbrich ", "Sinkhorn ", "coupling ") for part in (name, "seeds", "error"))
         particles = Table(
             ("L", "M", "tau", *heads, ""),
@@ -61,6 +61,7 @@ class LimitResult(AbstractResult):
             left=(12,),
             title="Distances between the laws of the particles",
             notes=self._notes(),
+            keys=3,
         )
         return outputs, particles
 

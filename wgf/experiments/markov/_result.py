@@ -35,10 +35,14 @@ class MarkovResult(AbstractResult):
         canonical = Table(
             Portrait.HEADS,
             [p.cells() for p in self.portraits],
+            keys=2,
             notes=(
                 "global, local: trajectories that end within 1e-6 nats of the entropy rate, of the entropy of pi;",
                 "resting: starts on e = 0; near: within 0.02 of the saddle's level set; missed: not at the predicted "
-                "minimum",
+                "minimum;",
+                "E drift: the largest change of the conserved E along a trajectory; steps: of the solver, in all;",
+                "Q - rate, Q - H(pi): the largest distance of a last loss from the entropy rate (global), from the "
+                "entropy of pi (local)",
             ),
         )
         first = self.initialisations

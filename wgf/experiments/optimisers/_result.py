@@ -46,7 +46,8 @@ class OptimisersResult(AbstractResult):
     def tables(self) -> tuple[Table, ...]:
         """The tables: orders, then long runs."""
         orders = Table(_HEADS, [_order_row(*row) for row in self._orders()], (0,), notes=self._notes())
-        long_runs = Table(_LONG_HEADS, [_long_row(*item) for item in self.long_runs.items()], (0,))
+        notes = ("h: the step or learning rate; b: the batch size; risk: the last one; distance: of outputs, as above",)
+        long_runs = Table(_LONG_HEADS, [_long_row(*item) for item in self.long_runs.items()], (0,), notes=notes)
         return orders, long_runs
 
     @property
@@ -76,6 +77,7 @@ class OptimisersResult(AbstractResult):
         config = self.config
         ratios = np.concatenate([self.by_step.ratio, self.by_batch.ratio])
         return [
+            "largest, smallest: the measured quantity, over steps, rates or batch sizes;",
             f"means over {config.seeds} seeds; distances: of outputs, RMS over {config.prompts} prompts; labels "
             f"have RMS {self.label_rms:.3f}",
             f"SGD's variance over the linear response of gradient descent: {ratios.min():.3f} to {ratios.max():.3f}",

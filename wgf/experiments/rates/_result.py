@@ -71,7 +71,7 @@ class RatesResult(AbstractResult):
         rows = [
             _row(method, size, gaps) for method, found in self.found.items() for size, gaps in sorted(found.items())
         ]
-        return (Table(_HEADS, rows, left=(0, 11), notes=[*self._paths(), *self._fits(), *self._notes()]),)
+        return (Table(_HEADS, rows, left=(0, 11), keys=3, notes=[*self._paths(), *self._fits(), *self._notes()]),)
 
     @property
     def failures(self) -> tuple[str, ...]:

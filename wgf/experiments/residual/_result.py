@@ -56,7 +56,7 @@ class ResidualResult(AbstractResult):
     @in_settings
     def tables(self) -> tuple[Table, ...]:
         """The table: a row per condition."""
-        return (Table(_HEADS, [_row(runs) for runs in self.runs], left=(0, 16), notes=self._notes(), gap=1),)
+        return (Table(_HEADS, [_row(runs) for runs in self.runs], left=(0, 16), notes=self._notes(), gap=1, keys=6),)
 
     @property
     def failures(self) -> tuple[str, ...]:

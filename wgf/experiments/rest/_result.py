@@ -36,7 +36,7 @@ class RestResult(AbstractResult):
     def tables(self) -> tuple[Table, ...]:
         """The table: three rows per data set and model."""
         rows = [row for name in self.config.data for trial in self.find(name) for row in self._rows(trial)]
-        return (Table(_HEADS, rows, left=(0, 1, 2), notes=self._notes()),)
+        return (Table(_HEADS, rows, left=(0, 1, 2), notes=self._notes(), keys=3),)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -76,6 +76,8 @@ class RestResult(AbstractResult):
             f"rounds: conditional gradient, at most {config.mass:g} of a depth's mass, then {config.round_length:g} / "
             f"lambda of flow, until gap/Q > -{config.tolerance:g};",
             "flow on: the flow alone for as long; particles: of positive weight, mean over depths;",
+            "Q/lambda: half the mean square of the particles if the risk is 0;",
+            "steps: in tau, of the flow from its start or from rest;",
             f"the flows lost at most {moved} of Q in their last 1 / lambda of time before the rounds",
             f"B = {config.batch}, N = {config.examples}; lambda = {config.weight_decay:g}; PDE: 8 stage times x "
             f"{config.width} particles; rho_0 = N(0, {config.scale:g}^2); float64",
