@@ -1,6 +1,8 @@
 import signal
 import threading
 
+import pytest
+
 from wgf._stop_signals import ended_by_signals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -8,6 +10,14 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 def handlers():
     return [signal.getsignal(number) for number in NUMBERS]
+
+
+@pytest.fixture(autouse=True)
+def _listening():
+    """Ctrl-C is heard: a shell ignores it in programs that it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_handlers_come_back_in_the_end():

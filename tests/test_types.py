@@ -182,7 +182,7 @@ CLASSES = {
     "encoder in chunks": ("`encoder` must be an encoder", lambda: encoders.Chunked(encoders.Zero)),
     "encoder behind": ("`encoder` must be an encoder", lambda: encoders.LayerNorm(encoders.Zero)),
     "measure": (
-        "`measure` must be a measure over depth, .*; got an object of type Gaussian",
+        "`measure` must be a measure over depth, .*; got Gaussian: encoder",
         lambda: wgf.AveragedODE(averaged(DIM), law()),
     ),
     "layered measure": (
