@@ -21,7 +21,7 @@ from ._versions import versions
 from .experiments import EXPERIMENTS, AbstractResult, Parts, config_from, load_config, reserved, save
 from .experiments._failures import in_one_line
 from .experiments._lines import told_in_lines
-from .experiments._results import printed
+from .experiments._result import printed
 from .experiments._settings import Device, settings
 from .experiments._show import ShowConfig, show
 from .sharding import start_processes

@@ -238,7 +238,7 @@ def test_error_bars_cover_where_no_closed_form_is_known():
 
     keys = jax.random.split(jax.random.key(8), (seeds, count))
     values, standard_errors, (low, high) = eqx.filter_jit(eqx.filter_vmap(one))(keys)
-    truth = wgf.flow(objective, pool(limits(keys.reshape(-1))), TAUS).outputs
+    truth = np.asarray(wgf.flow(objective, pool(limits(keys.reshape(-1))), TAUS).outputs)
     low, high = np.asarray(low), np.asarray(high)
     coverage = np.mean((low < truth) & (truth < high), axis=0)
     assert np.all(np.abs(coverage.mean(axis=1) - 0.95) < 0.03), coverage

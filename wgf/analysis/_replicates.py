@@ -18,7 +18,7 @@ from .._display.table import Column, Tabled
 from .._display.text import facts_of, known
 from ..flows import RESULTS, FlowSolution, flow
 from ..flows._export import curves_of
-from ..flows._solution import name_of
+from ..flows._solution import checked, name_of
 from ..measures import AbstractMeasure, Layered
 from ..models import AbstractModel
 from ..objective import Objective
@@ -114,8 +114,12 @@ class Replicates(Tabled):
         names = [f"Replicate {r} of {self.count}" for r in range(self.count)]
         if is_traced(failed):
             hints = [f"{name} failed; under `throw=False` its `result` says why." for name in names]
-            checked = eqx.branched_error_if(self, failed.any(), jnp.argmax(failed), hints)
-            return checked.pooled.result.error_if(checked, pooled)
+
+            def check(others: "Replicates") -> "Replicates":
+                others = eqx.branched_error_if(others, failed.any(), jnp.argmax(failed), hints)
+                return self.pooled.result.error_if(others, pooled)
+
+            return checked(self, check)
         for r in np.flatnonzero(failed):
             reason = RESULTS[jax.tree.map(lambda code, r=r: code[r], self.members.result)]
             raise eqx.EquinoxRuntimeError(f"{names[r]} failed. {reason}")

@@ -20,7 +20,8 @@ from . import (
 from ._config_file import config_from as config_from, load_config as load_config
 from ._parts import Parts as Parts
 from ._progress import Progress as Progress
-from ._results import AbstractResult as AbstractResult, load as load, reserved as reserved, save as save
+from ._result import AbstractResult as AbstractResult
+from ._results import load as load, reserved as reserved, save as save
 from .decay import DecayConfig as DecayConfig, DecayResult as DecayResult
 from .homogeneity import HomogeneityConfig as HomogeneityConfig, HomogeneityResult as HomogeneityResult
 from .images import ImagesConfig as ImagesConfig, ImagesResult as ImagesResult

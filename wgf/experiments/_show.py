@@ -15,7 +15,8 @@ from .._standard_output import standard_output
 from .._storage.files import written_whole
 from ._config_file import load_config
 from ._lines import Lines
-from ._results import AbstractResult, load_named, printed
+from ._result import AbstractResult, printed
+from ._results import load_named
 
 _FORMATS = ("png", "pdf", "svg")
 

@@ -1,7 +1,7 @@
 """The results of flows and training runs."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import diffrax
@@ -19,6 +19,7 @@ from .._display.text import counted, facts_of, kind, known, memory, number
 from ._export import groups
 
 _Solution = TypeVar("_Solution", bound="AbstractSolution")
+_Tree = TypeVar("_Tree")
 
 
 with warnings.catch_warnings():
@@ -275,12 +276,16 @@ def _is_key(leaf: Any) -> bool:
     return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def checked(tree: _Tree, check: Callable[[_Tree], _Tree]) -> _Tree:
+    """A tree with a check of Equinox, which takes no random keys. A model may hold some."""
+    keys, others = eqx.partition(tree, _is_key)
+    return eqx.combine(keys, check(others))
+
+
 def raise_if(solution: _Solution, failed: Bool[Array, ""]) -> _Solution:
     """Raise with the message of the solution's result: at once, or at run time if the result is traced."""
     if is_traced(failed):
-        # Equinox's checks take no random keys, which a model may hold.
-        keys, others = eqx.partition(solution, _is_key)
-        return eqx.combine(keys, solution.result.error_if(others, failed))
+        return checked(solution, lambda others: solution.result.error_if(others, failed))
     # Raised here, so that it also works if Equinox's checks are turned off.
     if bool(failed):
         raise eqx.EquinoxRuntimeError(RESULTS[solution.result])

@@ -47,7 +47,7 @@ class AbstractInitialLaw(Brief):
         """The fields, each with its number or its type."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            yield f"{field.name} {number(value) if np.ndim(value) == 0 and is_array(value) else kind(value)}"
+            yield f"{field.name} {number(value) if is_array(value) and not value.shape else kind(value)}"
 
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, width: int) -> PyTree[Array]:

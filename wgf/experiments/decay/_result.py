@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ... import plot
 from .._failures import brief
 from .._power_law import PowerLaw
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._config import DecayConfig
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ... import plot
 from ...analysis import Lipschitz
 from .._failures import of_seeds
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._config import HomogeneityConfig
 from ._correlation import Correlation, correlations

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ... import plot
 from ..._display.text import counted
 from .._failures import mark, of_seeds
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._config import ImagesConfig
 

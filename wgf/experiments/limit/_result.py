@@ -15,7 +15,7 @@ from ...flows import RESULTS, FlowSolution
 from ...objective import Objective
 from .._failures import mark
 from .._power_law import PowerLaw
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._settings import in_settings
 from .._table import Table
 from ._clouds import DRAWN_DEPTHS, Clouds

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ... import plot
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._config import MarkovConfig
 from ._escape import ESCAPED, Escapes

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ... import plot
 from .._failures import failed, of_seeds
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._adam import OPTAX_EPSILON
 from ._config import OptimisersConfig

@@ -13,7 +13,7 @@ from ... import plot
 from ...analysis import FORMS, RateFit, fit_rates
 from .._failures import failed, mark, of_seeds
 from .._grouping import Size
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._config import RatesConfig
 from ._gaps import ReferenceNoise, SeedGaps

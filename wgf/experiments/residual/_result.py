@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ... import plot
 from .._failures import mark, of_seeds
 from .._power_law import PowerLaw
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._settings import in_settings
 from .._table import Table
 from ._condition import Runs

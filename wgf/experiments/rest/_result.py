@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ... import plot
 from ...plot._style import LIMIT
 from .._failures import brief
-from .._results import AbstractResult
+from .._result import AbstractResult
 from .._table import Table
 from ._config import RestConfig
 from ._trial import Stage, Trial
