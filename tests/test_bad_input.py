@@ -16,6 +16,7 @@ import optax
 import pytest
 from helpers import Matrix, averaged, in_float64, programs
 from matplotlib.figure import Figure
+from stubbed import Stub
 
 import wgf
 from wgf import _checks, analysis, cli, companions, encoders, flows, measures, objective, prompts, sharding, transport
@@ -601,15 +602,29 @@ FLOWS = {
             f"`{argument}` must hold its models; a solution that was read with a result holds none",
         )
         for name, call, argument in (
-            ("a model", lambda solution: solution.model_at(0), "self"),
+            ("a model", lambda solution: solution.model_at(0), "solution"),
             ("a gap", lambda solution: wgf.gap(solution, its().flow), "finite"),
             ("a map", lambda solution: wgf.plot.depth_map(Figure().subplots(), solution), "solution"),
             ("a law", lambda solution: wgf.plot.moving_law(Figure().subplots(), solution, its().flow), "finite"),
         )
     },
-    "the noise of replicates without models": (
-        lambda: analysis.noise(eqx.tree_at(lambda r: r.pooled.models, its().replicates, None)),
-        "`replicates` must hold its models",
+    **{
+        f"{name} of replicates without models": (
+            lambda call=call: call(
+                eqx.tree_at(lambda r: (r.pooled.models, r.members.models), its().replicates, (None,) * 2)
+            ),
+            "`replicates` must hold its models",
+        )
+        for name, call in (
+            ("the noise", analysis.noise),
+            ("the error", lambda replicates: replicates.transport_error()),
+            ("the members", lambda replicates: replicates.members_in_pooled_field()),
+        )
+    },
+    "a result that is none": (lambda: wgf.experiments.save("limit", 3), "`result` must be the result of a study"),
+    "a result under no name": (
+        lambda: wgf.experiments.save("../evil", Stub(wgf.experiments.LimitConfig())),
+        r"`experiment` must be the name of a study, e\.g\. 'limit'; got '\.\./evil'",
     ),
     **{
         f"{name} of {place}": (

@@ -132,7 +132,7 @@ def expanded(argument: str, path: str | os.PathLike) -> Path:
 
 
 def with_models(argument: str, solution: _T) -> _T:
-    """Return a solution; raise `ValueError` if it holds no models."""
+    """Return a solution; raise `ValueError` if it holds no models: those of a result that was read hold none."""
     if getattr(solution, "models", None) is None:
         raise ValueError(f"`{argument}` must hold its models; a solution that was read with a result holds none.")
     return solution

@@ -160,12 +160,34 @@ def test_a_run_of_another_release_without_its_files_is_refused(missing, table, c
     assert refusal(capsys, "here") == f"wgf: {REASON}"
 
 
-def test_a_result_that_lacks_a_field_is_of_another_release(table, capsys):
-    with np.load("here/result.npz") as arrays:
-        entries = dict(arrays)
+def without_number(entries):
     tree = json.loads(str(entries["result/tree.json"]))
     del tree["fields"]["number"]
-    np.savez("here/result.npz", **{**entries, "result/tree.json": json.dumps(tree)})
+    return {"result/tree.json": json.dumps(tree)}
+
+
+def without_name(entries):
+    return {"about": json.dumps({"precision": "float32"})}
+
+
+def with_a_path_as_its_name(entries):
+    return {"about": json.dumps({**json.loads(str(entries["about"])), "experiment": "../evil"})}
+
+
+CHANGES = [
+    without_number,
+    without_name,
+    with_a_path_as_its_name,
+    lambda _: {"about": "[]"},
+    lambda _: {"result/tree.json": "3"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
+def test_a_result_of_another_kind_is_of_another_release(change, table, capsys):
+    with np.load("here/result.npz") as arrays:
+        entries = dict(arrays)
+    np.savez("here/result.npz", **entries | change(entries))
     with pytest.raises(ValueError, match="is missing, damaged or of another release"):
         load("here")
     cli.main(["show", "here"])

@@ -69,3 +69,30 @@ def test_the_parts_of_a_table_hold_each_cell_once(width):
     assert all(part.rows[0] == "a heading" and part.rows[1][:2] == ["4", "16"] for part in parts)
     assert [part.title for part in parts] == ["Gaps", *[None] * (len(parts) - 1)]
     assert all(not part.notes for part in parts[:-1])
+
+
+def test_columns_between_bars_stay_together_and_titles_and_notes_flow():
+    table = Table(
+        ("L", "|", "loss", "accuracy", "|", "loss", "accuracy"),
+        [["1", "|", "0.1", "95", "|", "0.2", "90"]],
+        title="A title that is too long",
+        notes=("loss: of the images to train on;", "then of others", "    indented, and long enough to break"),
+    )
+    assert in_text([table], 26) == "\n".join(
+        [
+            "A title that is too long",
+            "L  |  loss  accuracy",
+            "--------------------",
+            "1  |   0.1        95",
+            "",
+            "L  |  loss  accuracy",
+            "--------------------",
+            "1  |   0.2        90",
+            "--------------------",
+            "loss: of the images to",
+            "train on; then of others",
+            "    indented, and long",
+            "    enough to break",
+        ]
+    )
+    assert in_text([table], 20).startswith("A title that is too\nlong\nL  |")

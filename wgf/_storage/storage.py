@@ -114,8 +114,9 @@ def _put(array: np.ndarray, sharding: Any) -> jax.Array:
 
 def _file(path: str | os.PathLike) -> Path:
     file = expanded("path", path)
-    if file.is_symlink() or file.is_dir():
-        kind = "link" if file.is_symlink() else "folder"
+    # Unlike the methods of a path, these raise no error for a name that the system refuses.
+    if os.path.islink(file) or os.path.isdir(file):
+        kind = "link" if os.path.islink(file) else "folder"
         raise ValueError(f"`path` must be a new path or a file; {file} is a {kind}.")
     return file
 

@@ -58,7 +58,14 @@ def read_header(path: Path, entry: str = _HEADER) -> dict[str, Any]:
 
     **Raises:** `ValueError` if the file is missing, damaged or of another kind.
     """
-    return _read(path, lambda archive: json.loads(archive[entry].item()))
+
+    def header_of(archive: Any) -> dict[str, Any]:
+        found = json.loads(archive[entry].item())
+        if not isinstance(found, dict):
+            raise ValueError(f"{entry} is no header")
+        return found
+
+    return _read(path, header_of)
 
 
 def read_tree(path: Path, folder: str = "") -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._backend.precision import Module
-from .._checks import at_least, finite, instance, one_number
+from .._checks import at_least, finite, instance, one_number, with_models
 from ..encoders import AbstractEncoder
 from ..flows import FlowSolution
 from ..measures import AbstractMeasure
@@ -72,7 +72,7 @@ def cubature(
     seconds of all methods that benchmarks/work_precision.py compares.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
-    instance("pilot", pilot, FlowSolution, "a solution of wgf.flow")
+    with_models("pilot", instance("pilot", pilot, FlowSolution, "a solution of wgf.flow"))
     instance("base", base, AbstractMeasure, "a measure over depth, e.g. of wgf.measures.Gaussian")
     width, tied = at_least("width", width, 1), at_least("tied", tied, 1)
     instance("pilot", pilot.models, AveragedODE, "the flow of a wgf.AveragedODE")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._checks import instance, random_key
+from .._checks import instance, random_key, with_models
 from ..flows import RESULTS, FlowSolution
 from ..objective import Objective
 from ._assumptions import check_assumptions
@@ -53,7 +53,7 @@ def diagnose(
     **Source:** arXiv:2410.23610, sections 3 and 4, for the role of each assumption.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
-    instance("solution", solution, FlowSolution, "a solution of wgf.flow")
+    with_models("solution", instance("solution", solution, FlowSolution, "a solution of wgf.flow"))
     if gap is not None:
         instance("gap", gap, Gap, "the gap of this flow, wgf.gap(finite, limit)")
     key = random_key("key", key)

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.same import same
-from .._checks import flag, instance, on_host, shown
+from .._checks import flag, instance, on_host, shown, with_models
 from .._display.datasets import DataTree, data_tree, dataset
 from .._display.table import Column, Tabled
 from .._display.text import facts_of, known
@@ -96,10 +96,12 @@ class Replicates(Tabled):
         Each particle of a replicate moves in the replicate's own field and in the pooled field. The spread of the
         fields separates the two paths. Its square is R times that of the pooled field's error.
         """
+        with_models("replicates", self.members)
         return _transport_error(self)
 
     def members_in_pooled_field(self) -> AbstractMeasure:
         """The members' measures along their flows, with their particles as the pooled field moves them."""
+        with_models("replicates", self.pooled)
         count = self.count
 
         def part(leaf):

@@ -144,9 +144,11 @@ def particle_of(encoder: Any) -> PyTree[jax.ShapeDtypeStruct] | None:
     except TypeError as error:
         if is_traced(*jax.tree.leaves(encoder)):
             return None
+        # JAX's own words speak of a function here, not of the user's.
+        reason = "returned other leaves" if "traced" in str(error) else f"raised {type(error).__name__}: {error}"
         raise ValueError(
-            f"`encoder` must draw particles that hold arrays alone; `sample` of {type(encoder).__name__} raised a "
-            f"{type(error).__name__}. Keep functions in the encoder: `eqx.partition(mlp, eqx.is_array)`."
+            f"`encoder` must draw particles that hold arrays alone; `sample` of {type(encoder).__name__} "
+            f"{reason.rstrip('.')}. Keep functions in the encoder: `eqx.partition(mlp, eqx.is_array)`."
         ) from error
 
 

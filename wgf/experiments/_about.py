@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from .._checks import expanded
 from .._versions import versions
 
 
-def about(config: Any) -> dict[str, Any]:
-    """The releases, the device, the precision, the time and the data file of a run that begins now.
+def about(config: Any, seconds: float = 0.0) -> dict[str, Any]:
+    """The releases, the device, the precision, the time and the data file of a run that began some seconds ago.
 
     - `versions`, `system`: the releases of this library, of Python, of the packages that compute, and of the system.
     - `sources`, `commit`: a digest of this library's code, and the commit of a checkout, if it is one.
@@ -36,7 +36,7 @@ def about(config: Any) -> dict[str, Any]:
         "processes": jax.process_count(),
         "precision": getattr(config, "computes_in", jnp.result_type(float).name),
         "data": _digest_of_data(getattr(config, "data", None)),
-        "began": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "began": (datetime.now().astimezone() - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
     }
 
 

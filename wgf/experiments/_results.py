@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._checks import expanded, shown
+from .._checks import expanded, instance, shown
 from .._storage.files import written_whole
 from .._storage.lock import locked
 from .._storage.tree import UnknownPartError, entries_of, read_header, read_tree
@@ -32,17 +32,20 @@ def save(experiment: str, result: AbstractResult, *, seconds: float | None = Non
     """Write the results folder and return it: `EXPERIMENT.png`, `result.npz`, `config.json` and `table.txt`.
 
     The folder is `result.config.out`, or a new one under `results/`. A run that it holds is replaced. `config.json` and
-    `result.npz` also say which releases, device and precision computed the result. `result.npz` holds the named arrays,
-    and the result itself for [`wgf.experiments.load`][] if it consists of arrays, plain values and objects of this
-    library.
+    `result.npz` also say which releases, device and precision this program has; save a result where it was computed.
+    `result.npz` holds the named arrays, and the result itself for [`wgf.experiments.load`][] if it consists of arrays,
+    plain values and objects of this library.
 
-    **Arguments:** `seconds`: how long the run took, if it is known.
+    **Arguments:** the experiment's name; the result; `seconds`: how long the run took until now, if it is known.
 
-    **Raises:** `ValueError` if the folder cannot be made or written.
+    **Raises:** `ValueError` if the name is none, or the folder cannot be made or written.
     """
+    instance("result", result, AbstractResult, "the result of a study, e.g. a wgf.experiments.LimitResult")
+    if not _is_name(experiment):
+        raise ValueError(f"`experiment` must be the name of a study, e.g. 'limit'; got {shown(experiment)}.")
     folder = results_folder(result.config.out, experiment)
     with settings(result.config):
-        record = {**about(result.config), "seconds": seconds}
+        record = {**about(result.config, seconds or 0.0), "seconds": seconds}
     facts = json.dumps({"experiment": experiment, **record})
     save_arrays(folder, {**result.arrays(), "about": facts, **_whole(result)})
     with written_whole(folder / "table.txt") as file:
@@ -52,6 +55,11 @@ def save(experiment: str, result: AbstractResult, *, seconds: float | None = Non
         result.figure().savefig(file, format="png", dpi=130)
     save_config(folder, experiment, result.config, record)
     return folder
+
+
+def _is_name(experiment: Any) -> bool:
+    """Whether this can be the name of a study, and of its figure."""
+    return isinstance(experiment, str) and experiment.isidentifier()
 
 
 def _whole(result: Any) -> dict[str, Any]:
@@ -94,12 +102,14 @@ def load_named(folder: str | os.PathLike) -> tuple[str, Any]:
     **Raises:** `ValueError` as [`wgf.experiments.load`][] does.
     """
     file = expanded("folder", folder) / "result.npz"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ValueError(f"`folder` must be the folder of a finished run; got {shown(str(file.parent))}.")
     facts = read_header(file, "about")
     # So that arrays have the types that they had, in whatever precision this program computes.
     with jax.enable_x64(True):
         result = read_tree(file, _WHOLE)
+    if not issubclass(type(result), AbstractResult) or not _is_name(facts.get("experiment")):
+        raise ValueError(f"{file} is missing, damaged or of another release.")
     config = dataclasses.replace(result.config, device=None, x64=facts.get("precision") == "float64")
     return facts["experiment"], dataclasses.replace(result, config=config)
 

@@ -50,13 +50,14 @@ def show(config: ShowConfig) -> None:
         raise ValueError(f"`figure` must end in one of {[f'.{each}' for each in _FORMATS]}; got {shown(str(figure))}.")
     try:
         name, result = load_named(folder)
+        text = _as_json(name, result) if config.json else printed(result)
     except ValueError as error:
         if config.json or (figure is not None and figure.suffix != ".png"):
             raise
         _show_saved(folder, figure, str(error))
         return
     with standard_output():
-        print(_as_json(name, result) if config.json else printed(result))
+        print(text)
     if figure is not None or not config.json:
         _draw(result, figure or folder / f"{name}.png", on_error_output=config.json)
 

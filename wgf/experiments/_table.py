@@ -14,7 +14,7 @@ class Table:
 
     Each column is as wide as its widest cell. A rule separates the heads from the rows, and the rows from the notes.
 
-    - `heads`: the column heads.
+    - `heads`: the column heads. Columns between two heads `|` stay together.
     - `rows`: the cells of each row. A row may be shorter than `heads`. A row that is a single string is a section
       heading and does not count for the column widths.
     - `left`: the indices of the left-aligned columns; all others are right-aligned.
@@ -35,8 +35,10 @@ class Table:
     def parts(self, width: int) -> "list[Table]":
         """The table, or tables of some of its columns that are at most `width` wide. Each has the key columns."""
         groups = list(self._chosen(width))
-        notes = [line for note in self.notes for line in textwrap.wrap(note, max(width, 20))]
-        tables = [replace(self._columns(group), title=self.title if i == 0 else None) for i, group in enumerate(groups)]
+        page = max(width, 20)
+        notes = [line for note in _flowing(self.notes) for line in _wrapped(note, page)]
+        title = None if self.title is None else "\n".join(_wrapped(self.title, page))
+        tables = [replace(self._columns(group), title=title if i == 0 else None) for i, group in enumerate(groups)]
         return [*tables[:-1], replace(tables[-1], notes=notes)]
 
     def _chosen(self, width: int) -> Iterator[list[int]]:
@@ -54,7 +56,8 @@ class Table:
         """The indices of columns that stay together, behind the key columns."""
         group: list[int] = []
         for index in range(self.keys, len(self.heads)):
-            if group and self.heads[index] not in _OF_THE_COLUMN_BEFORE:
+            head = self.heads[index]
+            if group and (head == "|" if "|" in self.heads else head not in _OF_THE_COLUMN_BEFORE):
                 yield group
                 group = []
             group.append(index)
@@ -90,6 +93,22 @@ class Table:
             for i, (cell, width) in enumerate(zip(cells, widths, strict=False))
         )
         return (" " * self.gap).join(padded).rstrip()
+
+
+def _flowing(notes: Sequence[str]) -> list[str]:
+    """The notes, those that end in the middle of a sentence joined with the next one."""
+    found: list[str] = []
+    for note in notes:
+        if found and found[-1].endswith((";", ",")):
+            found[-1] += f" {note}"
+        else:
+            found.append(note)
+    return found
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most this width, indented as the first."""
+    return textwrap.wrap(text, width, subsequent_indent=" " * (len(text) - len(text.lstrip())))
 
 
 def in_text(tables: Sequence[Table], width: int | None = None) -> str:

@@ -159,7 +159,7 @@ class AbstractSolution(Tabled):
 
         **Raises:** `ValueError` if there is no such save, or the solution holds no models.
         """
-        with_models("self", self)
+        with_models("solution", self)
         if self.objective.ndim != 1:
             raise ValueError(
                 f"`model_at` takes one solution; got solutions with axes {self.objective.shape}. Use it under "

@@ -52,7 +52,7 @@ class DecayConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: one data set, four weight decays and a small model, unless these are given."""
+    """A small run: one data set, four weight decays and a small model, unless these are given."""
     x64: bool = False
     """Compute in float64. This study does so in any case."""
     device: Device | None = None

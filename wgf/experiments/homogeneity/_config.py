@@ -54,7 +54,7 @@ class HomogeneityConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: a few encoders, small models and short times, unless these are given."""
+    """A small run: a few encoders, small models and short times, unless these are given."""
     x64: bool = False
     """Compute in float64. This study does so in any case."""
     device: Device | None = None

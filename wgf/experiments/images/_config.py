@@ -52,7 +52,7 @@ class ImagesConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: fewer sizes, seeds and epochs, unless these are given."""
+    """A small run: fewer sizes, seeds and epochs, unless these are given."""
     x64: bool = False
     """Compute in float64; by default in JAX's own precision, mostly float32."""
     device: Device | None = None

@@ -64,7 +64,7 @@ class LimitConfig:
     """Join several processes, one per machine of a cluster: 'auto' (SLURM, TPU pods, Open MPI), or
     ADDRESS:PORT,PROCESSES,ID with the first process's address. Needs a mesh of the devices of all processes."""
     quick: bool = False
-    """Run in seconds: fewer prompts, particles, layers and times, unless these are given."""
+    """A small run: fewer prompts, particles, layers and times, unless these are given."""
     x64: bool = False
     """Compute in float64; by default in JAX's own precision, mostly float32."""
     device: Device | None = None

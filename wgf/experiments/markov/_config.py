@@ -47,7 +47,7 @@ class MarkovConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: fewer starts, chains, scales, widths, seeds and steps, unless these are given."""
+    """A small run: fewer starts, chains, scales, widths, seeds and steps, unless these are given."""
     x64: bool = False
     """Compute in float64; by default in JAX's own precision, mostly float32."""
     device: Device | None = None

@@ -40,7 +40,8 @@ class MarkovResult(AbstractResult):
                 "global, local: trajectories that end within 1e-6 nats of the entropy rate, of the entropy of pi;",
                 "resting: starts on e = 0; near: within 0.02 of the saddle's level set; missed: not at the predicted "
                 "minimum;",
-                "E drift: the largest change of the conserved E along a trajectory; steps: of the solver, in all;",
+                "p, q: the probabilities to leave each state; starts: trajectories; steps: the most of any of them;",
+                "E drift: the largest change of the conserved E along a trajectory;",
                 "Q - rate, Q - H(pi): the largest distance of a last loss from the entropy rate (global), from the "
                 "entropy of pi (local)",
             ),

@@ -61,7 +61,7 @@ class RatesConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: small models, few seeds, one optimiser, unless these are given."""
+    """A small run: small models, few seeds, one optimiser, unless these are given."""
     x64: bool = False
     """Compute in float64; by default in JAX's own precision, mostly float32."""
     device: Device | None = None

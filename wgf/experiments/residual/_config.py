@@ -40,7 +40,7 @@ class ResidualConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: fewer conditions, unless these are given."""
+    """A small run: fewer conditions, unless these are given."""
     x64: bool = False
     """Compute in float64; by default in JAX's own precision, mostly float32."""
     device: Device | None = None

@@ -54,7 +54,7 @@ class RestConfig:
     seed: int = 0
     """The seed of every random draw."""
     quick: bool = False
-    """Run in seconds: one data set, one small model and few rounds, unless these are given."""
+    """A small run: one data set, one small model and few rounds, unless these are given."""
     x64: bool = False
     """Compute in float64. This study does so in any case."""
     device: Device | None = None
