@@ -57,6 +57,14 @@ class Drawn:
         return wgf.flow(self.objective, model, TAUS, throw=False)
 
     @property
+    def companion(self):
+        keys = jax.random.split(self.key)
+        inputs = self.scale * jax.random.normal(keys[0], (2, 3, 4))
+        return companions.SquareLoss(inputs, jnp.ones_like(inputs)), companions.ResidualTransformer(
+            4, 4, depth=1, key=keys[1]
+        )
+
+    @property
     def gap(self):
         found = wgf.gap(self.flow, self.replicates)
         return found.risk, found.output, found.coupling, found.gelbrich, found.sinkhorn, found.noise.risk
@@ -97,6 +105,11 @@ CALLS = {
     "conditional_divergence": lambda p: (
         transport.conditional_divergence(p.cloud[None], p.cloud[None] + 1, jnp.ones(1), epsilon=0.5).value
     ),
+    "divergence_curve": lambda p: (
+        transport.divergence_curve(jnp.stack([p.cloud, p.cloud + 1]), p.cloud[::-1], epsilon=0.5).value
+    ),
+    "plain_mean": lambda p: encoders.plain_mean(p.encoder, *p.finite.measure.at(0.2), tokens=p.prompts.tokens),
+    "diabetes": lambda p: prompts.diabetes(p.key, batch=2, examples=2).tokens,
     "gelbrich_distance": lambda p: transport.gelbrich_distance(p.cloud, 2 * p.cloud + 1),
     "coupling_distance": lambda p: transport.coupling_distance(
         p.finite.measure,
@@ -109,6 +122,9 @@ CALLS = {
     "pad_prompts": lambda p: prompts.pad_prompts([p.cloud.T, p.cloud[:3].T], jnp.zeros(2), label_row=0).tokens,
     "spectrum": lambda p: companions.spectrum(p.cloud).greatest,
     "MarkovChain.sample": lambda p: prompts.MarkovChain.binary(0.3, 0.4).sample(p.key, 2, 4),
+    "attention_spectrum": lambda p: companions.attention_spectrum(*p.companion).greatest,
+    "linear_rate_bound": lambda p: companions.linear_rate_bound(*p.companion),
+    "step_size": lambda p: companions.step_size(*p.companion, p.scale),
     "companion": lambda p: companions.ResidualTransformer(4, 4, depth=1, key=p.key)(jnp.ones((1, 2, 4)), p.scale),
 }
 

@@ -40,7 +40,7 @@ def save(path: str | os.PathLike, module: eqx.Module) -> None:
 
     **Raises:** `ValueError` if `path` is a link or a folder or cannot be written, or an array is traced.
 
-    In several processes all must call `save`. The first one writes.
+    In several processes all must call `save`. The first one writes. Not for `jit`.
     """
     module, file = instance("module", module, eqx.Module, "a solution or another Equinox module"), _file(path)
     if is_traced(*arrays_of(module).values()):
@@ -86,6 +86,8 @@ def load(path: str | os.PathLike, like: _Module) -> _Module:
     **Raises:** `ValueError` that names the file if it is missing, damaged or of another kind (pickles are not read), or
     if its structure, or the type or shape of an array, differs from that of `like`. Other versions of the packages are
     no error.
+
+    Not for `jit`: it reads a file.
     """
     instance("like", like, eqx.Module, "a module of the structure of the file")
     file = expanded("path", path)

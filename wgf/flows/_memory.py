@@ -81,7 +81,7 @@ def memory_estimate(
     **Raises:** `ValueError` as [`wgf.flow`][] does; if an argument is traced; if the device's compiler reports no
     memory.
 
-    Cost: the compilation of the flow.
+    Cost: the compilation of the flow. Not for `jit`.
     """
     if is_traced(*jax.tree.leaves((objective, model, taus, temperature, key, rtol, atol, dt0, steady))):
         raise ValueError(

@@ -37,6 +37,8 @@ def read_csv(path: str | Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     **Raises:** `ValueError` naming the file and, if possible, the line and the column. It is raised if the file cannot
     be read, is not such a text or is empty; if no column or several columns have the target's name; if a row and the
     header differ in length; or if a cell is not a finite number.
+
+    Not for `jit`: it reads a file.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"`path` must be the path of a file; got {shown(path)}.")
