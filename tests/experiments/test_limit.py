@@ -347,17 +347,18 @@ def test_the_default_folder_is_a_new_one_under_results(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "limit.png", "result.npz", "table.txt"]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_rerun_from_the_saved_config_gives_identical_arrays(folder, tmp_path, capsys):
     main(["rerun", str(folder), "--out", str(tmp_path / "again")])
     printed = capsys.readouterr()
     assert printed.out.startswith((folder / "table.txt").read_text(encoding="utf-8"))
     assert printed.out.endswith(f"results: {tmp_path / 'again'}\n")
-    # Standard error is captured and so not a terminal: there must be no bar.
-    assert printed.err == ""
+    # Standard error is captured and so not a terminal: there must be lines, and no bar.
+    assert all(line.startswith("wgf: ") for line in printed.err.splitlines())
     with np.load(folder / "result.npz") as first, np.load(tmp_path / "again" / "result.npz") as second:
         assert set(first) == set(second)
-        for name in first:
+        # When a run began differs.
+        for name in set(first) - {"about"}:
             np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
