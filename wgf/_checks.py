@@ -131,13 +131,6 @@ def expanded(argument: str, path: str | os.PathLike) -> Path:
         raise ValueError(f"`{argument}` must begin with the home directory of a user; got {path}.") from error
 
 
-def with_models(argument: str, solution: _T) -> _T:
-    """Return a solution; raise `ValueError` if it holds no models: those of a result that was read hold none."""
-    if getattr(solution, "models", None) is None:
-        raise ValueError(f"`{argument}` must hold its models; a solution that was read with a result holds none.")
-    return solution
-
-
 def in_words(arguments: Iterable[str]) -> str:
     """The names of arguments in a sentence."""
     *others, last = (f"`{argument}`" for argument in arguments)

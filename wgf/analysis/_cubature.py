@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._backend.precision import Module
-from .._checks import at_least, finite, instance, one_number, with_models
+from .._checks import at_least, finite, instance, one_number
 from ..encoders import AbstractEncoder
 from ..flows import FlowSolution
+from ..flows._solution import with_models
 from ..measures import AbstractMeasure
 from ..models import AbstractModel, AveragedODE
 from ..objective import Objective

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._checks import instance, random_key, with_models
+from .._checks import instance, random_key
 from ..flows import RESULTS, FlowSolution
+from ..flows._solution import with_models
 from ..objective import Objective
 from ._assumptions import check_assumptions
 from ._certificate import certificate

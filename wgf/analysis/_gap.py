@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._backend.compat import is_traced
-from .._checks import at_least, flag, instance, positive, with_models
+from .._checks import at_least, flag, instance, positive
 from .._display.datasets import Dataset, dataset, version_text
 from .._display.table import Column, Tabled
 from .._display.text import last
 from .._finite import finite_rows
 from ..flows import FlowSolution
-from ..flows._solution import along
+from ..flows._solution import along, with_models
 from ..models import AbstractModel, Transformer
 from ..transport import Excess
 from ._noise import GAPS, Noise, Resolved, default_epsilon, mean_square, noise as noise_of

@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._backend.precision import Module
-from .._checks import at_least, choice, instance, numbers, positive, with_models
+from .._checks import at_least, choice, instance, numbers, positive
 from .._display.text import Brief, last
+from ..flows._solution import with_models
 from ..measures import AbstractMeasure, coordinates
 from ..transport import epsilon_from_scale
 from ._estimate import student_quantile

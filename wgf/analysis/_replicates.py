@@ -12,13 +12,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._backend.compat import is_traced
 from .._backend.same import same
-from .._checks import flag, instance, on_host, shown, with_models
+from .._checks import flag, instance, on_host, shown
 from .._display.datasets import DataTree, data_tree, dataset
 from .._display.table import Column, Tabled
 from .._display.text import facts_of, known
 from ..flows import RESULTS, FlowSolution, flow
 from ..flows._export import curves_of
-from ..flows._solution import checked, name_of
+from ..flows._solution import checked, name_of, with_models
 from ..measures import AbstractMeasure, Layered
 from ..models import AbstractModel
 from ..objective import Objective

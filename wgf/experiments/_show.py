@@ -43,7 +43,7 @@ def show(config: ShowConfig) -> None:
     form, or the figure cannot be written.
     """
     folder = expanded("results", config.results)
-    if not (folder / "result.npz").is_file():
+    if not os.path.isfile(folder / "result.npz"):
         raise ValueError(f"`results` must be the folder of a finished run; got {shown(str(folder))}.")
     figure = None if config.figure is None else expanded("figure", config.figure)
     if figure is not None and figure.suffix[1:] not in _FORMATS:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._backend.compat import is_traced, members_of
-from .._checks import shown, with_models
+from .._checks import shown
 from .._display.datasets import Dataset, DataTree, check_known, data_tree, version_text
 from .._display.table import Column, Tabled
 from .._display.text import counted, facts_of, kind, known, memory, number
@@ -63,6 +63,13 @@ with warnings.catch_warnings():
 
 COUNTS = ("num_steps", "num_accepted_steps", "num_rejected_steps")
 """What the stats of a flow count."""
+
+
+def with_models(argument: str, solution: _Solution) -> _Solution:
+    """Return a solution; raise `ValueError` if it holds no models, as one that was read with a result."""
+    if solution.models is None:
+        raise ValueError(f"`{argument}` must hold its models; a solution that was read with a result holds none.")
+    return solution
 
 
 def translate(result: diffrax.RESULTS) -> RESULTS:

@@ -12,9 +12,10 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from .._checks import at_least, choice, instance, with_models
+from .._checks import at_least, choice, instance
 from ..analysis import Gap
 from ..flows import FlowSolution
+from ..flows._solution import with_models
 from ..measures import coordinate_names, coordinates
 from ..models import AbstractModel
 from ._style import CLOUD, GROUPS, LIMIT, LOCAL, TITLE, colours, finish
