@@ -7,7 +7,7 @@ from helpers import bound, regression
 from scipy.optimize import lsq_linear
 
 import wgf
-from wgf.analysis._cubature import _contributions, _factors, _fields, _first_variations, _in_pairs, nearest_weights
+from wgf.analysis._cubature import _contributions, _factors, _fields, _in_pairs, _parts, _slopes, nearest_weights
 from wgf.encoders import AbstractEncoder, Average, Pair, Perceptron
 from wgf.measures import Gaussian, SignPairs, Staged, Whitened
 
@@ -93,7 +93,7 @@ def test_features_are_kept_exactly(piloted, reweighted):
     # Here every particle rides by its own slopes; the weights are of rides whose pairs share them in the first leg.
     features = _contributions(objective, pilot, base.particles, paired=False)
     assert _in_pairs(pilot.models.encoder, base.particles)
-    assert features.shape == (8, 256, 2 * 2)
+    assert features.shape == (8, 256, 2 * 2)  # At two τ, of two prompts.
     kept = features[:, :64]
     before = jnp.einsum("i,ijr->r", base.depth_weights, kept) / 64
     assert jnp.min(jnp.abs(before - mean(features, base))) > 1e-5
@@ -104,7 +104,9 @@ def test_features_are_what_particles_add_to_the_outputs(piloted):
     objective, _, pilot = piloted
     model = pilot.model_at(-1)
     measure = model.measure
-    found, slopes = _first_variations(objective, model.encoder, _fields(objective, model), measure.particles)
+    fields = _fields(objective, model)
+    found = _parts(model.encoder, fields, measure.particles)
+    slopes = _slopes(objective, model.encoder, fields, measure.particles)
 
     def outputs(weights):
         return objective.outputs(eqx.tree_at(lambda m: m.measure.weights, model, weights))
@@ -129,10 +131,53 @@ def test_contributions_do_not_depend_on_the_blocks_of_particles(piloted, width, 
     objective, law, pilot = piloted
     model, particles = pilot.model_at(-1), law.staged(width, jax.random.key(1)).particles
     fields = _fields(objective, model)
-    whole = _first_variations(objective, model.encoder, fields, particles)
+
+    def computed():
+        return _parts(model.encoder, fields, particles), _slopes(objective, model.encoder, fields, particles)
+
+    whole = computed()
     monkeypatch.setattr("wgf.analysis._cubature._BLOCK", 3)
-    blocks = _first_variations(objective, model.encoder, fields, particles)
+    blocks = computed()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound(1e-13, 1e-6)), whole, blocks)
+
+
+def acting(encoder, particle, tokens, costates):
+    """What a particle does to each prompt's loss, `[B]`."""
+    return jnp.stack([jnp.sum(p * encoder(particle, t)) for t, p in zip(tokens, costates, strict=True)])
+
+
+def first_variation(particle, objective, encoder, tokens, costates):
+    """δQ/δρ at a particle, with decay."""
+    squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(particle))
+    loss = objective.prompts.weights @ acting(encoder, particle, tokens, costates)
+    return loss + objective.weight_decay / 2 * squares
+
+
+@pytest.mark.parametrize(("saves", "matched"), [(2, [1]), (3, [1, 2]), (4, [2, 3]), (5, [2, 4])])
+def test_features_are_those_of_the_middle_and_the_last_save(piloted, saves, matched):
+    """The same features of one particle after another, each by the encoder itself."""
+    objective, law, pilot = piloted
+    encoder = pilot.models.encoder
+    pilot = wgf.flow(objective, pilot.model_at(0), jnp.linspace(0.0, 2.0, saves), rtol=1e-2)
+    models = [pilot.model_at(k) for k in range(saves)]
+    particles = law.staged(4, jax.random.key(7)).particles
+    found = _contributions(objective, pilot, particles, paired=True)
+    adjoints = [objective.adjoint(model) for model in models]
+    for node in (0, 5):
+        depth = models[0].measure.depths[node]
+        tokens = [adjoint.tokens(depth) for adjoint in adjoints]
+        costates = [adjoint.costates(depth) for adjoint in adjoints]
+        for number in (0, 1):
+            particle = jax.tree.map(lambda leaf, at=(node, number): leaf[at], particles)
+            expected = []
+            for k in range(saves):
+                if k in matched:
+                    expected.append(acting(encoder, particle, tokens[k], costates[k]))
+                if k < saves - 1:
+                    means = (tokens[k] + tokens[k + 1]) / 2, (costates[k] + costates[k + 1]) / 2
+                    slope = jax.grad(first_variation)(particle, objective, encoder, *means)
+                    particle = jax.tree.map(lambda x, s: x - 2 / (saves - 1) * s, particle, slope)
+            np.testing.assert_allclose(found[node, number], jnp.concatenate(expected), atol=bound(1e-12, 1e-5))
 
 
 def test_weights_are_a_law_shared_by_pairs(reweighted):

@@ -1,6 +1,7 @@
 """A goal-oriented cubature: a few particles, reweighted to represent a large sample."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -20,6 +21,8 @@ from ..objective import Objective
 # The particles whose contributions are computed at once.
 _BLOCK = 512
 
+_Out = TypeVar("_Out")
+
 
 def cubature(
     objective: Objective,
@@ -38,8 +41,8 @@ def cubature(
 
     \[ F_{b\tau}(\theta_{ij}) = \langle g(T_b(t_i, \tau), X_\tau(\theta_{ij})),\, p_b(t_i, \tau) \rangle. \]
 
-    The new weights preserve the mean of F over the base, for every prompt and every saved τ but the first. Among all
-    such weights they are the nearest to the old ones:
+    The new weights preserve the mean of F over the base, for every prompt, at the saved τ in the middle and at the
+    last. Among all such weights they are the nearest to the old ones:
 
     \[ \sum_i w_i \sum_j a_{ij} F_{b\tau}(\theta_{ij}) = \sum_i w_i \sum_j a^{base}_{ij} F_{b\tau}(\theta_{ij}), \qquad
        \sum_j a_{ij} = 1, \qquad a_{ij} \ge 0. \]
@@ -48,7 +51,7 @@ def cubature(
 
     - `objective`: Q.
     - `pilot`: a flow of [`wgf.AveragedODE`][] that is saved at a few τ from 0 to the end. Its measure can be as small
-      as 128 particles in all. Good values: three equidistant τ; five for errors near 1e-3 of the labels'.
+      as 128 particles in all. Good values: five equidistant τ.
     - `base`: a measure of initial particles at the depth nodes of the pilot. It can be large: its particles cost a few
       evaluations each, while a particle of a flow costs one evaluation per stage. Best: `SignPairs(Sobol())` at the
       stage times of [`wgf.measures.EqualEighths`][], drawn jointly.
@@ -64,10 +67,10 @@ def cubature(
     **Raises:** `ValueError` if the base's nodes are not the pilot's, the width is above the base's or is not a multiple
     of `tied`, or a kept particle's weight is zero.
 
-    Cost: one value and gradient of the encoder per particle of the base and per saved τ, and the adjoint of the pilot
-    per τ. At an intermediate τ they are taken in the mean fields of the step that starts there. At the first τ, one
-    value and gradient serves both particles of a pair that the encoder's reflection maps to each other. The error is
-    at least that of the base. A prompt that the pilot fits exactly has no features. Not for `jit`.
+    Cost: per particle of the base one gradient of the encoder for each Euler step, and one value for each prompt at two
+    τ; and the adjoint of the pilot per τ. A gradient takes about half as long as an evaluation of a flow, and so do the
+    values. In the first step one gradient serves both particles of a pair that the encoder's reflection maps to each
+    other. The error is at least that of the base. A prompt that the pilot fits exactly has no features. Not for `jit`.
 
     Good values: errors of at most 3e-3 of the labels'. There it needs the fewest evaluations of heads and the fewest
     seconds of all methods that benchmarks/work_precision.py compares.
@@ -106,10 +109,10 @@ def _check(pilot: FlowSolution, base: AbstractMeasure, width: int, tied: int) ->
 
 
 class _Fields(Module):
-    """Tokens and adjoint at one training time, at each depth node."""
+    """Tokens and adjoint at one training time, at each depth node, or at one."""
 
-    tokens: Float[Array, "nodes batch token_dim length"]
-    costates: Float[Array, "nodes batch token_dim length"]
+    tokens: Float[Array, "*nodes batch token_dim length"]
+    costates: Float[Array, "*nodes batch token_dim length"]
 
 
 def _in_pairs(encoder: AbstractEncoder, particles: PyTree[Array]) -> bool:
@@ -124,40 +127,44 @@ def _in_pairs(encoder: AbstractEncoder, particles: PyTree[Array]) -> bool:
 def _contributions(
     objective: Objective, pilot: FlowSolution, particles: PyTree[Array], paired: bool
 ) -> Float[Array, "depth width features"]:
-    """The contribution of every particle to every prompt, at each saved τ but the first.
+    """The contribution of every particle to every prompt, at the saved τ in the middle and at the last.
 
     Particles move from one saved τ to the next by an explicit Euler step, in the mean of the fields at both.
-    Contributions are computed together with the slope of the next step, hence in that step's fields.
     """
     arrays, static = eqx.partition(pilot.models, eqx.is_array)
     fields = jax.lax.map(lambda leaves: _fields(objective, eqx.combine(leaves, static)), arrays)
-    encoder = pilot.model_at(0).encoder
+    encoder, last = pilot.model_at(0).encoder, len(pilot.taus) - 1
 
     def step(particles, inputs):
         fields, size = inputs
-        found, slopes = _first_variations(objective, encoder, fields, particles)
-        return jax.tree.map(lambda x, slope: x - size * slope, particles, slopes), found
+        slopes = _slopes(objective, encoder, fields, particles)
+        return jax.tree.map(lambda x, slope: x - size * slope, particles, slopes), None
 
-    means = jax.tree.map(lambda leaf: (leaf[:-1] + leaf[1:]) / 2, fields)
-    steps = (means, jnp.diff(pilot.taus))
-    first, later = (jax.tree.map(lambda leaf, part=part: leaf[part], steps) for part in (0, slice(1, None)))
-    particles = _step_of_pairs(objective, encoder, first, particles) if paired else step(particles, first)[0]
-    particles, found = jax.lax.scan(step, particles, later)
-    last, _ = _first_variations(objective, encoder, jax.tree.map(lambda leaf: leaf[-1], fields), particles)
-    return jnp.concatenate([*found, last], axis=-1)
+    def moved(particles, first, last):
+        means = jax.tree.map(lambda leaf: (leaf[first:last] + leaf[first + 1 : last + 1]) / 2, fields)
+        return jax.lax.scan(step, particles, (means, jnp.diff(pilot.taus[first : last + 1])))[0]
+
+    found, first = [], 0
+    if paired:
+        mean = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / 2, fields)
+        particles = _step_of_pairs(objective, encoder, mean, pilot.taus[1] - pilot.taus[0], particles)
+        first = 1
+    for matched in sorted({(last + 1) // 2, last}):
+        particles, first = moved(particles, first, matched), matched
+        found.append(_parts(encoder, jax.tree.map(lambda leaf, at=matched: leaf[at], fields), particles))
+    return jnp.concatenate(found, axis=-1)
 
 
 def _step_of_pairs(
-    objective: Objective, encoder: AbstractEncoder, inputs: tuple[_Fields, Float[Array, ""]], particles: PyTree[Array]
+    objective: Objective, encoder: AbstractEncoder, fields: _Fields, step: Float[Array, ""], particles: PyTree[Array]
 ) -> PyTree[Array]:
     r"""An Euler step of pairs (θ, ιθ) from the slopes of their first halves.
 
     Since g(T, ιθ) = −g(T, θ), the slope at ιθ without decay is −ι of the slope at θ. With s = ∇F + λθ, the step takes
     ιθ to ι(θ + h (s − 2λθ)).
     """
-    fields, step = inputs
     halves = jax.tree.map(lambda leaf: leaf[:, ::2], particles)
-    _, slopes = _first_variations(objective, encoder, fields, halves)
+    slopes = _slopes(objective, encoder, fields, halves)
     decay = 2 * objective.weight_decay
     first = jax.tree.map(lambda x, s: x - step * s, halves, slopes)
     mirrored = encoder.reflect(jax.tree.map(lambda x, s: x + step * (s - decay * x), halves, slopes))
@@ -170,39 +177,51 @@ def _fields(objective: Objective, model: AbstractModel) -> _Fields:
     return _Fields(jax.vmap(adjoint.tokens)(depths), jax.vmap(adjoint.costates)(depths))
 
 
-def _first_variations(
-    objective: Objective, encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array]
-) -> tuple[Float[Array, "depth width batch"], PyTree[Array]]:
-    r"""Each prompt's part of δQ/δρ at every particle, without decay, and the gradient of δQ/δρ.
+def _parts(encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array]) -> Float[Array, "depth width batch"]:
+    r"""Each prompt's part of δQ/δρ at every particle, without decay.
 
     An average over particles is linear in their masses, so the part of prompt b at a particle is the derivative of
-    \( \langle \sum_j a_j \, g(T_b, \theta_j),\, p_b \rangle \) in its mass. The encoder's fast average gives both.
+    \( \langle \sum_j a_j \, g(T_b, \theta_j),\, p_b \rangle \) in its mass. The encoder's fast average gives it.
     """
 
+    def of_block(particles, fields):
+        ones = jnp.ones(jax.tree.leaves(particles)[0].shape[0], fields.tokens.dtype)
+
+        def of_prompt(masses, prompt):
+            return jnp.sum(encoder.mean(particles, masses, prompt.tokens[None])[0] * prompt.costates)
+
+        return jax.vmap(jax.grad(of_prompt), (None, 0), 1)(ones, fields)
+
+    return _at_nodes(of_block, fields, particles)
+
+
+def _slopes(objective: Objective, encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array]) -> PyTree[Array]:
+    """The gradient of δQ/δρ at every particle, of all prompts at once."""
+
+    def of_block(particles, fields):
+        ones = jnp.ones(jax.tree.leaves(particles)[0].shape[0], fields.tokens.dtype)
+        costates = objective.prompts.weights[:, None, None] * fields.costates
+
+        def paired(particles):
+            return jnp.sum(encoder.mean(particles, ones, fields.tokens) * costates)
+
+        decay = objective.weight_decay
+        return jax.tree.map(lambda slope, x: slope + decay * x, jax.grad(paired)(particles), particles)
+
+    return _at_nodes(of_block, fields, particles)
+
+
+def _at_nodes(compute: Callable[[PyTree[Array], _Fields], _Out], fields: _Fields, particles: PyTree[Array]) -> _Out:
+    """`compute(particles, fields)` at each depth node, for blocks of particles."""
+
     def at_node(inputs):
-        particles, tokens, costates = inputs
-        return _in_blocks(lambda block: of_block(block, tokens, costates), particles)
+        particles, fields = inputs
+        return _in_blocks(lambda block: compute(block, fields), particles)
 
-    def of_block(particles, tokens, costates):
-        ones = jnp.ones(jax.tree.leaves(particles)[0].shape[0], tokens.dtype)
-
-        def add_prompt(slopes, inputs):
-            tokens, costates, weight = inputs
-
-            def paired(masses, particles):
-                return jnp.sum(encoder.mean(particles, masses, tokens[None])[0] * costates)
-
-            parts, more = jax.grad(paired, argnums=(0, 1))(ones, particles)
-            return jax.tree.map(lambda slope, each: slope + weight * each, slopes, more), parts
-
-        decay = jax.tree.map(lambda x: objective.weight_decay * x, particles)
-        slopes, parts = jax.lax.scan(add_prompt, decay, (tokens, costates, objective.prompts.weights))
-        return parts.T, slopes
-
-    return jax.lax.map(at_node, (particles, fields.tokens, fields.costates))
+    return jax.lax.map(at_node, (particles, fields))
 
 
-def _in_blocks(compute: Callable[[PyTree[Array]], PyTree[Array]], particles: PyTree[Array]) -> PyTree[Array]:
+def _in_blocks(compute: Callable[[PyTree[Array]], _Out], particles: PyTree[Array]) -> _Out:
     """`compute(particles)` for blocks of particles that stay in a CPU's cache, one after the other."""
     width = jax.tree.leaves(particles)[0].shape[0]
     whole = width - width % _BLOCK
