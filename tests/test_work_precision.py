@@ -46,10 +46,10 @@ def test_the_variants_are_told_apart(benchmark, sight):
     report = json.loads((FOLDER / "results" / "work_precision.json").read_text(encoding="utf-8"))
     axes = benchmark.figure(report).axes[0]
     lines = [container.lines[0] for container in axes.containers]
-    assert len(lines) == 9
+    assert len(lines) == 8
     difference, *pair = nearest([line.get_color() for line in lines], sight)
     assert difference > 15, pair
-    assert len({line.get_marker() for line in lines}) == 9
+    assert len({line.get_marker() for line in lines}) == 8
     for line, container in zip(lines, axes.containers, strict=True):
         assert (line.get_linestyle() == "--") == container.get_label().startswith("finite")
 

@@ -51,7 +51,7 @@ def cubature(
 
     - `objective`: Q.
     - `pilot`: a flow of [`wgf.AveragedODE`][] that is saved at a few τ from 0 to the end. Its measure can be as small
-      as 128 particles in all. Good values: five equidistant τ.
+      as 128 particles in all. Good values: five equidistant τ, four steps of `diffrax.Heun()`.
     - `base`: a measure of initial particles at the depth nodes of the pilot. It can be large: its particles cost a few
       evaluations each, while a particle of a flow costs one evaluation per stage. Best: `SignPairs(Sobol())` at the
       stage times of [`wgf.measures.EqualEighths`][], drawn jointly.
@@ -67,13 +67,13 @@ def cubature(
     **Raises:** `ValueError` if the base's nodes are not the pilot's, the width is above the base's or is not a multiple
     of `tied`, or a kept particle's weight is zero.
 
-    Cost: per particle of the base one gradient of the encoder for each Euler step, and one value for each prompt at two
-    τ; and the adjoint of the pilot per τ. A gradient takes about half as long as an evaluation of a flow, and so do the
-    values. In the first step one gradient serves both particles of a pair that the encoder's reflection maps to each
-    other. The error is at least that of the base. A prompt that the pilot fits exactly has no features. Not for `jit`.
+    Cost: per particle of the base one gradient of the encoder for each Euler step, and its values at two τ; per saved τ
+    the adjoint of the pilot. In the first step one gradient serves both particles of a pair that the encoder's
+    reflection maps to each other. The error is at least that of the base. A prompt that the pilot fits exactly has no
+    features. Not for `jit`.
 
-    Good values: errors of at most 3e-3 of the labels'. There it needs the fewest evaluations of heads and the fewest
-    seconds of all methods that benchmarks/work_precision.py compares.
+    Good values: errors of at most 3e-3 of the labels'. There it takes the fewest seconds of all methods that
+    benchmarks/work_precision.py compares.
     """
     instance("objective", objective, Objective, "a wgf.Objective")
     with_models("pilot", instance("pilot", pilot, FlowSolution, "a solution of wgf.flow"))
