@@ -5,7 +5,7 @@
 What is computed: the outputs at τ of the mean-field limit, for all prompts of a problem. What is shown: their error
 (root mean square over prompts and seeds, relative to that of the labels) against the evaluations of heads that the
 whole job took, and against its seconds (compiled before). Costs at an error lie between measured points, or are left
-out: nothing is extrapolated. On the third problem nothing was tuned.
+out: nothing is extrapolated. Sizes were not tuned on the third problem.
 
 The rule of counting: one velocity of a model costs as many evaluations as the model has particles at all layers or
 stages of its depth solve; pilots and tracers count the same, and so does each evaluation of the encoder for features.

@@ -127,7 +127,7 @@ def test_features_are_what_particles_add_to_the_outputs(piloted):
 
 
 @pytest.mark.parametrize("width", [2, 6, 8], ids=["less than a block", "whole blocks", "blocks and a rest"])
-def test_contributions_do_not_depend_on_the_blocks_of_particles(piloted, width, monkeypatch):
+def test_contributions_do_not_depend_on_the_blocks_of_particles_and_prompts(piloted, width, monkeypatch):
     objective, law, pilot = piloted
     model, particles = pilot.model_at(-1), law.staged(width, jax.random.key(1)).particles
     fields = _fields(objective, model)
@@ -137,6 +137,7 @@ def test_contributions_do_not_depend_on_the_blocks_of_particles(piloted, width, 
 
     whole = computed()
     monkeypatch.setattr("wgf.analysis._cubature._BLOCK", 3)
+    monkeypatch.setattr("wgf.analysis._cubature._PROMPTS", 1)
     blocks = computed()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=bound(1e-13, 1e-6)), whole, blocks)
 

@@ -20,6 +20,8 @@ from ..objective import Objective
 
 # The particles whose contributions are computed at once.
 _BLOCK = 512
+# The prompts whose values are computed at once.
+_PROMPTS = 16
 
 _Out = TypeVar("_Out")
 
@@ -187,10 +189,13 @@ def _parts(encoder: AbstractEncoder, fields: _Fields, particles: PyTree[Array]) 
     def of_block(particles, fields):
         ones = jnp.ones(jax.tree.leaves(particles)[0].shape[0], fields.tokens.dtype)
 
-        def of_prompt(masses, prompt):
-            return jnp.sum(encoder.mean(particles, masses, prompt.tokens[None])[0] * prompt.costates)
+        def of_prompt(prompt):
+            def paired(masses):
+                return jnp.sum(encoder.mean(particles, masses, prompt.tokens[None])[0] * prompt.costates)
 
-        return jax.vmap(jax.grad(of_prompt), (None, 0), 1)(ones, fields)
+            return jax.grad(paired)(ones)
+
+        return jax.lax.map(of_prompt, fields, batch_size=_PROMPTS).T
 
     return _at_nodes(of_block, fields, particles)
 

@@ -172,7 +172,7 @@ class Whitened(AbstractSampling):
 
     Good values: around `SignPairs(Sobol())` for few particles. benchmarks/work_precision.py draws particles of 55
     dimensions jointly over eight stage times. There whitening removes 11 % of the variance of the limit's outputs with
-    1,024 particles, and 2 % or less with 4,096 or more.
+    1,024 particles, and 2 % with 4,096.
     """
 
     base: AbstractSampling = Independent()
